@@ -1,0 +1,39 @@
+# The commands of this project. Each sets up what it needs.
+PYTHON ?= python3
+export PYTHON
+RUN := .venv/bin/python
+
+.PHONY: demo test run token setup lint format lock clean
+
+demo: setup            ## stream an answer, leave, come back: the main job on the local stack
+	@$(RUN) -m local.demo
+
+test: lint             ## lint, types and all tests
+	$(RUN) -m pytest
+
+run: setup             ## the local stack in the foreground, until Ctrl-C
+	@exec $(RUN) -m local.stack
+
+token: setup           ## an ID token for the local stack: make token USER=alice
+	@$(RUN) -m local.token $(USER)
+
+setup:
+	@./local/setup.sh
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: setup
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+lock: setup            ## compile the lock files from the .in files
+	for name in requirements requirements-dev requirements-java; do \
+		.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--custom-compile-command "make lock" $$name.in -o $$name.txt; \
+	done
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

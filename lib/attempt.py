@@ -1,0 +1,223 @@
+"""One attempt at a generation: the whole upstream call, read by one thread and committed by another.
+
+Reading never waits for a commit: the reading thread hands numbered frames over, and the attempt's own thread commits
+what has gathered, renews the lease, watches for a stop and for deadlines, and says how it ended. Nothing here knows of
+clients.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+import orjson
+import requests
+
+from lib import chat
+from lib.catalog import Deadlines, Upstream
+from lib.documents import Document
+from lib.inbox import Inbox, Stop
+from lib.journal import Clock, Entry, Fenced, replayed
+from lib.lease import Claim
+from lib.listen import Listener
+from lib.model import End, Fields, State
+from lib.reading import Reading
+from lib.settings import Settings
+from lib.store import Store
+from lib.upstream import Call, UpstreamFault
+
+RETRY_AFTER_SECONDS = 30.0  # the longest an upstream's Retry-After is honoured
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """Nothing was written and another attempt may do better, after this many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The generation has ended, or is another's to end."""
+
+    state: State | None
+
+
+class Attempt:
+    """One claimed generation, to its end. `key` is the upstream's key, if it needs one."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        store: Store,
+        listener: Listener,
+        session: requests.Session,
+        upstream: Upstream,
+        key: str | None,
+        settings: Settings,
+        clock: Clock,
+    ):
+        self._generation = claim.generation
+        self._journal = claim.journal
+        self._found = claim.found
+        self._store = store
+        self._listener = listener
+        self._session = session
+        self._upstream = upstream
+        self._key = key
+        self._settings = settings
+        self._clock = clock
+        self._watched_until = max(self._generation.watchers.values(), default=clock())
+
+    def run(self) -> Ended | RetryLater:
+        """Makes the call and ends the generation. Errors: `Unreachable`, where Firestore stayed away for too long."""
+        try:
+            if self._found.last > 0:
+                return self._end_broken_off()
+            if self._generation.stop_requested_at is not None:
+                return self._finish([], chat.Answer(), End(state=State.STOPPED, reason="stopped"))
+            if self._generation.attempt > self._settings.max_attempts:
+                error = {"message": "The answer could not be started.", "code": "attempts_exhausted"}
+                return self._finish([], chat.Answer(), End(state=State.FAILED, reason="worker_lost", error=error))
+            return self._call()
+        except Fenced:
+            log.info("the generation is another's", extra={"generation": self._generation.id})
+            return Ended(None)
+
+    def _end_broken_off(self) -> Ended:
+        """An earlier attempt wrote and was lost: what it saved is the answer."""
+        answer = replayed(self._store, self._generation, self._found)
+        error = {"message": "The answer broke off: its worker was lost.", "code": "worker_lost"}
+        return self._finish([], answer, End(state=State.INCOMPLETE, reason="worker_lost", error=error))
+
+    def _call(self) -> Ended | RetryLater:
+        request = orjson.loads(self._store.request(self._generation))
+        inbox = Inbox(self._journal.last, request.get("n") or 1)
+        call = Call(self._session, self._upstream, self._key, orjson.dumps(chat.with_usage(request)))
+        reading = Reading(
+            call,
+            inbox,
+            stream_asked=bool(request.get("stream")),
+            usage_asked=self._generation.usage_wanted,
+            max_event=self._settings.max_event_bytes,
+        )
+        unwatch = self._listener.watch(self._generation.path, lambda document: self._on_change(document, inbox))
+        threading.Thread(target=reading.run, name=f"read-{self._generation.id}", daemon=True).start()
+        try:
+            self._store.touch_chat(self._generation, self._generation.created_at)
+            self._commit_until_end(inbox)
+            return self._conclude(inbox)
+        finally:
+            unwatch()
+            inbox.end(UpstreamFault("cancelled", "The attempt is over."))
+            call.cancel()
+
+    def _on_change(self, document: Document | None, inbox: Inbox) -> None:
+        """What others write to the generation: a stop, a deletion, a viewer's lease."""
+        if document is None:
+            inbox.stop(Stop.DELETED)
+            return
+        if document.fields["stopRequestedAt"] is not None:
+            inbox.stop(Stop.BY_USER)
+        self._watched_until = max(document.fields["watchers"].values(), default=self._generation.created_at)
+
+    def _commit_until_end(self, inbox: Inbox) -> None:
+        deadline = _Deadline(self._upstream.deadlines)
+        renewal = self._settings.lease_seconds / 3
+        due = committed = time.monotonic()
+        while True:
+            until = min(committed + renewal, deadline.next(inbox))
+            if inbox.wait(due, until):
+                return
+            if (fault := deadline.passed(inbox)) is not None:
+                inbox.end(fault)
+                return
+            now = time.monotonic()
+            if now < due and now < committed + renewal:
+                continue
+            entries, _ = inbox.take()
+            self._journal.append(entries)
+            committed = time.monotonic()
+            due = now + self._interval() if entries else due
+
+    def _interval(self) -> float:
+        """Seconds from one commit to the next: longer where commits are slow, and where nobody is watching."""
+        watched = self._watched_until > self._clock()
+        interval = self._settings.flush_seconds if watched else self._settings.unwatched_flush_seconds
+        return max(interval, 2 * self._journal.commit_seconds) if interval else 0.0
+
+    def _conclude(self, inbox: Inbox) -> Ended | RetryLater:
+        if inbox.stopped is Stop.DELETED:
+            return Ended(None)
+        entries, more = inbox.take()
+        while more:
+            self._journal.append(entries)
+            entries, more = inbox.take()
+        answer, fault = inbox.answer, inbox.fault
+        if inbox.stopped is Stop.BY_USER:
+            return self._finish(entries, answer, End(state=State.STOPPED, reason="stopped", usage=answer.usage))
+        if fault is None or answer.finished:
+            return self._finish(entries, answer, End(state=State.COMPLETED, usage=answer.usage))
+        if inbox.last > 0:
+            error = {"message": fault.message, "code": fault.reason}
+            end = End(state=State.INCOMPLETE, reason=fault.reason, error=error, usage=answer.usage)
+            return self._finish(entries, answer, end)
+        if fault.passing and self._generation.attempt < self._settings.max_attempts:
+            self._journal.release()
+            return RetryLater(min(fault.retry_after, RETRY_AFTER_SECONDS))
+        return self._finish([], answer, End(state=State.FAILED, reason=fault.reason, error=_failure(fault)))
+
+    def _finish(self, entries: list[Entry], answer: chat.Answer, end: End) -> Ended:
+        ended = self._journal.finish(entries, end, answer)
+        log.info(
+            "generation ended",
+            extra={"generation": ended.id, "attempt": ended.attempt, "state": str(ended.state), "reason": ended.reason},
+        )
+        return Ended(ended.state)
+
+
+class _Deadline:
+    """The upstream's deadlines, as moments of the monotonic clock."""
+
+    def __init__(self, deadlines: Deadlines):
+        self._deadlines = deadlines
+        self._started = time.monotonic()
+
+    def next(self, inbox: Inbox) -> float:
+        return min(self._total, self._silence(inbox))
+
+    def passed(self, inbox: Inbox) -> UpstreamFault | None:
+        """The fault that a deadline's passing is, if one has passed."""
+        now = time.monotonic()
+        if now >= self._total:
+            return UpstreamFault("deadline", "The answer took longer than it may.", status=504)
+        if now < self._silence(inbox):
+            return None
+        if inbox.opened:
+            return UpstreamFault("upstream_idle", "The upstream fell silent in the middle of its answer.", passing=True)
+        return UpstreamFault(
+            "upstream_timeout", "The upstream did not begin to answer in time.", passing=True, status=504
+        )
+
+    @property
+    def _total(self) -> float:
+        return self._started + self._deadlines.total
+
+    def _silence(self, inbox: Inbox) -> float:
+        return inbox.heard + (self._deadlines.idle if inbox.opened else self._deadlines.first_byte)
+
+
+def _failure(fault: UpstreamFault) -> Fields:
+    """The fault as a generation keeps it, with the upstream's own words for the client."""
+    return {
+        "message": fault.message,
+        "code": fault.reason,
+        "status": fault.status or 502,
+        "body": fault.body.decode("utf-8", "replace"),
+        "contentType": fault.content_type,
+    }

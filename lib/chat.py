@@ -1,0 +1,308 @@
+"""OpenAI's chat completions, as a dialect: what an upstream's events mean and what they add up to.
+
+Pure. Reads one event at a time, never does I/O, and keeps whatever fields it does not know: an upstream's own
+additions (reasoning, images, annotations) are merged like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from lib.errors import InvalidRequest
+
+Json = dict[str, Any]
+
+_DONE = b"[DONE]"
+# Strings that a stream repeats or sends once; every other string in a delta is a piece to append.
+_WHOLE = frozenset({"id", "index", "name", "object", "role", "type"})
+_REASONING = ("reasoning_content", "reasoning")
+
+
+class Malformed(Exception):
+    """An event that is no JSON object."""
+
+
+class UpstreamError(Exception):
+    """The upstream's own error, sent as an event: `{"error": …}`, where that is not null."""
+
+    def __init__(self, error: Any):
+        fields = error if isinstance(error, dict) else {"message": str(error)}
+        self.message = str(fields.get("message") or "The upstream reported an error.")
+        self.code = str(fields.get("code") or fields.get("type") or "upstream_error")
+        super().__init__(self.message)
+
+
+def read(data: bytes) -> Json | None:
+    """One event's JSON, or None for `[DONE]`, which is the end only as a whole payload."""
+    if data.strip() == _DONE:
+        return None
+    try:
+        payload = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        payload = _read_loosely(data)
+    if not isinstance(payload, dict):
+        raise Malformed
+    if payload.get("error"):
+        raise UpstreamError(payload["error"])
+    return payload
+
+
+def _read_loosely(data: bytes) -> Any:
+    """JSON with half a surrogate pair, which upstreams that cut text by UTF-16 units send, and orjson refuses."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed from error
+
+
+def well_formed(text: str) -> str:
+    """`text` with the halves of surrogate pairs joined, and a lone half replaced: what UTF-8 can hold."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def check_request(body: Any) -> Json:
+    """A request's JSON, if it is a chat completion request as far as Holdfast needs to know it."""
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest("'model' must be a non-empty string.", param="model")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequest("'messages' must be a non-empty list.", param="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise InvalidRequest(f"'messages[{index}]' must be an object.", param=f"messages[{index}]")
+    if not isinstance(body.get("stream"), bool | None):
+        raise InvalidRequest("'stream' must be true or false.", param="stream")
+    options = body.get("stream_options")
+    if not isinstance(options, dict | None):
+        raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
+    if options is not None and not body.get("stream"):
+        raise InvalidRequest("'stream_options' is only allowed with 'stream': true.", param="stream_options")
+    count = body.get("n")
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 128):
+        raise InvalidRequest("'n' must be a whole number from 1 to 128.", param="n")
+    return body
+
+
+def wants_usage(request: Json) -> bool:
+    """Whether the client itself asked for the chunk that has the usage."""
+    return bool((request.get("stream_options") or {}).get("include_usage"))
+
+
+def with_usage(request: Json) -> Json:
+    """The request as the upstream gets it: unchanged, but that a streamed answer tells its usage."""
+    if not request.get("stream") or wants_usage(request):
+        return request
+    return {**request, "stream_options": {**(request.get("stream_options") or {}), "include_usage": True}}
+
+
+def is_usage_chunk(chunk: Json) -> bool:
+    """The extra chunk of `include_usage`: it has a usage and no choice."""
+    return chunk.get("usage") is not None and not chunk.get("choices")
+
+
+class Answer:
+    """What a generation's events add up to, chunk by chunk or from one whole completion."""
+
+    def __init__(self, choices_wanted: int = 1):
+        self._wanted = choices_wanted
+        self._top: Json = {}
+        self._choices: dict[int, Json] = {}
+        self.usage: Json | None = None
+        self.events = 0
+
+    def add(self, chunk: Json) -> str:
+        """Takes one event in, and gives the visible text that it adds."""
+        self.events += 1
+        added = ""
+        for key, value in chunk.items():
+            if key == "choices":
+                for part in value or ():
+                    added += self._add_choice(part)
+            elif key == "usage":
+                self.usage = value if isinstance(value, dict) else self.usage
+            elif key not in self._top:
+                self._top[key] = value
+        return added
+
+    def _add_choice(self, part: Any) -> str:
+        if not isinstance(part, dict):
+            return ""
+        index = part.get("index")
+        choice = self._choices.setdefault(index if isinstance(index, int) else 0, {"message": {}})
+        delta = part.get("delta") or part.get("message") or {}
+        if not isinstance(delta, dict):
+            return ""
+        for key, value in part.items():
+            if key in ("delta", "message", "index"):
+                continue
+            if key == "finish_reason":
+                choice[key] = value or choice.get(key)
+            else:
+                _merge(choice, {key: value})
+        _merge(choice["message"], delta)
+        return _text(delta.get("content")) if choice is self._choices.get(0) else ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether each choice that was asked for has its finish reason: the upstream's own end."""
+        finished = sum(1 for choice in self._choices.values() if choice.get("finish_reason"))
+        return finished == len(self._choices) and finished >= self._wanted
+
+    @property
+    def model(self) -> str | None:
+        model = self._top.get("model")
+        return model if isinstance(model, str) else None
+
+    def choices(self) -> list[Json]:
+        """Each choice as a completion has it: `index`, `message`, `finish_reason`, and what else came with it."""
+        return [
+            {"index": index, "finish_reason": None, **_whole(choice)} for index, choice in sorted(self._choices.items())
+        ]
+
+    def completion(self) -> Json:
+        """The `chat.completion` that the chunks add up to."""
+        choices = self.choices()
+        for choice in choices:
+            for call in choice["message"].get("tool_calls") or ():
+                if isinstance(call, dict):
+                    call.pop("index", None)
+        completion = {**self._top, "object": "chat.completion", "choices": choices}
+        return {**completion, "usage": self.usage} if self.usage is not None else completion
+
+    def message(self) -> Json:
+        """The answer as an app's message has it: `content`, and each structured part that there is.
+
+        The first choice is the message; the others are under `choices`.
+        """
+        first, *others = [_message(choice) for choice in self.choices()] or [{"content": ""}]
+        return {"role": "assistant", **first, **({"choices": others} if others else {})}
+
+
+def completion_from(events: Iterable[bytes]) -> bytes:
+    """The body of an answer that is not streamed: the upstream's own where it sent one, else its chunks as one."""
+    answer = Answer()
+    only = b""
+    for data in events:
+        chunk = read(data)
+        if chunk is None:
+            continue
+        answer.add(chunk)
+        only = data if answer.events == 1 and is_completion(chunk) else b""
+    return only or orjson.dumps(answer.completion())
+
+
+def is_completion(payload: Json) -> bool:
+    """Whether this is a whole completion, not a chunk of one."""
+    choices = payload.get("choices")
+    return isinstance(choices, list) and any(isinstance(choice, dict) and "message" in choice for choice in choices)
+
+
+def chunk_from(completion: Json) -> Json:
+    """A whole completion as the one chunk of a stream, for a client that asked for a stream and an upstream that
+    answered without one."""
+    choices = [
+        {**{key: value for key, value in choice.items() if key != "message"}, "delta": _indexed(choice["message"])}
+        for choice in completion["choices"]
+        if isinstance(choice, dict) and isinstance(choice.get("message"), dict)
+    ]
+    return {**completion, "object": "chat.completion.chunk", "choices": choices}
+
+
+def _indexed(message: Json) -> Json:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    return {**message, "tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]}
+
+
+def _message(choice: Json) -> Json:
+    message = dict(choice["message"])
+    message.pop("role", None)
+    known: Json = {"content": _text(message.pop("content", None))}
+    reasoning = "".join(_text(message.pop(key, None)) for key in _REASONING)
+    if reasoning:
+        known["reasoning"] = reasoning
+    if message.get("refusal"):
+        known["refusal"] = message["refusal"]
+    if message.get("tool_calls"):
+        known["toolCalls"] = message["tool_calls"]
+    known["finishReason"] = choice["finish_reason"]
+    if choice["index"]:
+        known["index"] = choice["index"]
+    rest = {key: value for key, value in message.items() if key not in ("refusal", "tool_calls") and value is not None}
+    return {**known, "extra": rest} if rest else known
+
+
+def _text(content: Any) -> str:
+    """The visible text of a `content`: a string, or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return ""
+
+
+class _Pieces(list[str]):
+    """A string that is still growing. Joined once, at the end: appending to a string copies it each time."""
+
+
+def _merge(into: Json, delta: Json) -> None:
+    for key, value in delta.items():
+        have = into.get(key)
+        if value is None:
+            into.setdefault(key, None)
+        elif isinstance(value, str) and key not in _WHOLE:
+            if isinstance(have, _Pieces):
+                have.append(value)
+            else:
+                into[key] = _Pieces([value])
+        elif isinstance(value, dict):
+            if not isinstance(have, dict):
+                have = into[key] = {}
+            _merge(have, value)
+        elif isinstance(value, list):
+            if not isinstance(have, list) or isinstance(have, _Pieces):
+                have = into[key] = []
+            _merge_items(have, value)
+        elif not have:
+            into[key] = value
+
+
+def _merge_items(into: list[Any], items: list[Any]) -> None:
+    for item in items:
+        if not isinstance(item, dict):
+            into.append(item)
+            continue
+        index = item.get("index")
+        same = next((have for have in into if index is not None and _has_index(have, index)), None)
+        if same is None:
+            same = {}
+            into.append(same)
+        _merge(same, item)
+
+
+def _has_index(item: Any, index: Any) -> bool:
+    return isinstance(item, dict) and item.get("index") == index
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, _Pieces):
+        return well_formed("".join(value))
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return value

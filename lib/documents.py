@@ -1,0 +1,343 @@
+"""Firestore as documents: read, query, commit by compare-and-set, listen.
+
+The one module that imports Firestore's library. Documents are plain dictionaries here and a version is a document's
+update time; nothing in this room knows what a generation is. Reads go through the client library. The two calls that a
+generation makes many times a second, commit and listen, use the library's generated messages as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import grpc
+import orjson
+from google.api_core import exceptions
+from google.cloud import firestore
+from google.cloud.firestore_v1.base_query import FieldFilter
+from google.cloud.firestore_v1.services.firestore import FirestoreClient
+from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
+from google.cloud.firestore_v1.types import firestore as rpc
+
+READ_SECONDS = 10.0
+COMMIT_SECONDS = 10.0
+
+Version = Any  # google.protobuf.timestamp_pb2.Timestamp
+Filter = tuple[str, str, Any]
+
+
+_COMMIT = rpc.CommitRequest.pb()
+_LISTEN = rpc.ListenRequest.pb()
+_SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_RESERVED_KEY = re.compile(r"__.*__\Z")
+_INT64 = range(-(1 << 63), 1 << 63)
+# What passes by itself: the same commit may be tried again.
+_TRANSIENT = (
+    exceptions.Aborted,
+    exceptions.Cancelled,
+    exceptions.DeadlineExceeded,
+    exceptions.InternalServerError,
+    exceptions.ResourceExhausted,
+    exceptions.RetryError,
+    exceptions.ServiceUnavailable,
+    exceptions.Unknown,
+)
+
+
+class Exists(Exception):
+    """A document that was to be created is there already."""
+
+
+class Stale(Exception):
+    """A document is not, or no longer, what the commit was made for."""
+
+
+class Unreachable(Exception):
+    """Firestore did not answer, or asked for a later try. A commit may have taken effect all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    path: str
+    fields: dict[str, Any]
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Creates a document; `Exists` where there is one."""
+
+    path: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Creates a document or replaces it whole; with a `version`, only that version of it."""
+
+    path: str
+    fields: Mapping[str, Any]
+    version: Version = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Changes the named fields of a document that exists. A dotted name reaches into a map; `remove` names go."""
+
+    path: str
+    fields: Mapping[str, Any]
+    remove: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    path: str
+
+
+Write = Create | Put | Patch | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A document to listen to from now on, or with no path: no longer."""
+
+    id: int
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a listener has to say of some targets: the document as it is now, or None where there is none.
+
+    `refused` means that the server ended the targets; they must be added again.
+    """
+
+    targets: Sequence[int]
+    document: Document | None
+    refused: bool = False
+
+
+class Documents:
+    """One database. Build it after a server's fork: gRPC does not survive one."""
+
+    def __init__(self, project: str, database: str = "(default)", emulator: str | None = None):
+        self._client = firestore.Client(project=project, database=database)
+        self._database = f"projects/{project}/databases/{database}"
+        self._root = f"{self._database}/documents/"
+        self._rpc, self._metadata = _generated_client(self._database, emulator)
+
+    def close(self) -> None:
+        self._client.close()
+        self._rpc.transport.close()
+
+    def get(self, *paths: str) -> list[Document | None]:
+        """The documents, in the order asked for; None where there is none."""
+        references = [self._client.document(path) for path in paths]
+        with _translated():
+            found = {
+                snapshot.reference.path: snapshot
+                for snapshot in self._client.get_all(references, retry=None, timeout=READ_SECONDS)
+            }
+        return [_document(found[path]) if found[path].exists else None for path in paths]
+
+    def query(
+        self,
+        collection: str,
+        *,
+        where: Iterable[Filter] = (),
+        order: str | None = None,
+        descending: bool = False,
+        after: Document | None = None,
+        limit: int | None = None,
+        select: Iterable[str] | None = None,
+    ) -> list[Document]:
+        """The documents of a collection, by a field and then by name; `after` is the one before the first wanted."""
+        query: Any = self._filtered(collection, where)
+        if order is not None:
+            direction = "DESCENDING" if descending else "ASCENDING"
+            query = query.order_by(order, direction=direction).order_by("__name__", direction=direction)
+            if after is not None:
+                query = query.start_after({order: after.fields[order], "__name__": self._client.document(after.path)})
+        if select is not None:
+            query = query.select(list(select))
+        if limit is not None:
+            query = query.limit(limit)
+        with _translated():
+            return [_document(snapshot) for snapshot in query.stream(retry=None, timeout=READ_SECONDS)]
+
+    def count(self, collection: str, *, where: Iterable[Filter] = (), limit: int) -> int:
+        """How many documents match, counted up to `limit`."""
+        query = self._filtered(collection, where).limit(limit).count()
+        with _translated():
+            return int(query.get(retry=None, timeout=READ_SECONDS)[0][0].value)
+
+    def _filtered(self, collection: str, where: Iterable[Filter]) -> Any:
+        query: Any = self._client.collection(collection)
+        for field, operator, value in where:
+            query = query.where(filter=FieldFilter(field, operator, value))
+        return query
+
+    def commit(self, *writes: Write) -> list[Version]:
+        """Does all the writes or none, and gives the version each document has now.
+
+        Errors: `Exists`, `Stale`, `Unreachable` (which leaves open whether the commit took effect).
+        """
+        request = _COMMIT(database=self._database)
+        for write in writes:
+            self._encode(write, request.writes.add())
+        with _translated():
+            answer = self._rpc.commit(
+                request=rpc.CommitRequest.wrap(request), retry=None, timeout=COMMIT_SECONDS, metadata=self._metadata
+            )
+        return [result.update_time for result in rpc.CommitResponse.pb(answer).write_results]
+
+    def _encode(self, write: Write, into: Any) -> None:
+        name = self._root + write.path
+        if isinstance(write, Delete):
+            into.delete = name
+            return
+        into.update.name = name
+        if isinstance(write, Patch):
+            _patch(write, into)
+            return
+        _encode_map(write.fields, into.update.fields)
+        if isinstance(write, Create):
+            into.current_document.exists = False
+        elif write.version is not None:
+            into.current_document.update_time.CopyFrom(write.version)
+
+    def listen(self, targets: Iterator[Target]) -> Iterator[Change]:
+        """Changes to the targets, for as long as the stream lasts: until `targets` ends, or by `Unreachable`."""
+
+        def requests() -> Iterator[Any]:
+            yield from map(self._listen_request, targets)
+            answers.cancel()
+
+        with _translated():
+            answers: Any = self._rpc.listen(requests=requests(), retry=None, timeout=None, metadata=self._metadata)
+            for answer in answers:
+                change = self._change(rpc.ListenResponse.pb(answer))
+                if change is not None:
+                    yield change
+
+    def _listen_request(self, target: Target) -> Any:
+        request = _LISTEN(database=self._database)
+        if target.path is None:
+            request.remove_target = target.id
+        else:
+            request.add_target.target_id = target.id
+            request.add_target.documents.documents.append(self._root + target.path)
+        return rpc.ListenRequest.wrap(request)
+
+    def _change(self, answer: Any) -> Change | None:
+        kind = answer.WhichOneof("response_type")
+        if kind == "document_change":
+            changed = answer.document_change
+            fields = {name: _decode(value) for name, value in changed.document.fields.items()}
+            path = changed.document.name.removeprefix(self._root)
+            return Change(list(changed.target_ids), Document(path, fields, changed.document.update_time))
+        if kind in ("document_delete", "document_remove"):
+            return Change(list(getattr(answer, kind).removed_target_ids), None)
+        if kind == "target_change" and answer.target_change.target_change_type == 2 and answer.target_change.cause.code:
+            return Change(list(answer.target_change.target_ids), None, refused=True)
+        return None
+
+
+def _generated_client(database: str, emulator: str | None) -> tuple[FirestoreClient, list[tuple[str, str]]]:
+    prefix = [("google-cloud-resource-prefix", database)]
+    # A connection of its own, so that listeners can't use up the streams that reads need.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    if emulator:
+        transport = FirestoreGrpcTransport(channel=grpc.insecure_channel(emulator, options=options))
+        return FirestoreClient(transport=transport), [*prefix, ("authorization", "Bearer owner")]
+    channel = FirestoreGrpcTransport.create_channel("firestore.googleapis.com:443", options=options)
+    return FirestoreClient(transport=FirestoreGrpcTransport(channel=channel)), prefix
+
+
+class _translated:
+    """Turns the library's errors into this room's; what is neither passes through."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> Literal[False]:
+        if isinstance(error, exceptions.AlreadyExists):
+            raise Exists from error
+        if isinstance(error, exceptions.FailedPrecondition | exceptions.NotFound):
+            raise Stale from error
+        if isinstance(error, _TRANSIENT):
+            raise Unreachable(type(error).__name__) from error
+        return False
+
+
+def _document(snapshot: Any) -> Document:
+    return Document(snapshot.reference.path, snapshot.to_dict(), snapshot.update_time.timestamp_pb())
+
+
+def _patch(write: Patch, into: Any) -> None:
+    into.current_document.exists = True
+    for name, value in write.fields.items():
+        into.update_mask.field_paths.append(_field_path(name))
+        *outer, last = name.split(".")
+        fields = into.update.fields
+        for part in outer:
+            fields = fields[part].map_value.fields
+        _encode_value(value, fields[last])
+    into.update_mask.field_paths.extend(map(_field_path, write.remove))
+
+
+def _field_path(name: str) -> str:
+    return ".".join(part if _SIMPLE_FIELD.match(part) else f"`{part}`" for part in name.split("."))
+
+
+def _encode_map(fields: Mapping[str, Any], into: Any) -> None:
+    for name, value in fields.items():
+        # Firestore takes neither an empty name nor `__…__`; an upstream's JSON may have both.
+        safe = name.strip("_") or "_" if not name or _RESERVED_KEY.match(name) else name
+        _encode_value(value, into[safe])
+
+
+def _encode_value(value: Any, into: Any, in_list: bool = False) -> None:
+    if value is None:
+        into.null_value = 0
+    elif isinstance(value, str):
+        into.string_value = value
+    elif isinstance(value, bool):
+        into.boolean_value = value
+    elif isinstance(value, int):
+        if value in _INT64:
+            into.integer_value = value
+        else:
+            into.string_value = str(value)
+    elif isinstance(value, float):
+        into.double_value = value
+    elif isinstance(value, bytes):
+        into.bytes_value = value
+    elif isinstance(value, datetime):
+        into.timestamp_value.FromDatetime(value)
+    elif isinstance(value, Mapping):
+        into.map_value.SetInParent()
+        _encode_map(value, into.map_value.fields)
+    elif in_list:
+        # Firestore has no list directly in a list.
+        into.string_value = orjson.dumps(value).decode()
+    else:
+        into.array_value.SetInParent()
+        for item in value:
+            _encode_value(item, into.array_value.values.add(), in_list=True)
+
+
+def _decode(value: Any) -> Any:
+    kind = value.WhichOneof("value_type")
+    if kind == "null_value" or kind is None:
+        return None
+    if kind == "timestamp_value":
+        return value.timestamp_value.ToDatetime(tzinfo=UTC)
+    if kind == "map_value":
+        return {name: _decode(item) for name, item in value.map_value.fields.items()}
+    if kind == "array_value":
+        return [_decode(item) for item in value.array_value.values]
+    return getattr(value, kind)

@@ -1,0 +1,103 @@
+"""What an attempt has read and not committed yet: the one place where its two threads meet.
+
+The reading thread puts numbered frames in and never waits for a commit, until what is held passes a bound. The
+committing thread takes them out, and is woken once for what gathers, not once an event.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from enum import Enum
+
+from lib import chat, sse
+from lib.journal import BATCH_BYTES, Entry
+from lib.upstream import UpstreamFault
+
+HELD_BYTES = 32 << 20  # of frames in memory while Firestore takes none; past it the upstream is read no further
+
+
+class Stop(Enum):
+    """Why an attempt ends although the upstream would go on."""
+
+    BY_USER = "stopped"
+    DELETED = "deleted"
+
+
+class Inbox:
+    """What was read and is not committed yet, between the reading thread and the committing one."""
+
+    def __init__(self, last: int, wanted_choices: int):
+        self.answer = chat.Answer(wanted_choices)
+        self.heard = time.monotonic()
+        self.opened = False
+        self.last = last
+        self._changed = threading.Condition()
+        self._entries: list[Entry] = []
+        self._bytes = 0
+        self._over = False
+        self._fault: UpstreamFault | None = None
+        self._stopped: Stop | None = None
+
+    # The reading thread's side
+
+    def put(self, event: sse.Event, text: str) -> None:
+        """Numbers and keeps one event. Waits where too much is held; raises a fault where the attempt is over."""
+        with self._changed:
+            while self._bytes > HELD_BYTES and self._stopped is None and not self._over:
+                self._changed.wait(1.0)
+            if self._stopped is not None or self._over:
+                raise UpstreamFault("cancelled", "The attempt is over.")
+            self.last += 1
+            entry = Entry(self.last, sse.frame(self.last, event), text)
+            self._entries.append(entry)
+            self._bytes += len(entry.frame)
+            if len(self._entries) == 1:
+                self._changed.notify_all()
+
+    def end(self, fault: UpstreamFault | None = None) -> None:
+        """The upstream has ended, of itself or by a fault; what is said first stands."""
+        with self._changed:
+            if not self._over:
+                self._over, self._fault = True, fault
+            self._changed.notify_all()
+
+    # The committing thread's side
+
+    def stop(self, why: Stop) -> None:
+        with self._changed:
+            self._stopped = self._stopped or why
+            self._changed.notify_all()
+
+    def wait(self, due: float, until: float) -> bool:
+        """Waits for the end, or an entry and the time `due`, or the time `until`; says whether it is the end."""
+        with self._changed:
+            while True:
+                if self._over or self._stopped is not None:
+                    return True
+                now = time.monotonic()
+                wake = min(due, until) if self._entries else until
+                if now >= wake:
+                    return False
+                self._changed.wait(wake - now)
+
+    def take(self) -> tuple[list[Entry], bool]:
+        """The oldest entries, as many as one commit may have, and whether there are more."""
+        with self._changed:
+            size = count = 0
+            while count < len(self._entries) and (count == 0 or size + len(self._entries[count].frame) <= BATCH_BYTES):
+                size += len(self._entries[count].frame)
+                count += 1
+            taken = self._entries[:count]
+            del self._entries[:count]
+            self._bytes -= size
+            self._changed.notify_all()
+            return taken, bool(self._entries)
+
+    @property
+    def fault(self) -> UpstreamFault | None:
+        return self._fault
+
+    @property
+    def stopped(self) -> Stop | None:
+        return self._stopped

@@ -1,0 +1,260 @@
+"""The journal's writer: what one attempt read, in order, into Firestore, by compare-and-set on the head.
+
+Who writes the head holds the generation; who loses a compare-and-set has lost it, and writes no more. An attempt has
+one journal, one thread commits to it, and one commit is in flight. Decoding what was written is here as well, so that
+the format stands in one room; waiting for more of it is `tail`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from lib import message
+from lib.chat import Answer, read, well_formed
+from lib.documents import Exists, Patch, Stale, Unreachable, Version, Write
+from lib.model import End, Fields, Generation, Head, Segment
+from lib.sse import event_of, split_frames
+from lib.store import Store
+
+SEAL_BYTES = 64 << 10  # of raw frames in the head, past which the next commit seals it
+DOCUMENT_BYTES = 384 << 10  # of raw frames one document may have, so that frames and text stay below 1 MiB
+BATCH_BYTES = 1 << 20  # of raw frames one commit may have, so that it stays below Firestore's 10 MiB
+_PIECE_BYTES = 384 << 10  # of frames, and of text, in each document of an event too large for one
+_RETRY_SECONDS = (0.05, 2.0)
+GIVE_UP_SECONDS = 300.0
+
+Clock = Callable[[], datetime]
+
+log = logging.getLogger(__name__)
+
+
+class Fenced(Exception):
+    """Another writer has the generation, or it was deleted: nothing more may be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event, numbered and framed, with the visible text it adds."""
+
+    seq: int
+    frame: bytes
+    text: str
+
+
+class _OpenSegment:
+    """The segment the head holds. Compresses only what is new: each flush appends to one zlib stream."""
+
+    def __init__(self, first: int, attempt: int):
+        self.first, self.last, self.attempt = first, first - 1, attempt
+        self.raw = 0
+        self._frames = bytearray()
+        self._text: list[str] = []
+        self._compress = zlib.compressobj(6)
+
+    @classmethod
+    def taken_over(cls, head: Head) -> _OpenSegment:
+        """Another attempt's segment: it stays as it is, and is sealed before anything is added."""
+        taken = cls(head.first, head.attempt)
+        taken.last, taken._frames, taken._text = head.last, bytearray(head.frames), [head.text]
+        taken.raw = SEAL_BYTES if head.last >= head.first else 0
+        return taken
+
+    def extend(self, entries: Sequence[Entry]) -> None:
+        raw = b"".join([entry.frame for entry in entries])
+        self._frames += self._compress.compress(raw) + self._compress.flush(zlib.Z_SYNC_FLUSH)
+        self._text.append("".join([entry.text for entry in entries]))
+        self.raw += len(raw)
+        self.last = entries[-1].seq
+
+    def segment(self) -> Segment:
+        text = "".join(self._text)
+        self._text = [text]
+        return Segment(
+            first=self.first,
+            last=self.last,
+            frames=bytes(self._frames),
+            text=well_formed(text),
+            attempt=self.attempt,
+        )
+
+
+class Journal:
+    """One attempt's hold on a generation's journal, over the head as it was read, with the attempt's own number.
+
+    The first commit is the claim: it succeeds only where nobody wrote the head in the meantime. `lease` is how long the
+    head may be silent before others may take the generation over. Errors of every commit: `Fenced`; `Unreachable`
+    when Firestore took nothing for `GIVE_UP_SECONDS`.
+    """
+
+    def __init__(self, store: Store, generation: Generation, head: Head, lease: timedelta, clock: Clock):
+        self._store = store
+        self._generation = generation
+        self._attempt = head.attempt
+        self._lease = lease
+        self._clock = clock
+        self._open = _OpenSegment.taken_over(head)
+        self._version: Version = head.version
+        self.last = head.last
+        self.commit_seconds = 0.0
+
+    def append(self, entries: Sequence[Entry], also: Sequence[Write] = ()) -> None:
+        """Commits the entries, or with none of them only the lease, together with `also`."""
+        self._commit(self._add(entries), also)
+
+    def finish(self, entries: Sequence[Entry], end: End, answer: Answer) -> Generation:
+        """Commits the last entries, the end, the message and the generation at once."""
+        writes = self._add(entries)
+        ended = replace(self._generation, attempt=self._attempt).ended(end, self._open.last, self._clock())
+        fields, parts = message.ended(ended, answer)
+        self._store.save_parts(ended, parts)
+        self._commit(writes, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
+        return ended
+
+    def release(self) -> None:
+        """Gives the generation up, for the next attempt to take at once."""
+        self._lease = timedelta(0)
+        self._commit([], ())
+
+    def _add(self, entries: Sequence[Entry]) -> list[Write]:
+        """Puts the entries into the open segment; the writes that seal what is full on the way.
+
+        What a commit seals is what the head had before it, so a viewer that keeps up has seen it all and reads nothing.
+        """
+        writes: list[Write] = []
+        waiting: list[Entry] = []
+        size = 0
+        if entries and self._open.raw >= SEAL_BYTES:
+            writes.append(self._seal())
+        for entry in entries:
+            if self._open.raw + size + len(entry.frame) > DOCUMENT_BYTES:
+                writes += self._close(waiting)
+                waiting, size = [], 0
+            if len(entry.frame) > DOCUMENT_BYTES:
+                writes += self._large(entry)
+            else:
+                waiting.append(entry)
+                size += len(entry.frame)
+        if waiting:
+            self._open.extend(waiting)
+        return writes
+
+    def _close(self, waiting: Sequence[Entry]) -> list[Write]:
+        if waiting:
+            self._open.extend(waiting)
+        return [self._seal()] if self._open.raw else []
+
+    def _seal(self) -> Write:
+        segment = self._open.segment()
+        self._open = _OpenSegment(segment.last + 1, self._attempt)
+        return self._store.seal(self._generation, segment, self._clock())
+
+    def _large(self, entry: Entry) -> list[Write]:
+        """An event too large for one document, as several of the same `first`."""
+        frames = zlib.compress(entry.frame)
+        blobs = [frames[at : at + _PIECE_BYTES] for at in range(0, len(frames), _PIECE_BYTES)]
+        texts: list[str] = []
+        text = well_formed(entry.text)
+        while text:
+            piece, text = message.cut(text, _PIECE_BYTES)
+            texts.append(piece)
+        self._open = _OpenSegment(entry.seq + 1, self._attempt)
+        return [
+            self._store.seal(
+                self._generation,
+                Segment(
+                    first=entry.seq,
+                    last=entry.seq,
+                    frames=blobs[part] if part < len(blobs) else b"",
+                    text=texts[part] if part < len(texts) else "",
+                    attempt=self._attempt,
+                ),
+                self._clock(),
+                part,
+            )
+            for part in range(max(len(blobs), len(texts)))
+        ]
+
+    def _commit(self, writes: Sequence[Write], also: Sequence[Write], end: End | None = None) -> None:
+        segment = self._open.segment()
+        pause, longest = _RETRY_SECONDS
+        began = time.monotonic()
+        while True:
+            tried = time.monotonic()
+            now = self._clock()
+            head = Head(
+                first=segment.first,
+                last=segment.last,
+                frames=segment.frames,
+                text=segment.text,
+                attempt=self._attempt,
+                lease_until=now + self._lease,
+                end=end,
+            )
+            try:
+                self._version = self._store.commit(
+                    self._store.head(self._generation, head, now, self._version), *writes, *also
+                )[0]
+            except Unreachable as error:
+                if tried - began > GIVE_UP_SECONDS:
+                    raise
+                log.warning("commit failed, will be tried again", extra={"cause": str(error)})
+                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(2 * pause, longest)
+                continue
+            except (Stale, Exists) as error:
+                self._version = self._ours(head, error)
+            self.commit_seconds = time.monotonic() - tried
+            self.last = head.last
+            return
+
+    def _ours(self, meant: Head, error: Exception) -> Version:
+        """The head's version, if it is what was meant: a commit took effect and its answer was lost."""
+        found = self._store.read_head(self._generation)
+        if found and (found.attempt, found.last, found.end) == (meant.attempt, meant.last, meant.end):
+            return found.version
+        raise Fenced from error
+
+
+def ended_fields(ended: Generation) -> Fields:
+    """What of the generation's document changes when it ends."""
+    names = ("state", "reason", "error", "usage", "attempt", "lastSeq", "finishedAt")
+    return {name: value for name, value in ended.fields().items() if name in names}
+
+
+class Decoder:
+    """A segment's frames, from a zlib stream that may still grow. Decompresses only what is new."""
+
+    def __init__(self, first: int):
+        self.first = first
+        self._seen = 0
+        self._decompress = zlib.decompressobj()
+
+    def feed(self, frames: bytes) -> list[bytes]:
+        """The frames that `frames`, the whole stream so far, has beyond those of the last call."""
+        new, self._seen = frames[self._seen :], len(frames)
+        return split_frames(self._decompress.decompress(new))
+
+
+def decoded(segments: Iterable[Segment]) -> Iterator[tuple[int, list[bytes]]]:
+    """Each segment's first number and its frames. Documents of the same `first` are one segment."""
+    for first, parts in groupby(segments, key=lambda segment: segment.first):
+        yield first, Decoder(first).feed(b"".join(part.frames for part in parts))
+
+
+def replayed(store: Store, generation: Generation, head: Head, choices_wanted: int = 1) -> Answer:
+    """What the whole journal adds up to."""
+    answer = Answer(choices_wanted)
+    for segments in (store.segments(generation, 0, head.first), [head]):
+        for _, frames in decoded(segments):
+            for frame in frames:
+                payload = read(event_of(frame).data)
+                if payload is not None:
+                    answer.add(payload)
+    return answer

@@ -1,0 +1,106 @@
+"""The message as an app shows it: a document of its own, whole from the moment a generation is asked for.
+
+Pure. Says what is in the document at each stage, and how what is too large for one document is laid out in several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from lib.chat import Answer
+from lib.model import Fields, Generation, State
+
+INLINE_BYTES = 700 << 10  # of text in the message's own document; Firestore takes 1 MiB with all names and numbers
+PART_BYTES = 900 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A further piece of one of the message's texts; `field` is its dotted place in the message."""
+
+    id: str
+    field: str
+    text: str
+
+    def fields(self) -> Fields:
+        return {"field": self.field, "text": self.text}
+
+
+def opening(generation: Generation) -> Fields:
+    """The message from the first moment on."""
+    return {
+        "role": "assistant",
+        "content": "",
+        "state": str(State.QUEUED),
+        "reason": None,
+        "model": generation.model,
+        "usage": None,
+        "error": None,
+        "stoppedBy": None,
+        "generationId": generation.id,
+        "createdAt": generation.created_at,
+        "updatedAt": generation.created_at,
+        "finishedAt": None,
+    }
+
+
+def started(now: datetime) -> Fields:
+    """What changes when the answer begins."""
+    return {"state": str(State.STREAMING), "updatedAt": now}
+
+
+def ended(generation: Generation, answer: Answer) -> tuple[Fields, list[Part]]:
+    """What changes when the answer has ended, and the parts that its own document can't hold.
+
+    The parts' ids have the attempt in them: a worker that lost its lease can't overwrite those of the one that has it.
+    """
+    fields, parts = spill(answer.message(), prefix=f"{generation.attempt}-")
+    return {
+        **fields,
+        "parts": [part.id for part in parts],
+        "state": str(generation.state),
+        "reason": generation.reason,
+        "model": answer.model or generation.model,
+        "usage": generation.usage,
+        "error": generation.error,
+        "stoppedBy": "user" if generation.state is State.STOPPED else None,
+        "updatedAt": generation.finished_at,
+        "finishedAt": generation.finished_at,
+    }, parts
+
+
+def spill(fields: Mapping[str, Any], prefix: str, inline: int = INLINE_BYTES) -> tuple[Fields, list[Part]]:
+    """The fields with at most `inline` bytes of text, and the rest of each text in parts of at most `PART_BYTES`."""
+    parts: list[Part] = []
+    left = inline
+
+    def place(value: Any, path: str) -> Any:
+        nonlocal left
+        if isinstance(value, Mapping):
+            return {key: place(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [place(item, f"{path}.{index}") for index, item in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        kept, rest = cut(value, left)
+        left -= len(kept.encode())
+        while rest:
+            piece, rest = cut(rest, PART_BYTES)
+            parts.append(Part(f"{prefix}{len(parts):05}", path, piece))
+        return kept
+
+    return place(fields, ""), parts
+
+
+def cut(text: str, size: int) -> tuple[str, str]:
+    """`text` in two: as many whole characters as `size` bytes of UTF-8 hold, and the rest."""
+    if len(text) * 4 <= size:
+        return text, ""
+    encoded = text.encode()
+    if len(encoded) <= size:
+        return text, ""
+    kept = encoded[: max(size, 0)].decode(errors="ignore")
+    return kept, text[len(kept) :]

@@ -1,0 +1,107 @@
+"""Reading one upstream answer to its end, into the inbox.
+
+The body of the reading thread. Whether the answer is a stream is told by its Content-Type alone. What is read is handed
+over at once; how the answer ended is said once, whatever happens here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import orjson
+
+from lib import chat, sse
+from lib.inbox import Inbox
+from lib.upstream import Call, UpstreamFault
+
+log = logging.getLogger(__name__)
+
+
+class Reading:
+    """Reads `call` into `inbox`.
+
+    `stream_asked`: the client is to get chunks even if the upstream sends one body. `usage_asked`: the client itself
+    asked for the chunk with the usage, which is otherwise taken in and not passed on.
+    """
+
+    def __init__(self, call: Call, inbox: Inbox, *, stream_asked: bool, usage_asked: bool, max_event: int):
+        self._call = call
+        self._inbox = inbox
+        self._stream_asked = stream_asked
+        self._usage_asked = usage_asked
+        self._max_event = max_event
+
+    def run(self) -> None:
+        try:
+            self._inbox.end(self._read())
+        except Exception:
+            log.exception("reading failed")
+            self._inbox.end(UpstreamFault("internal", "The answer could not be read.", passing=True))
+        finally:
+            self._call.close()
+
+    def _read(self) -> UpstreamFault | None:
+        """Reads all there is; None where the upstream itself said that its answer is whole."""
+        try:
+            media_type = self._call.open()
+            self._heard()
+            self._inbox.opened = True
+            if media_type == "text/event-stream":
+                return self._stream()
+            if media_type == "application/json" or media_type.endswith("+json"):
+                return self._body()
+        except UpstreamFault as fault:
+            return fault
+        except sse.EventTooLarge:
+            return UpstreamFault("event_too_large", "The upstream sent an event larger than this service takes.")
+        except chat.Malformed:
+            return UpstreamFault("upstream_malformed", "The upstream sent something that is no JSON object.")
+        except chat.UpstreamError as error:
+            return UpstreamFault("upstream_error", error.message)
+        return UpstreamFault(
+            "upstream_content_type", "The upstream answered with neither an event stream nor JSON.", status=502
+        )
+
+    def _heard(self) -> None:
+        self._inbox.heard = time.monotonic()
+
+    def _stream(self) -> UpstreamFault | None:
+        splitter = sse.Splitter(self._max_event)
+        for piece in self._call.pieces():
+            self._heard()
+            for event in splitter.feed(piece):
+                if self._event(event):
+                    return None
+        last = splitter.close()
+        if last is not None and self._event(last):
+            return None
+        if self._inbox.answer.finished:
+            return None
+        return UpstreamFault("upstream_ended_early", "The upstream's answer ended without its end mark.", passing=True)
+
+    def _event(self, event: sse.Event) -> bool:
+        """Takes one event in; says whether it is the end."""
+        chunk = chat.read(event.data)
+        if chunk is None:
+            return True
+        text = self._inbox.answer.add(chunk)
+        if self._usage_asked or not chat.is_usage_chunk(chunk):
+            self._inbox.put(event, text)
+        return False
+
+    def _body(self) -> UpstreamFault | None:
+        body = bytearray()
+        for piece in self._call.pieces():
+            self._heard()
+            body += piece
+            if len(body) > self._max_event:
+                raise sse.EventTooLarge
+        completion = chat.read(bytes(body))
+        if completion is None or not chat.is_completion(completion):
+            raise chat.Malformed
+        text = self._inbox.answer.add(completion)
+        # A line's end inside of a frame is a line feed; JSON has no other use for a carriage return.
+        data = orjson.dumps(chat.chunk_from(completion)) if self._stream_asked else bytes(body).replace(b"\r", b"")
+        self._inbox.put(sse.Event(data), text)
+        return None

@@ -1,0 +1,163 @@
+"""Everything that can be set, read once from the environment.
+
+`Settings.from_env` names every variable that is wrong, at once, with the remedy. No other room reads the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from lib import catalog
+from lib.catalog import Catalog
+from lib.errors import ConfigurationError
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError("an http or https URL")
+    return value
+
+
+def _whole(value: str) -> int:
+    if not value.isdecimal() or int(value) == 0:
+        raise ValueError("a whole number above 0")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
+def _seconds_or_none(value: str) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError("a number of seconds, or 0")
+    return number
+
+
+def _days(value: str) -> timedelta:
+    try:
+        return timedelta(days=_seconds(value))
+    except ValueError:
+        raise ValueError("a number of days above 0") from None
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return -1.0
+
+
+def _of(variable: str, read: Callable[[str], Any], default: Any = ..., about: str = "") -> Any:
+    """A setting: its variable, how it is read, its default (none: it must be set), and a line for the documents."""
+    return field(metadata={"variable": variable, "read": read, "default": default, "about": about})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What both functions run by."""
+
+    project: str = _of("GOOGLE_CLOUD_PROJECT", _text, about="The project whose Firestore and Cloud Tasks are used.")
+    database: str = _of("FIRESTORE_DATABASE", _text, "(default)", "The Firestore database.")
+    firestore_emulator: str | None = _of(
+        "FIRESTORE_EMULATOR_HOST", _text, None, "host:port of a Firestore emulator; only for local use."
+    )
+    location: str = _of("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.")
+    queue: str = _of("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.")
+    tasks_emulator: str | None = _of(
+        "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use."
+    )
+    worker_url: str = _of(
+        "WORKER_URL", _url, about="The worker's URL: where tasks go, and the audience of their token."
+    )
+    invoker: str = _of("TASKS_INVOKER", _text, about="E-mail of the service account that tasks are sent as.")
+    oidc_certs_url: str = _of(
+        "OIDC_CERTS_URL",
+        _url,
+        "https://www.googleapis.com/oauth2/v1/certs",
+        "Where the certificates for the tasks' token are; only set for local use.",
+    )
+    max_request_bytes: int = _of("MAX_REQUEST_BYTES", _whole, 10 << 20, "The largest request body, in bytes.")
+    max_event_bytes: int = _of("MAX_EVENT_BYTES", _whole, 4 << 20, "The largest single upstream event, in bytes.")
+    max_live_generations: int = _of("MAX_LIVE_GENERATIONS", _whole, 20, "How many generations a user may have live.")
+    max_attempts: int = _of("MAX_ATTEMPTS", _whole, 3, "How often the upstream is called for one generation.")
+    flush_seconds: float = _of(
+        "FLUSH_SECONDS", _seconds_or_none, 0.1, "The time between two commits of a generation somebody watches."
+    )
+    unwatched_flush_seconds: float = _of(
+        "UNWATCHED_FLUSH_SECONDS", _seconds_or_none, 1.0, "The same, when nobody is watching."
+    )
+    lease_seconds: float = _of(
+        "LEASE_SECONDS", _seconds, 15.0, "How long a worker may be silent before another may take over."
+    )
+    status_wait_seconds: float = _of(
+        "STATUS_WAIT_SECONDS", _seconds, 10.0, "How long a client's status line waits for the upstream's."
+    )
+    keepalive_seconds: float = _of("KEEPALIVE_SECONDS", _seconds, 15.0, "The time between two keep-alives of a stream.")
+    response_seconds: float = _of(
+        "RESPONSE_SECONDS", _seconds, 3300.0, "How long one response may last before it is ended in order."
+    )
+    dispatch_seconds: float = _of("DISPATCH_SECONDS", _seconds, 1800.0, "The tasks' dispatch deadline, 15 to 1800.")
+    retention: timedelta = _of(
+        "RETENTION_DAYS", _days, timedelta(days=7), "How long generations and journals are kept."
+    )
+    catalog: Catalog
+
+    @property
+    def queue_path(self) -> str:
+        return f"projects/{self.project}/locations/{self.location}/queues/{self.queue}"
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """The settings of an environment. Errors: `ConfigurationError`, a line for each variable that is wrong."""
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for each in fields(cls):
+            if not each.metadata:
+                continue
+            variable, default = each.metadata["variable"], each.metadata["default"]
+            given = environ.get(variable, "").strip()
+            try:
+                if given:
+                    values[each.name] = each.metadata["read"](given)
+                elif default is ...:
+                    faults.append(f"{variable}: it must be set. {each.metadata['about']}")
+                else:
+                    values[each.name] = default
+            except ValueError as error:
+                faults.append(f"{variable}: it must be {error}, and is '{given}'")
+        try:
+            values["catalog"] = catalog.load(environ)
+        except ConfigurationError as error:
+            faults.append(str(error))
+        if not faults:
+            faults = _inconsistent(values)
+        if faults:
+            raise ConfigurationError("\n".join(faults))
+        return cls(**values)
+
+
+def _inconsistent(values: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if not 15 <= values["dispatch_seconds"] <= 1800:
+        faults.append("DISPATCH_SECONDS: it must be 15 to 1800, which is what Cloud Tasks allows")
+    if values["catalog"].longest >= values["dispatch_seconds"]:
+        faults.append("DISPATCH_SECONDS: it must be above every upstream's total_seconds")
+    return faults

@@ -1,0 +1,130 @@
+"""The OpenAI wire: a tail as a stream of server-sent events, or as one body.
+
+Each frame has its number as `id:`. `data: [DONE]` has none: it is said by this service, once the answer is saved. A
+keep-alive is a comment on a line of its own directly before the next frame: the official Python SDK reads a comment
+that a blank line follows as an event, and fails on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import orjson
+
+from lib import sse
+from lib.chat import completion_from
+from lib.documents import Unreachable
+from lib.errors import HoldfastError, StillRunning
+from lib.model import End, State
+from lib.tail import Piece, Tail
+
+KEEP_ALIVE = b": keep-alive\n"
+DONE = b"data: [DONE]\n\n"
+
+
+class UpstreamRefusal(HoldfastError):
+    """The upstream refused before its first event: its own status, body and content type go to the client."""
+
+    type = "upstream_error"
+
+    def __init__(self, end: End):
+        error = end.error or {}
+        super().__init__(str(error.get("message")), code=str(error.get("code")))
+        self.status = int(error.get("status") or 502)
+        self.upstream_body = str(error.get("body") or "")
+        self.content_type = str(error.get("contentType") or "")
+
+
+class Interrupted(HoldfastError):
+    """The answer broke off. What there is of it is saved."""
+
+    status = 502
+    code = "incomplete"
+    type = "upstream_error"
+
+    def __init__(self, end: End):
+        error = end.error or {}
+        what = str(error.get("message") or "The answer broke off.")
+        super().__init__(f"{what} What was read is saved as incomplete.", code=end.reason)
+
+
+def first_piece(tail: Tail, seconds: float) -> Piece:
+    """What the status line waits for: the first events or the end, or nothing when the time is over.
+
+    Errors: `UpstreamRefusal` where there is no answer at all.
+    """
+    piece = tail.next(seconds)
+    if not piece.frames and piece.end is not None and piece.end.state is State.FAILED:
+        raise UpstreamRefusal(piece.end)
+    return piece
+
+
+def frames(tail: Tail, piece: Piece, *, keepalive: float, seconds: float) -> Iterator[bytes]:
+    """The stream from `piece` on. It ends in order after `seconds` at the latest, and closes the tail."""
+    deadline = time.monotonic() + seconds
+    try:
+        while True:
+            if piece.frames:
+                yield b"".join(piece.frames)
+            if piece.end is not None:
+                yield closing(piece.end)
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                yield planned_end(tail)
+                return
+            piece = tail.next(min(keepalive, left))
+            if not piece.frames and piece.end is None:
+                yield KEEP_ALIVE
+    except HoldfastError as error:
+        yield error_frame(error)
+    except Unreachable:
+        yield error_frame(HoldfastError("The answer can't be read now. Resume with Last-Event-ID.", code="unavailable"))
+    finally:
+        tail.close()
+
+
+def body(tail: Tail, piece: Piece, seconds: float) -> bytes:
+    """The whole answer as one JSON body. Closes the tail. Errors: `StillRunning`, `UpstreamRefusal`, `Interrupted`."""
+    deadline = time.monotonic() + seconds
+    held = list(piece.frames)
+    try:
+        while piece.end is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise StillRunning("The answer is not complete yet. Get it at the Location that this response has.")
+            piece = tail.next(left)
+            held += piece.frames
+    finally:
+        tail.close()
+    if piece.end.state is State.FAILED:
+        raise UpstreamRefusal(piece.end)
+    if piece.end.state is State.INCOMPLETE:
+        raise Interrupted(piece.end)
+    return completion_from(sse.event_of(frame).data for frame in held)
+
+
+def closing(end: End) -> bytes:
+    """How a stream ends: `[DONE]` where it is whole or was stopped by its user, else an error."""
+    if end.state in (State.COMPLETED, State.STOPPED):
+        return DONE
+    if end.state is State.FAILED:
+        return error_frame(UpstreamRefusal(end))
+    return error_frame(Interrupted(end))
+
+
+def planned_end(tail: Tail) -> bytes:
+    """The end of a response whose answer goes on: not `[DONE]`, so that nobody takes it for whole."""
+    error = StillRunning(f"This response has lasted as long as it may. Resume with Last-Event-ID: {tail.cursor}.")
+    fields = error.body()
+    fields["error"] |= {"generation": tail.generation_id, "last_event_id": tail.cursor}
+    return _data(fields)
+
+
+def error_frame(error: HoldfastError) -> bytes:
+    return _data(error.body())
+
+
+def _data(fields: dict[str, object]) -> bytes:
+    return b"data: %b\n\n" % orjson.dumps(fields)

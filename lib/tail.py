@@ -1,0 +1,297 @@
+"""The journal's readers: the frames after a cursor, as they come, for any number of viewers.
+
+A process follows a generation's head once, however many watch it: one listener, each frame decoded once. A viewer that
+lacks older frames reads the sealed segments. Nothing here writes but the viewer's lease, which tells the worker that
+somebody is watching; nothing here may call the upstream or know how to.
+
+Every wait has a bound. A listener may die without a word, or miss a version, so a feed that has been silent reads the
+head itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lib.documents import Document, Stale, Unreachable
+from lib.errors import NotFound, Unavailable
+from lib.journal import Decoder, decoded
+from lib.listen import Listener
+from lib.model import End, Generation, Head
+from lib.store import Store
+
+WINDOW_BYTES = 256 << 10  # of sealed frames a feed still holds; a viewer that is further behind reads the journal
+REREAD_SECONDS = 15.0
+WATCH_LEASE = timedelta(seconds=30)
+BACKLOG_BYTES = 1 << 20  # of older frames a viewer holds at a time
+
+Clock = Callable[[], datetime]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Frames in order, the last of them numbered `last`; and the end, if nothing comes after them."""
+
+    frames: list[bytes]
+    last: int
+    end: End | None = None
+
+
+class Gone(NotFound):
+    """The generation was deleted while it was watched."""
+
+    code = "generation_deleted"
+
+
+class Feed:
+    """One generation's head as this process follows it."""
+
+    def __init__(self, generation: Generation):
+        self.generation = generation
+        self.viewers = 0
+        self.unwatch: Callable[[], None] = lambda: None
+        self._changed = threading.Condition()
+        self._head: Head | None = None
+        self._decoder = Decoder(0)
+        self._first = 1  # the number of the first frame held
+        self._frames: list[bytes] = []
+        self._size = 0
+        self._gone = False
+        self._heard = time.monotonic()
+        self._lease_renewed = time.monotonic()
+
+    def on_change(self, document: Document | None) -> None:
+        """Takes the head in as it is now; also what is older than what is known, which changes nothing."""
+        head = Head.from_fields(document.fields, document.version) if document else None
+        with self._changed:
+            self._heard = time.monotonic()
+            if head is None:
+                self._gone = True
+            elif self._head is None or _newer(head, self._head):
+                self._take(head)
+            self._changed.notify_all()
+
+    def _take(self, head: Head) -> None:
+        if head.first != self._decoder.first or self._head is None:
+            self._decoder = Decoder(head.first)
+        fresh = self._decoder.feed(head.frames)
+        start = head.last - len(fresh) + 1
+        if self._first + len(self._frames) != start:
+            self._first, self._frames, self._size = start, [], 0
+        self._frames += fresh
+        self._size += sum(map(len, fresh))
+        if self._size > WINDOW_BYTES:
+            # What the head holds is nowhere else yet, so only what is sealed may go.
+            sealed = max(0, head.first - self._first)
+            self._size -= sum(map(len, self._frames[:sealed]))
+            del self._frames[:sealed]
+            self._first += sealed
+        self._head = head
+
+    def wait(self, cursor: int, seconds: float) -> Head | None:
+        """The head once it has something after `cursor`, or as it is when the time is over. Errors: `Gone`."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while not self._gone:
+                head = self._head
+                if head is not None and (head.last > cursor or head.end is not None):
+                    return head
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return head
+                self._changed.wait(left)
+        raise Gone("The generation was deleted.")
+
+    def after(self, cursor: int) -> Piece | None:
+        """What is held after `cursor`, or None where older frames are needed first."""
+        with self._changed:
+            if self._head is None:
+                return Piece([], cursor)
+            if cursor + 1 < self._first:
+                return None
+            return Piece(self._frames[cursor + 1 - self._first :], self._head.last, self._head.end)
+
+    @property
+    def first(self) -> int:
+        with self._changed:
+            return self._first
+
+    def silent(self, now: float) -> bool:
+        """Whether it is time to read the head without the listener's help; says so once an interval."""
+        with self._changed:
+            if now - self._heard < REREAD_SECONDS:
+                return False
+            self._heard = now
+            return True
+
+    def lease_due(self, now: float) -> bool:
+        """Whether it is time to renew the viewer's lease; says so once an interval."""
+        with self._changed:
+            if self._head is not None and self._head.end is not None:
+                return False
+            if now - self._lease_renewed < WATCH_LEASE.total_seconds() / 2:
+                return False
+            self._lease_renewed = now
+            return True
+
+    @property
+    def live(self) -> bool:
+        with self._changed:
+            return not self._gone and (self._head is None or self._head.end is None)
+
+
+class Tail:
+    """One viewer's place in a generation. Close it, or use it with `with`."""
+
+    def __init__(self, tails: Tails, feed: Feed, cursor: int):
+        self._tails = tails
+        self._feed = feed
+        self.cursor = cursor
+        self._older: Iterator[Piece] | None = None
+        self._older_until = 0
+        self._closed = False
+
+    def next(self, seconds: float) -> Piece:
+        """What comes after the cursor, which moves on; without frames and end when there was nothing for `seconds`.
+
+        Errors: `Gone`, `Unreachable`.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            if self._older is not None:
+                piece = next(self._older, None)
+                if piece is not None:
+                    self.cursor = piece.last
+                    return piece
+                self._older = None
+                if self.cursor + 1 < self._older_until:
+                    self._feed.wait(self.cursor, 0)
+                    raise Gone("A part of this generation's journal no longer exists.")
+            left = deadline - time.monotonic()
+            self._feed.wait(self.cursor, max(0.0, min(left, 1.0)))
+            self._tails.keep(self._feed)
+            held = self._feed.after(self.cursor)
+            if held is None:
+                self._older_until = self._feed.first
+                self._older = self._tails.older(self._feed, self.cursor)
+            elif held.frames or held.end:
+                self.cursor = max(self.cursor, held.last)
+                return held
+            elif left <= 0:
+                return held
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Waits until the generation has ended or is gone, or the time is over."""
+        deadline = time.monotonic() + seconds
+        try:
+            while self.next(max(0.0, deadline - time.monotonic())).end is None:
+                if time.monotonic() >= deadline:
+                    return
+        except Gone:
+            return
+
+    @property
+    def generation_id(self) -> str:
+        return self._feed.generation.id
+
+    def close(self) -> None:
+        """Leaves the generation; safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._tails.leave(self._feed)
+
+    def __enter__(self) -> Tail:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class Tails:
+    """All that this process follows.
+
+    `viewer` names the process in the viewer's lease. `heal` is called with the head of a generation that was silent for
+    a while, and may end it.
+    """
+
+    def __init__(self, store: Store, listener: Listener, viewer: str, clock: Clock):
+        self._store = store
+        self._listener = listener
+        self._viewer = viewer
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._feeds: dict[str, Feed] = {}
+        self.heal: Callable[[Generation, Head], object] = lambda _generation, _head: None
+
+    def open(self, generation: Generation, cursor: int) -> Tail:
+        """A viewer that has everything up to `cursor`."""
+        with self._lock:
+            feed = self._feeds.get(generation.id)
+            if feed is None:
+                feed = self._feeds[generation.id] = Feed(generation)
+                feed.unwatch = self._listener.watch(generation.head_path, feed.on_change)
+            feed.viewers += 1
+        return Tail(self, feed, cursor)
+
+    def leave(self, feed: Feed) -> None:
+        with self._lock:
+            feed.viewers -= 1
+            if feed.viewers:
+                return
+            del self._feeds[feed.generation.id]
+        feed.unwatch()
+        if feed.live:
+            self._lease(feed, held=False)
+
+    def keep(self, feed: Feed) -> None:
+        """What has to be done now and then while a feed is watched, by whichever viewer comes by first."""
+        now = time.monotonic()
+        if feed.lease_due(now):
+            self._lease(feed, held=True)
+        if feed.silent(now):
+            try:
+                document = self._store.head_document(feed.generation)
+                feed.on_change(document)
+                if document is not None:
+                    self.heal(feed.generation, Head.from_fields(document.fields, document.version))
+            except (Unreachable, Unavailable):
+                log.warning("the head could not be read again", extra={"generation": feed.generation.id})
+
+    def first_lease(self) -> dict[str, datetime]:
+        """The viewer's lease that a generation is created with."""
+        return {self._viewer: self._clock() + WATCH_LEASE}
+
+    def _lease(self, feed: Feed, held: bool) -> None:
+        field = f"watchers.{self._viewer}"
+        try:
+            if held:
+                self._store.patch(feed.generation, {field: self._clock() + WATCH_LEASE})
+            else:
+                self._store.patch(feed.generation, {}, remove=[field])
+        except (Stale, Unreachable):
+            log.info("the viewer's lease could not be written", extra={"generation": feed.generation.id})
+
+    def older(self, feed: Feed, cursor: int) -> Iterator[Piece]:
+        """The sealed frames after `cursor` and before what the head holds, a bounded piece at a time."""
+        frames: list[bytes] = []
+        size = 0
+        for first, segment in decoded(self._store.segments(feed.generation, cursor, feed.first)):
+            fresh = segment[max(0, cursor + 1 - first) :]
+            frames += fresh
+            size += sum(map(len, fresh))
+            cursor = first + len(segment) - 1
+            if size > BACKLOG_BYTES:
+                yield Piece(frames, cursor)
+                frames, size = [], 0
+        if frames:
+            yield Piece(frames, cursor)
+
+
+def _newer(head: Head, known: Head) -> bool:
+    return (head.version.seconds, head.version.nanos) > (known.version.seconds, known.version.nanos)

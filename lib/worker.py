@@ -1,0 +1,88 @@
+"""The worker's door: Cloud Tasks comes in, one delivery at a time, and a generation is worked to its end.
+
+A 2xx tells the queue that nothing is left to do; a 503 that it is to come again. Only the queue's own service account
+may enter. Nothing here serves a client.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+
+from lib.attempt import Attempt, RetryLater
+from lib.auth import QueueTokens
+from lib.documents import Unreachable
+from lib.errors import HoldfastError
+from lib.lease import Claim, Held, claim
+from lib.listen import Listener
+from lib.settings import Settings
+from lib.store import Store
+from lib.task_queue import Task
+from lib.upstream import new_session
+
+MAX_TASK_BYTES = 64 << 10
+HELD_RETRY_SECONDS = 5
+
+log = logging.getLogger(__name__)
+
+
+def create_worker(
+    settings: Settings, store: Store, listener: Listener, tokens: QueueTokens, environ: Mapping[str, str]
+) -> Flask:
+    """The worker as a Flask application. `environ` is where the upstreams' keys are."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_TASK_BYTES
+    session = new_session()
+
+    def attempt(claimed: Claim) -> Attempt:
+        upstream = settings.catalog[claimed.generation.upstream]
+        return Attempt(
+            claimed,
+            store=store,
+            listener=listener,
+            session=session,
+            upstream=upstream,
+            key=environ.get(upstream.key_env) if upstream.key_env else None,
+            settings=settings,
+            clock=now,
+        )
+
+    @app.post("/")
+    def work() -> Any:
+        tokens.verify(request.headers.get("Authorization"))
+        task = Task.decode(request.get_data())
+        try:
+            claimed = claim(store, task, settings.lease, now)
+            if claimed is None:
+                return jsonify(state=None)
+            outcome = attempt(claimed).run()
+        except Held:
+            return _again(HELD_RETRY_SECONDS)
+        except Unreachable:
+            log.warning("Firestore can't be reached", extra={"generation": task.generation_id})
+            return _again(HELD_RETRY_SECONDS)
+        if isinstance(outcome, RetryLater):
+            return _again(outcome.seconds)
+        return jsonify(state=outcome.state)
+
+    @app.errorhandler(HoldfastError)
+    def refuse(error: HoldfastError) -> Any:
+        return jsonify(error.body()), error.status
+
+    return app
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _again(seconds: float) -> Response:
+    answer = jsonify(state=None)
+    answer.status_code = 503
+    if seconds:
+        answer.headers["Retry-After"] = str(round(seconds))
+    return answer

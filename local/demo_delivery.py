@@ -1,0 +1,336 @@
+"""How the demo upstream sends an answer: at the pace asked for, token by token or whole, with the fault asked for.
+
+Everything that touches a response's bytes is in this room. No fault may strike by chance and no schedule may
+drift: what is late is caught up at once, each token still in an event of its own. What an answer says is
+`demo_text`'s, what may be asked is `demo_faults`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import time
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from local.demo_faults import Fault, Order, framing
+from local.demo_text import Json
+
+_WRITE_SIZE = 16 << 10
+_PAGE = "<!doctype html><html><head><title>Sign in</title></head><body><h1>Please sign in.</h1></body></html>"
+_MARK = "漢"  # in an event that a fault cuts or spoils
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps builds one a call
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON in UTF-8, as providers send it: characters beyond ASCII are not escaped."""
+    return _encode(value).encode()
+
+
+def error_body(message: str, kind: str, code: str | None = None, param: str | None = None) -> Json:
+    """OpenAI's error object."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+@dataclass(kw_only=True)
+class Call:
+    """One call as `GET /demo/calls` shows it: `ended` is null while it runs, `seed` where it was not understood.
+
+    `started` and `ended` are Unix seconds; `headers` has lower-case names.
+    """
+
+    seed: str | None = None
+    model: str | None = None
+    stream: bool | None = None
+    status: int | None = None
+    tokens_sent: int = 0
+    finished: bool = False
+    client_gone: bool = False
+    started: float = field(default_factory=time.time)
+    ended: float | None = None
+    request: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Pace:
+    """The schedule of an answer: step k is due at start + k / rate, so that a late one delays no other."""
+
+    def __init__(self, rate: float):
+        self._rate = rate
+        self._clock = asyncio.get_running_loop().time
+        self._start = self._clock()
+
+    def wait(self, step: int) -> float:
+        """Seconds until the step is due; 0 or less when it is."""
+        return self._start + step / self._rate - self._clock() if self._rate else 0.0
+
+    async def hold(self, seconds: float) -> None:
+        """Stand still, and move the rest of the schedule on."""
+        await asyncio.sleep(seconds)
+        self._start += seconds
+
+
+class Wire:
+    """A response's body: gathers what is due into one write, and compresses or splits it where a fault says so."""
+
+    def __init__(self, request: web.Request, response: web.StreamResponse, call: Call, fault: Fault | None):
+        self.response = response
+        self._request = request
+        self._call = call
+        self._gathered = bytearray()
+        self._tokens = 0
+        self._piece = fault.bytes if fault and fault.kind == "split" else None
+        gzip = fault is not None and fault.kind == "gzip"
+        self._gzip = zlib.compressobj(wbits=16 + zlib.MAX_WBITS) if gzip else None
+
+    async def put(self, data: bytes, tokens: int = 0) -> None:
+        """Send with the next flush, which comes by itself when much is gathered."""
+        if len(self._gathered) >= _WRITE_SIZE:
+            await self.flush()
+            await asyncio.sleep(0)  # an answer without a pace would keep the loop from the others
+        self._gathered += data
+        self._tokens += tokens
+
+    async def flush(self) -> None:
+        """Write what is gathered; its tokens count as sent from now on."""
+        if self._gathered:
+            data = bytes(self._gathered)
+            self._gathered.clear()
+            await self._write(self._gzip.compress(data) + self._gzip.flush(zlib.Z_SYNC_FLUSH) if self._gzip else data)
+        self._call.tokens_sent += self._tokens
+        self._tokens = 0
+
+    async def finish(self) -> None:
+        """Write the rest; the body's end itself follows when the handler returns."""
+        await self.flush()
+        if self._gzip:
+            await self._write(self._gzip.flush())
+
+    async def break_off(self, *, reset: bool) -> None:
+        """Let out what was written, then drop the connection: quietly, or with a reset."""
+        await self.flush()
+        transport = self._request.transport
+        if transport is None:
+            return
+        if reset:
+            while transport.get_write_buffer_size():
+                await asyncio.sleep(0.001)
+            linger = struct.pack("ii", 1, 0)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        transport.close()
+
+    async def _write(self, data: bytes) -> None:
+        step = self._piece or len(data)
+        for start in range(0, len(data), step):
+            if start:
+                await asyncio.sleep(0)
+            await self.response.write(data[start : start + step])
+
+
+class _UntilClosed(web.StreamResponse):
+    """A body with neither a length nor chunks, which ends where the connection does."""
+
+    _length_check = False
+
+
+class Chunks:
+    """The payloads of a stream: what all of them share is written once, so that a token costs little."""
+
+    def __init__(self, order: Order, origin: Json):
+        self._head = dumps({**origin, "object": "chat.completion.chunk"})[:-1] + b',"choices":['
+        self._timestamps = order.timestamps
+        self._usage = order.include_usage
+        self._no_error = b',"error":null' if order.fault and order.fault.kind == "null_error" else b""
+
+    def delta(self, choice: int, delta: Json, finish_reason: str | None = None) -> bytes:
+        """A chunk with one choice's delta."""
+        said = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._head + dumps(said) + b"]" + self._tail(b"null")
+
+    def usage(self, usage: Json) -> bytes:
+        """The chunk after the last choice's end; it has no choices."""
+        return self._head + b"]" + self._tail(dumps(usage))
+
+    def _tail(self, usage: bytes) -> bytes:
+        counted = b',"usage":' + usage if self._usage else b""
+        sent = b',"t":%.6f' % time.time() if self._timestamps else b""
+        return counted + self._no_error + sent + b"}"
+
+
+class Delivery:
+    """One order on its way out: a stream, a JSON body, or what a fault puts in place of either."""
+
+    def __init__(self, request: web.Request, call: Call, order: Order):
+        self._request = request
+        self._call = call
+        self._order = order
+        self._answer = order.spoken
+        self._fault = order.fault
+        self._kind = order.fault.kind if order.fault else ""
+        self._strike = order.fault.place(self._answer.steps) if order.fault else -1
+        self._frame = framing(self._kind)
+        self._origin: Json = {
+            "id": f"chatcmpl-{self._answer.seed}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": order.model,
+            "system_fingerprint": "fp_demo",
+        }
+
+    async def run(self) -> web.StreamResponse:
+        """Deliver; of what is returned the body is written, but for its end."""
+        await asyncio.sleep(self._order.first_byte_delay)
+        if self._fault and (instead := _instead(self._fault)):
+            return instead
+        flipped = self._kind == ("json_despite_stream" if self._order.stream else "stream_despite_json")
+        return await (self._stream() if self._order.stream != flipped else self._whole())
+
+    async def _open(self, content_type: str, length: int | None = None) -> Wire:
+        until_closed = self._kind == "no_content_length"
+        response = _UntilClosed() if until_closed else web.StreamResponse()
+        response.headers.update({"Content-Type": content_type, "Cache-Control": "no-cache"})
+        if until_closed:
+            response.force_close()
+        elif self._kind == "gzip":
+            response.headers["Content-Encoding"] = "gzip"
+        elif self._kind != "close":
+            response.content_length = length
+        self._call.status = response.status
+        await response.prepare(self._request)
+        return Wire(self._request, response, self._call, self._fault)
+
+    async def _stream(self) -> web.StreamResponse:
+        wire = await self._open("text/event-stream; charset=utf-8")
+        await asyncio.sleep(self._order.first_token_delay)
+        chunks = Chunks(self._order, self._origin)
+        for choice in range(self._answer.choices):
+            await wire.put(self._frame(chunks.delta(choice, self._answer.role())))
+        if await self._send_tokens(wire, chunks):
+            await self._send_end(wire, chunks)
+        return wire.response
+
+    async def _send_tokens(self, wire: Wire, chunks: Chunks) -> bool:
+        """Send every delta when it is due; False where a fault ended the body."""
+        pace = Pace(self._order.rate)
+        choices = (self._answer.deltas(choice) for choice in range(self._answer.choices))
+        for step, deltas in enumerate(zip(*choices, strict=True)):
+            while (early := pace.wait(step)) > 0:
+                await wire.flush()
+                await asyncio.sleep(early)
+            if step == self._strike and not await self._struck(wire, chunks, pace):
+                return False
+            for choice, delta in enumerate(deltas):
+                await wire.put(self._frame(chunks.delta(choice, delta)), tokens=1)
+        return self._strike != self._answer.steps or await self._struck(wire, chunks, pace)
+
+    async def _send_end(self, wire: Wire, chunks: Chunks) -> None:
+        for choice in range(self._answer.choices):
+            await wire.put(self._frame(chunks.delta(choice, {}, self._answer.finish_reason)))
+        if self._order.include_usage:
+            await wire.put(self._frame(chunks.usage(self._usage())))
+        if self._kind != "no_done":
+            await wire.put(self._frame(b"[DONE]"))
+        await wire.finish()
+        self._call.finished = True
+
+    async def _struck(self, wire: Wire, chunks: Chunks, pace: Pace) -> bool:
+        """Let the fault strike here; False where it ends the body."""
+        event = self._frame(chunks.delta(0, {"content": _MARK}))
+        match self._fault:
+            case Fault(kind="stall", seconds=seconds):
+                await wire.flush()
+                await pace.hold(seconds)
+            case Fault(kind="malformed_json"):
+                await wire.put(event.replace(b'"choices":[', b'"choices":'))
+            case Fault(kind="invalid_utf8"):
+                await wire.put(event.replace(_MARK.encode(), b"\xff\xc3("))
+            case Fault(kind="break", reset=reset):
+                await wire.put(event.rpartition(_MARK.encode())[0] + _MARK.encode()[:1])
+                await wire.break_off(reset=reset)
+                return False
+            case Fault(kind="close"):
+                await wire.finish()
+                return False
+            case Fault(kind="error_event"):
+                await wire.put(self._frame(dumps(_MID_STREAM_ERROR)))
+                await wire.finish()
+                return False
+        return True
+
+    async def _whole(self) -> web.StreamResponse:
+        generating = self._answer.steps / self._order.rate if self._order.rate else 0.0
+        await asyncio.sleep(self._order.first_token_delay + generating)
+        body = self._body()
+        wire = await self._open("application/json", len(body))
+        middle = _inside_a_character(body, len(body) // 2)
+        if self._kind in ("stall", "break", "close"):
+            await wire.put(body[:middle])
+            await wire.flush()
+        match self._fault:
+            case Fault(kind="break", reset=reset):
+                await wire.break_off(reset=reset)
+                return wire.response
+            case Fault(kind="close"):
+                return wire.response
+            case Fault(kind="stall", seconds=seconds):
+                await asyncio.sleep(seconds)
+                body = body[middle:]
+        await wire.put(body, tokens=self._answer.steps * self._answer.choices)
+        await wire.finish()
+        self._call.finished = True
+        return wire.response
+
+    def _body(self) -> bytes:
+        if self._kind == "error_event":
+            return dumps(_MID_STREAM_ERROR)
+        body = dumps(self._completion())
+        if self._kind == "malformed_json":
+            return body[:-1]
+        if self._kind == "invalid_utf8":
+            return body.replace(b'"assistant"', b'"assistant","note":"\xff\xc3("', 1)
+        return body
+
+    def _completion(self) -> Json:
+        end = {"logprobs": None, "finish_reason": self._answer.finish_reason}
+        choices = [{"index": n, "message": self._answer.message(n), **end} for n in range(self._answer.choices)]
+        completion = {**self._origin, "choices": choices, "usage": self._usage()}
+        no_error = {"error": None} if self._kind == "null_error" else {}
+        return completion | no_error | ({"t": time.time()} if self._order.timestamps else {})
+
+    def _usage(self) -> Json:
+        usage, prompt = self._answer.usage, self._order.prompt_tokens
+        return {"prompt_tokens": prompt, **usage, "total_tokens": prompt + usage["completion_tokens"]}
+
+
+_MID_STREAM_ERROR = error_body("The server had an error while processing your request.", "server_error", "server_error")
+
+
+def _instead(fault: Fault) -> web.Response | None:
+    """What comes in place of an answer."""
+    match fault:
+        case Fault(kind="refuse", status=status, retry_after=retry_after):
+            headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
+            return web.json_response(_refusal(status), status=status, headers=headers)
+        case Fault(kind="html"):
+            return web.Response(text=_PAGE, content_type="text/html")
+        case Fault(kind="redirect", status=status, location=location):
+            return web.Response(status=status, headers={"Location": location})
+    return None
+
+
+def _refusal(status: int) -> Json:
+    if status == 429:
+        return error_body("Rate limit reached for requests.", "requests", "rate_limit_exceeded")
+    if status >= 500:
+        return error_body("The server is overloaded or not ready yet.", "server_error")
+    return error_body(f"The request was refused with status {status}.", "invalid_request_error", "refused")
+
+
+def _inside_a_character(body: bytes, start: int) -> int:
+    """The first place from `start` on that cuts a character of several bytes; `start` where there is none."""
+    return next((place + 1 for place in range(start, len(body)) if body[place] >= 0xC0), start)

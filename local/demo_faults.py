@@ -1,0 +1,349 @@
+"""What a request may ask of the demo upstream: OpenAI's fields, the `demo` object, and the faults it names.
+
+Everything is checked here and bounded here; what is unknown or out of bounds is refused by its name, never
+ignored, for a misspelt fault would make a test pass that tests nothing. Nothing in this room waits or does I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from local.demo_text import DONE_TEXT, Answer, Json, NotThisAnswer, blob, place, seed_of
+
+MAX_ANSWER = 64 << 20  # bytes, all choices and calls together
+MAX_SECONDS = 3600.0
+_LEAST_TOKEN = 16  # bytes; a bound on an answer's size needs some size for a token that is not padded
+
+Check = Callable[[str, Any], Any]
+
+
+class BadField(ValueError):
+    """A field that is unknown or has a value it cannot have; `param` is its name."""
+
+    def __init__(self, param: str, problem: str):
+        super().__init__(f"{param}: {problem}")
+        self.param = param
+
+
+def whole(low: int, high: int) -> Check:
+    """A check for a whole number."""
+
+    def check(name: str, value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise BadField(name, f"must be a whole number from {low} to {high}, not {_shown(value)}")
+        return value
+
+    return check
+
+
+def number(low: float, high: float) -> Check:
+    """A check for a number."""
+
+    def check(name: str, value: Any) -> float:
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise BadField(name, f"must be a number from {low:g} to {high:g}, not {_shown(value)}")
+        return float(value)
+
+    return check
+
+
+def switch(when_true: int, high: int) -> Check:
+    """A check for a count that may be given as true or false."""
+
+    def check(name: str, value: Any) -> int:
+        if value is True or value is False:
+            return when_true if value else 0
+        return int(whole(0, high)(name, value))
+
+    return check
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or false, and nothing that merely looks like it."""
+    if type(value) is not bool:
+        raise BadField(name, f"must be true or false, not {_shown(value)}")
+    return value
+
+
+def line(name: str, value: Any) -> str:
+    """A short text that fits one line of HTTP's head."""
+    if not isinstance(value, str) or not 0 < len(value) <= 500 or not value.isprintable():
+        raise BadField(name, f"must be one line of 1 to 500 characters, not {_shown(value)}")
+    return value
+
+
+def seed(name: str, value: Any) -> str:
+    """A seed: a text, or a whole number, which is its decimal text."""
+    return line(name, str(value) if type(value) is int else value)
+
+
+def _shown(value: Any) -> str:
+    shown = json.dumps(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"
+
+
+def checked(given: Any, checks: Mapping[str, Check], name: str) -> Json:
+    """The object's known fields, each through its check; a null counts as not given."""
+    if not isinstance(given, dict):
+        raise BadField(name, f"must be an object, not {_shown(given)}")
+    for field in given:
+        if field not in checks:
+            raise BadField(f"{name}.{field}", f"unknown; {name} has {', '.join(sorted(checks))}")
+    return {field: checks[field](f"{name}.{field}", value) for field, value in given.items() if value is not None}
+
+
+_PARAMETERS: dict[str, Check] = {
+    "at": whole(0, 1_000_000),
+    "bytes": whole(1, 16 << 20),
+    "incompressible": flag,
+    "location": line,
+    "reset": flag,
+    "retry_after": number(0, MAX_SECONDS),
+    "seconds": number(0, MAX_SECONDS),
+    "status": whole(300, 599),
+    "times": whole(1, 1_000_000),
+}
+
+# Each fault with the parameters it has, and what they are where the request does not say; any may have `times`.
+FAULTS: dict[str, Json] = {
+    "refuse": {"status": 503, "retry_after": None},
+    "html": {},
+    "redirect": {"status": 307, "location": "/demo/moved"},
+    "stall": {"at": None, "seconds": MAX_SECONDS},
+    "break": {"at": None, "reset": False},
+    "close": {"at": None},
+    "no_done": {},
+    "malformed_json": {"at": None},
+    "invalid_utf8": {"at": None},
+    "error_event": {"at": None},
+    "null_error": {},
+    "done_in_text": {"at": None},
+    "big_event": {"at": None, "bytes": 1_000_000, "incompressible": False},
+    "crlf": {},
+    "no_space": {},
+    "multi_line": {},
+    "comments": {},
+    "gzip": {},
+    "split": {"bytes": 1},
+    "json_despite_stream": {},
+    "stream_despite_json": {},
+    "no_content_length": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that goes wrong, at the same place every time.
+
+    `at` counts the tokens of each choice that this call sends before it; `times` is for how many calls with
+    one seed it holds, None for all of them.
+    """
+
+    kind: str
+    at: int | None = None
+    times: int | None = None
+    bytes: int = 1
+    incompressible: bool = False
+    location: str = ""
+    reset: bool = False
+    retry_after: float | None = None
+    seconds: float = 0.0
+    status: int = 0
+
+    @classmethod
+    def read(cls, given: Any) -> Fault:
+        """A fault from its name, or from an object of `kind` and parameters; with a `status` alone it refuses."""
+        asked = {"kind": given} if isinstance(given, str) else given
+        if isinstance(asked, dict) and "status" in asked and "kind" not in asked:
+            asked = {"kind": "refuse", **asked}
+        kind = asked.get("kind") if isinstance(asked, dict) else None
+        if not isinstance(kind, str) or kind not in FAULTS:
+            raise BadField("demo.fault", f"unknown fault {_shown(kind or given)}; there are {', '.join(FAULTS)}")
+        defaults = {"kind": kind, "times": None, **FAULTS[kind]}
+        checks = {name: _PARAMETERS.get(name, line) for name in defaults}
+        fault = cls(**{**defaults, **checked(asked, checks, "demo.fault")})
+        _check_status(fault)
+        return fault
+
+    def place(self, steps: int) -> int:
+        """The step it strikes before: as asked, else 10, but within an answer that is shorter."""
+        return min(10, steps // 2) if self.at is None else self.at
+
+    def insertion(self, seed: str) -> str:
+        """What it puts into the text."""
+        if self.kind == "big_event":
+            return blob(seed, self.bytes, self.incompressible)
+        return DONE_TEXT if self.kind == "done_in_text" else ""
+
+
+def _check_status(fault: Fault) -> None:
+    if fault.kind == "refuse" and fault.status < 400:
+        raise BadField("demo.fault.status", f"a refusal has a status from 400 to 599, not {fault.status}")
+    if fault.kind == "redirect" and fault.status not in (301, 302, 303, 307, 308):
+        raise BadField("demo.fault.status", f"a redirect has 301, 302, 303, 307 or 308, not {fault.status}")
+
+
+def framing(kind: str | None) -> Callable[[bytes], bytes]:
+    """How one payload becomes one server-sent event: plainly, or in a way the specification allows as well."""
+    match kind:
+        case "crlf":
+            return lambda payload: b"data: " + payload + b"\r\n\r\n"
+        case "no_space":
+            return lambda payload: b"data:" + payload + b"\n\n"
+        case "comments":
+            return lambda payload: b": ping\n\ndata: " + payload + b"\n\n"
+        case "multi_line":
+            return lambda payload: b"data: " + b"\ndata: ".join(_lines(payload)) + b"\n\n"
+        case _:
+            return lambda payload: b"data: " + payload + b"\n\n"
+
+
+def _lines(payload: bytes) -> list[bytes]:
+    if not payload.startswith(b"{"):
+        return [payload]
+    return json.dumps(json.loads(payload), ensure_ascii=False, indent=1).encode().split(b"\n")
+
+
+_DEMO: dict[str, Check] = {
+    "fault": lambda _, value: Fault.read(value),
+    "first_byte_delay": number(0, MAX_SECONDS),
+    "first_token_delay": number(0, MAX_SECONDS),
+    "rate": number(0, 100_000),
+    "reasoning": switch(20, 100_000),
+    "refusal": flag,
+    "seed": seed,
+    "timestamps": flag,
+    "token_bytes": whole(0, 1 << 20),
+    "tokens": whole(0, 1_000_000),
+    "tool_calls": switch(1, 16),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A request that was understood: the answer, and how it is to be delivered."""
+
+    answer: Answer
+    model: str
+    prompt_tokens: int
+    stream: bool
+    include_usage: bool = False
+    timestamps: bool = False
+    rate: float = 50.0
+    first_byte_delay: float = 0.0
+    first_token_delay: float = 0.0
+    fault: Fault | None = None
+
+    @classmethod
+    def read(cls, body: Any) -> Order:
+        """An order from a request's JSON body; raises `BadField` for what it cannot be."""
+        if not isinstance(body, dict):
+            raise BadField("body", "must be a JSON object")
+        given = {name: value for name, value in body.items() if value is not None}
+        demo = checked(given.get("demo", {}), _DEMO, "demo")
+        model = line("model", given.get("model"))
+        stream = flag("stream", given.get("stream", False))
+        answer = _answer(given, demo)
+        _check_size(answer, demo.get("fault"))
+        delivery = ("timestamps", "rate", "first_byte_delay", "first_token_delay", "fault")
+        return cls(
+            answer=answer,
+            model=model,
+            prompt_tokens=len(json.dumps(given["messages"])) // 4,
+            stream=stream,
+            include_usage=_include_usage(given, stream),
+            **{name: demo[name] for name in delivery if name in demo},
+        )
+
+    def faultless(self) -> Order:
+        """The same order once its fault has held for as many calls as it was to."""
+        return replace(self, fault=None)
+
+    @property
+    def spoken(self) -> Answer:
+        """The answer with what its fault puts into the text."""
+        if self.fault is None:
+            return self.answer
+        pieces = self.answer.tokens - self.answer.start
+        insertion = self.fault.insertion(self.answer.seed)
+        return replace(self.answer, insertion=insertion, insertion_at=self.fault.place(pieces))
+
+
+def _answer(given: Json, demo: Json) -> Answer:
+    messages = _messages(given.get("messages"))
+    limit = _limit(given)
+    own_seed = demo.get("seed") or seed_of(messages)
+    token_bytes = demo.get("token_bytes", 0)
+    start, skip = _start(messages[-1], own_seed, token_bytes)
+    return Answer(
+        seed=own_seed,
+        tokens=demo.get("tokens", 120) if limit is None else limit,
+        token_bytes=token_bytes,
+        choices=whole(1, 128)("n", given.get("n", 1)),
+        reasoning=demo.get("reasoning", 0),
+        refusal=demo.get("refusal", False),
+        tools=_tools(given.get("tools"), messages[-1], demo.get("tool_calls", 0)),
+        cut=limit is not None,
+        start=start,
+        skip=skip,
+    )
+
+
+def _messages(given: Any) -> list[Json]:
+    if not isinstance(given, list) or not given or not all(isinstance(message, dict) for message in given):
+        raise BadField("messages", "must be a list of at least one message object")
+    return given
+
+
+def _limit(given: Json) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        if name in given:
+            return int(whole(1, 1_000_000)(name, given[name]))
+    return None
+
+
+def _start(last: Json, own_seed: str, token_bytes: int) -> tuple[int, int]:
+    if last.get("role") != "assistant":
+        return 0, 0
+    try:
+        return place(own_seed, _said(last.get("content")), token_bytes)
+    except NotThisAnswer as error:
+        raise BadField("messages", f"the last is an assistant's, but not how this answer begins: {error}") from error
+
+
+def _said(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _tools(given: Any, last: Json, calls: int) -> tuple[str, ...]:
+    """The names to call, the request's own in turn; none where the last message is a tool's result."""
+    if not given or not calls or last.get("role") == "tool":
+        return ()
+    try:
+        names = [line("tools", tool["function"]["name"]) for tool in given]
+    except (TypeError, KeyError) as error:
+        raise BadField("tools", "must be a list of tools, each with a function and its name") from error
+    return tuple(names[call % len(names)] for call in range(calls))
+
+
+def _check_size(answer: Answer, fault: Fault | None) -> None:
+    each = answer.tokens * max(_LEAST_TOKEN, answer.token_bytes) + answer.reasoning * _LEAST_TOKEN
+    inserted = fault.bytes if fault is not None else 0
+    if (each * max(1, len(answer.tools)) + inserted) * answer.choices > MAX_ANSWER:
+        raise BadField("demo.tokens", f"tokens, their bytes and choices make more than {MAX_ANSWER} bytes")
+
+
+def _include_usage(given: Json, stream: bool) -> bool:
+    options = given.get("stream_options")
+    if options is None:
+        return False
+    if not stream:
+        raise BadField("stream_options", "only allowed when stream is true")
+    if not isinstance(options, dict):
+        raise BadField("stream_options", "must be an object")
+    return flag("stream_options.include_usage", options.get("include_usage", False))

@@ -1,0 +1,256 @@
+"""A model provider that runs on this machine and does what it is told: OpenAI's chat completions, and their faults.
+
+The local stack, the demo, the tests, the fault matrix and the benchmark all generate from here. This room is the
+server: its routes, its key, its record of calls, and its life as a process or a thread. It must not know
+Holdfast: nothing here may import from `lib`, for a mistake made on both sides would not show. Nothing that a
+caller can ask for is without a bound.
+
+    python -m local.demo_upstream --port 8090 [--key K]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import json
+import signal
+import sys
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+
+from aiohttp import web
+
+from local.demo_delivery import Call, Delivery, error_body
+from local.demo_faults import BadField, Order
+from local.demo_text import Json
+
+HOST = "127.0.0.1"
+MAX_REQUEST = 32 << 20
+_MAX_CALLS = 10_000
+_MAX_REMEMBERED = 64 << 20
+_MODELS = {"object": "list", "data": [{"id": "demo", "object": "model", "created": 0, "owned_by": "local"}]}
+
+Result = TypeVar("Result")
+
+
+class CallLog:
+    """The last calls, and how often each seed's fault has struck; bounded in number and in bytes of requests."""
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[Call, int]] = deque()
+        self._size = 0
+        self._strikes: OrderedDict[str, int] = OrderedDict()
+
+    def add(self, call: Call, size: int) -> None:
+        """Keep a call whose request has `size` bytes, and drop the oldest where that is too much."""
+        self._calls.append((call, size))
+        self._size += size
+        while len(self._calls) > _MAX_CALLS or (self._size > _MAX_REMEMBERED and len(self._calls) > 1):
+            self._size -= self._calls.popleft()[1]
+
+    def still_strikes(self, order: Order) -> bool:
+        """Whether the order's fault holds for this call, which counts as one of its seed's."""
+        if order.fault is None or order.fault.times is None:
+            return True
+        struck = self._strikes.pop(order.answer.seed, 0) + 1
+        self._strikes[order.answer.seed] = struck
+        if len(self._strikes) > _MAX_CALLS:
+            self._strikes.popitem(last=False)
+        return struck <= order.fault.times
+
+    def clear(self) -> None:
+        """Forget the calls and the strikes."""
+        self._calls.clear()
+        self._strikes.clear()
+        self._size = 0
+
+    def shown(self) -> list[Json]:
+        """The calls as JSON, newest last."""
+        return [vars(call).copy() for call, _ in self._calls]
+
+
+class Provider:
+    """The routes, and what they share: the key, the calls, and whether the server is going down."""
+
+    def __init__(self, key: str | None = None):
+        self.calls = CallLog()
+        self._key = key
+        self._stopping = False
+
+    def app(self) -> web.Application:
+        """The web application; serve it with `handler_cancellation`, by which a client's leaving is noticed."""
+        app = web.Application(client_max_size=MAX_REQUEST, middlewares=[_errors_as_json])
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/demo/calls", self._show_calls)
+        app.router.add_delete("/demo/calls", self._clear_calls)
+        app.on_shutdown.append(self._stop)
+        return app
+
+    async def _stop(self, _: web.Application) -> None:
+        self._stopping = True
+
+    async def _show_calls(self, _: web.Request) -> web.Response:
+        return web.json_response(self.calls.shown())
+
+    async def _clear_calls(self, _: web.Request) -> web.Response:
+        self.calls.clear()
+        return web.Response(status=204)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return self._locked_out(request) or web.json_response(_MODELS)
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        call = Call(headers={name.lower(): value for name, value in request.headers.items()})
+        raw = await request.read()
+        self.calls.add(call, len(raw))
+        try:
+            response = self._locked_out(request) or await self._deliver(request, call, raw)
+            call.status = response.status
+            return response
+        except (ConnectionError, asyncio.CancelledError) as error:
+            call.client_gone = not (call.finished or self._stopping)
+            raise asyncio.CancelledError from error  # aiohttp would log a ConnectionError as a crash
+        finally:
+            call.ended = time.time()
+
+    async def _deliver(self, request: web.Request, call: Call, raw: bytes) -> web.StreamResponse:
+        try:
+            call.request = _parsed(raw)
+            order = Order.read(call.request)
+        except BadField as error:
+            return _error(400, str(error), "invalid_value", error.param)
+        call.seed, call.model, call.stream = order.answer.seed, order.model, order.stream
+        return await Delivery(request, call, order if self.calls.still_strikes(order) else order.faultless()).run()
+
+    def _locked_out(self, request: web.Request) -> web.Response | None:
+        if self._key is None or request.headers.get("Authorization") == f"Bearer {self._key}":
+            return None
+        return _error(401, "Incorrect API key provided.", "invalid_api_key")
+
+
+def _parsed(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadField("body", "is not valid JSON") from error
+
+
+def _error(status: int, message: str, code: str | None = None, param: str | None = None) -> web.Response:
+    return web.json_response(error_body(message, "invalid_request_error", code, param), status=status)
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _error(error.status, f"{error.reason}: {request.method} {request.path}")
+
+
+@asynccontextmanager
+async def serving(provider: Provider, port: int = 0) -> AsyncIterator[str]:
+    """Serve until the block ends, and give the URL; port 0 is a free one, a taken one raises OSError."""
+    runner = web.AppRunner(provider.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, HOST, port, backlog=1024).start()
+        yield f"http://{HOST}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+class DemoUpstream:
+    """The server in a thread of its own, for tests: `with DemoUpstream() as upstream: upstream.base_url`."""
+
+    def __init__(self, key: str | None = None):
+        self._provider = Provider(key)
+        self._ready: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = threading.Thread(target=self._run, name="demo-upstream", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.url, self._loop, self._stop = self._ready.result(timeout=30)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(timeout=30)
+
+    @property
+    def base_url(self) -> str:
+        """What OpenAI's clients take as `base_url`; `url` is the same without `/v1`."""
+        return f"{self.url}/v1"
+
+    def calls(self) -> list[Json]:
+        """What `GET /demo/calls` shows."""
+        return self._there(self._provider.calls.shown)
+
+    def clear(self) -> None:
+        """What `DELETE /demo/calls` does."""
+        self._there(self._provider.calls.clear)
+
+    def _there(self, work: Callable[[], Result]) -> Result:
+        async def run() -> Result:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout=30)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def _serve(self) -> None:
+        stop = asyncio.Event()
+        async with serving(self._provider) as url:
+            self._ready.set_result((url, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+
+async def _serve_until_signalled(provider: Provider, port: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with serving(provider, port) as url:
+        print(f"ready {url}", flush=True)
+        await stop.wait()
+
+
+def _port(given: str) -> int:
+    if not given.isdecimal() or int(given) > 65_535:
+        raise argparse.ArgumentTypeError(f"{given!r} is not a port from 0 to 65535")
+    return int(given)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; 1 where the port cannot be had."""
+    parser = argparse.ArgumentParser(prog="python -m local.demo_upstream", description="A demo model provider.")
+    parser.add_argument("--port", type=_port, default=8090, help="port on 127.0.0.1; 0 is a free one (%(default)s)")
+    parser.add_argument("--key", help="the API key that callers must present; without it all may call")
+    options = parser.parse_args(argv)
+    try:
+        asyncio.run(_serve_until_signalled(Provider(options.key), options.port))
+    except OSError as error:
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be served: {error.strerror}"
+        print(f"demo upstream: port {options.port} on {HOST} {why}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

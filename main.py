@@ -1,0 +1,75 @@
+"""The two function targets, `api` and `worker`, and what each is made of. Wiring only.
+
+Nothing is built before the first request: the server imports this before it forks, and gRPC does not survive a fork.
+The parts that call the upstream are imported by the worker alone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import functions_framework
+from flask import Flask, Request
+
+from lib.documents import Documents
+from lib.listen import Listener
+from lib.settings import Settings
+from lib.store import Store
+
+_building = threading.Lock()
+_apps: dict[str, Flask] = {}
+
+
+@functions_framework.http  # type: ignore[untyped-decorator]
+def api(request: Request) -> Any:
+    """The public function: clients come in here."""
+    return _serve("api", _api, request)
+
+
+@functions_framework.http  # type: ignore[untyped-decorator]
+def worker(request: Request) -> Any:
+    """The private function: Cloud Tasks comes in here."""
+    return _serve("worker", _worker, request)
+
+
+def _serve(name: str, build: Callable[[Settings, Store, Listener], Flask], request: Request) -> Any:
+    app = _apps.get(name)
+    if app is None:
+        with _building:
+            app = _apps.get(name) or _apps.setdefault(name, _built(build))
+    with app.request_context(request.environ):
+        return app.full_dispatch_request()
+
+
+def _built(build: Callable[[Settings, Store, Listener], Flask]) -> Flask:
+    settings = Settings.from_env(os.environ)
+    documents = Documents(settings.project, settings.database, settings.firestore_emulator)
+    return build(settings, Store(documents, settings.retention), Listener(documents))
+
+
+def _api(settings: Settings, store: Store, listener: Listener) -> Flask:
+    from lib.auth import UserTokens
+    from lib.generations import Generations
+    from lib.tail import Tails
+    from lib.task_queue import TaskQueue
+    from lib.web import create_api
+
+    clock = partial(datetime.now, UTC)
+    tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock)
+    generations = Generations(settings, store, TaskQueue(settings), tails, clock)
+    tails.heal = generations.heal
+    return create_api(settings, generations, UserTokens(settings.project))
+
+
+def _worker(settings: Settings, store: Store, listener: Listener) -> Flask:
+    from lib.auth import QueueTokens
+    from lib.worker import create_worker
+
+    tokens = QueueTokens(settings.worker_url, settings.invoker, settings.oidc_certs_url)
+    return create_worker(settings, store, listener, tokens, os.environ)
