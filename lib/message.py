@@ -15,6 +15,7 @@ from lib.model import Fields, Generation, State
 
 INLINE_BYTES = 700 << 10  # of text in the message's own document; Firestore takes 1 MiB with all names and numbers
 PART_BYTES = 900 << 10
+_SHORT = 256  # characters: an id, a name, a reason; it stays where it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,10 @@ def ended(generation: Generation, answer: Answer) -> tuple[Fields, list[Part]]:
 
 
 def spill(fields: Mapping[str, Any], prefix: str, inline: int = INLINE_BYTES) -> tuple[Fields, list[Part]]:
-    """The fields with at most `inline` bytes of text, and the rest of each text in parts of at most `PART_BYTES`."""
+    """The fields with at most `inline` bytes of text, and the rest of each text in parts of at most `PART_BYTES`.
+
+    Short texts are not counted, and stay.
+    """
     parts: list[Part] = []
     left = inline
 
@@ -83,7 +87,7 @@ def spill(fields: Mapping[str, Any], prefix: str, inline: int = INLINE_BYTES) ->
             return {key: place(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
         if isinstance(value, list):
             return [place(item, f"{path}.{index}") for index, item in enumerate(value)]
-        if not isinstance(value, str):
+        if not isinstance(value, str) or len(value) <= _SHORT:
             return value
         kept, rest = cut(value, left)
         left -= len(kept.encode())

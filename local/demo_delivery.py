@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,12 +59,15 @@ class Call:
 
 
 class Pace:
-    """The schedule of an answer: step k is due at start + k / rate, so that a late one delays no other."""
+    """The schedule of an answer: step k is due at start + k / rate, so that a late one delays no other.
 
-    def __init__(self, rate: float):
+    `clock` gives seconds and never goes back; a rate of 0 has every step due at once.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float]):
         self._rate = rate
-        self._clock = asyncio.get_running_loop().time
-        self._start = self._clock()
+        self._clock = clock
+        self._start = clock()
 
     def wait(self, step: int) -> float:
         """Seconds until the step is due; 0 or less when it is."""
@@ -216,7 +220,7 @@ class Delivery:
 
     async def _send_tokens(self, wire: Wire, chunks: Chunks) -> bool:
         """Send every delta when it is due; False where a fault ended the body."""
-        pace = Pace(self._order.rate)
+        pace = Pace(self._order.rate, asyncio.get_running_loop().time)
         choices = (self._answer.deltas(choice) for choice in range(self._answer.choices))
         for step, deltas in enumerate(zip(*choices, strict=True)):
             while (early := pace.wait(step)) > 0:

@@ -58,8 +58,8 @@ def jar(environ: Mapping[str, str]) -> str:
         if candidate.is_file():
             return str(candidate)
     raise EmulatorMissing(
-        "The Firestore emulator is not there: run 'make setup', or 'gcloud components install cloud-firestore-emulator', "
-        "or set FIRESTORE_EMULATOR_JAR."
+        "The Firestore emulator is not there: run 'make setup', or "
+        "'gcloud components install cloud-firestore-emulator', or set FIRESTORE_EMULATOR_JAR."
     )
 
 

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-FIREBASE_TOOLS=firebase-tools@15.32.0
+FIREBASE_TOOLS=firebase-tools@15.34.2
 
 fail() {
     echo "$1" >&2
@@ -16,7 +16,7 @@ command -v "$PYTHON" >/dev/null || fail "There is no $PYTHON: install Python 3.1
     fail "$PYTHON is older than 3.11: install Python 3.11 or newer, or say make PYTHON=/path/to/python."
 
 install() {
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes "$@"
+    .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes "$@"
 }
 
 wanted=$(cat requirements.txt requirements-dev.txt requirements-java.txt | cksum)

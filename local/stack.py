@@ -1,7 +1,7 @@
 """The local stack: the emulators, the demo upstream and both functions, as processes that start and end together.
 
-`python -m local.stack` runs it in the foreground until Ctrl-C or SIGTERM, or until one part dies. Tests and the demo use
-`Stack` on free ports. Nothing is left running afterwards.
+`python -m local.stack` runs it in the foreground until Ctrl-C or SIGTERM, or until one part dies. Tests and the demo
+use `Stack` on free ports. Nothing is left running afterwards.
 """
 
 from __future__ import annotations

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import requests
 
+from local.client import Client
 from local.ports import Ports
 from local.stack import Stack
+
+WAIT_SECONDS = 60.0
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +23,22 @@ def stack() -> Iterator[Stack]:
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
     with Stack(Ports.free(), {"MAX_LIVE_GENERATIONS": "1000"}, environ) as running:
         yield running
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Client]:
+    """A user nobody else is."""
+    client = Client(stack.url, f"user-{uuid.uuid4().hex[:12]}")
+    yield client
+    client.session.close()
+
+
+@pytest.fixture
+def upstream_calls(stack: Stack) -> Callable[[str], list[dict[str, Any]]]:
+    """The calls the demo upstream got for a question's text."""
+
+    def calls(text: str) -> list[dict[str, Any]]:
+        every = requests.get(f"{stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
+        return [call for call in every if call["request"]["messages"][0]["content"] == text]
+
+    return calls

@@ -11,6 +11,7 @@ import asyncio
 import gzip
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -377,16 +378,14 @@ def test_no_token_is_sent_before_it_is_due(upstream: DemoUpstream) -> None:
 
 
 def test_what_is_late_is_due_at_once_and_delays_nothing_after_it() -> None:
-    async def run() -> None:
-        pace = Pace(100)
-        time.sleep(0.05)  # noqa: ASYNC251 (the loop is kept busy on purpose)
-        assert [pace.wait(step) <= 0 for step in range(6)] == [True] * 6
-        assert pace.wait(1_000) <= 9.95
-        await pace.hold(0.02)
-        assert pace.wait(1_000) - pace.wait(0) == pytest.approx(10, abs=0.001)
-        assert Pace(0).wait(1_000_000) <= 0
-
-    asyncio.run(run())
+    now = 7.0
+    pace, hurry = Pace(100, lambda: now), Pace(0, lambda: now)
+    assert [pace.wait(step) for step in (0, 1, 1_000)] == pytest.approx([0, 0.01, 10])
+    now = 7.05
+    assert [pace.wait(step) for step in (0, 5, 1_000)] == pytest.approx([-0.05, 0, 9.95])
+    asyncio.run(pace.hold(0.02))
+    assert pace.wait(1_000) == pytest.approx(9.97)
+    assert hurry.wait(1_000_000) == 0
 
 
 def test_a_stream_without_a_pace_still_has_one_event_a_token(upstream: DemoUpstream) -> None:
@@ -678,6 +677,18 @@ def test_a_broken_answer_and_its_continuation_make_the_whole(upstream: DemoUpstr
     assert len({call["seed"] for call in upstream.calls()}) == 1
 
 
+def test_a_continuation_counts_only_what_it_adds(upstream: DemoUpstream) -> None:
+    begun = [*MESSAGES, {"role": "assistant", "content": text(SEED, 10)}]
+    assert Reply(upstream, body(stream=False, messages=begun)).json()["usage"]["completion_tokens"] == 14
+    assert ended(upstream)[0]["tokens_sent"] == 14
+
+
+@pytest.mark.parametrize("demo", [{}, {"reasoning": 3}, {"refusal": True}, {"tool_calls": 2}])
+def test_the_places_a_fault_can_have_are_as_many_as_the_deltas(demo: Json) -> None:
+    answer = Order.read(body(demo=demo, tools=TOOLS)).answer
+    assert len(list(answer.deltas(0))) == answer.steps
+
+
 def test_a_beginning_that_is_not_this_answers_is_refused(upstream: DemoUpstream) -> None:
     doubled = token(SEED, 0) + token(SEED, 0)
     reply = Reply(upstream, body(messages=[*MESSAGES, {"role": "assistant", "content": doubled}]))
@@ -793,6 +804,15 @@ def test_a_client_that_leaves_stops_its_stream(upstream: DemoUpstream) -> None:
     assert 6 <= call["tokens_sent"] < 100_000
 
 
+def test_a_client_that_does_not_read_holds_its_stream_back(upstream: DemoUpstream) -> None:
+    reply = Reply(upstream, body(demo={"tokens": 1_000, "token_bytes": 50_000}))
+    eventually(upstream.calls, lambda calls: calls[0]["tokens_sent"] > 0)
+    reply.leave()
+    call = ended(upstream)[0]
+    assert (call["client_gone"], call["finished"]) == (True, False)
+    assert call["tokens_sent"] < 1_000
+
+
 def test_a_client_that_leaves_an_answer_in_one_piece_is_noticed(upstream: DemoUpstream) -> None:
     connection = socket.create_connection(address(upstream), timeout=20)
     raw = json.dumps(body(stream=False, demo={"rate": 0.01})).encode()
@@ -844,7 +864,8 @@ def test_leaving_the_block_ends_what_is_running_and_is_not_the_clients_doing() -
 
 def process(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", "-m", "local.demo_upstream", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(command, cwd=ROOT, env=buffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
