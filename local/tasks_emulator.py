@@ -135,15 +135,15 @@ class Issuer:
         )
         pem, kid = serialization.Encoding.PEM, secrets.token_hex(20)
         private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        self._signer = crypt.RSASigner.from_string(private, kid)  # type: ignore[no-untyped-call]
+        self._signer = crypt.RSASigner.from_string(private, kid)
         self.certificates = {kid: certificate.public_bytes(pem).decode()}
 
     def token(self, email: str, audience: str) -> str:
         """A service account's token, good for 1 h (https://cloud.google.com/docs/authentication/token-types#id)."""
         subject, now = str(int(hashlib.sha256(email.encode()).hexdigest(), 16))[:21], int(time.time())
-        claims = {"iss": "https://accounts.google.com", "aud": audience, "azp": subject, "sub": subject}
-        claims |= {"email": email, "email_verified": True, "iat": now, "exp": now + 3600}  # type: ignore[dict-item]
-        return str(jwt.encode(self._signer, claims).decode())  # type: ignore[no-untyped-call]
+        claims: dict[str, Any] = {"iss": "https://accounts.google.com", "aud": audience, "azp": subject, "sub": subject}
+        claims |= {"email": email, "email_verified": True, "iat": now, "exp": now + 3600}
+        return str(jwt.encode(self._signer, claims).decode())
 
 
 class Line:
@@ -381,7 +381,7 @@ class TasksEmulator:
         parent, _, task_id = task.name.partition("/tasks/")
         if parent != request.parent or not TASK_ID.fullmatch(task_id):
             raise _invalid("A task is named after its queue: …/queues/QUEUE_ID/tasks/TASK_ID")
-        if "http_request" not in request.task or not _is_url(http.url):
+        if not _is_url(http.url):
             raise _invalid("HttpRequest.url must be a URL that begins with http:// or https://")
         if http.body and http.http_method not in WITH_BODY:
             raise _invalid("A body is allowed with POST, PUT and PATCH only")
@@ -492,7 +492,7 @@ class TasksEmulator:
         except (urllib3.exceptions.HTTPError, OSError, ValueError):
             return Outcome(0, StatusCode.UNAVAILABLE, "UNAVAILABLE")
         retry_after = response.headers.get("Retry-After", "") if response.status in (429, 503) else ""
-        code = from_http_status(response.status, "").grpc_status_code or StatusCode.UNKNOWN  # type: ignore[no-untyped-call]
+        code = from_http_status(response.status, "").grpc_status_code or StatusCode.UNKNOWN
         reason = f"HTTP status code {response.status}"
         return Outcome(response.status, code, reason, int(retry_after) if retry_after.isdecimal() else 0)
 

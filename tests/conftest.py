@@ -21,7 +21,8 @@ WAIT_SECONDS = 60.0
 def stack() -> Iterator[Stack]:
     """The whole local stack, as `make run` starts it."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
-    with Stack(Ports.free(), {"MAX_LIVE_GENERATIONS": "1000"}, environ) as running:
+    settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": "demo,gpt-*"}
+    with Stack(Ports.free(), settings, environ) as running:
         yield running
 
 

@@ -60,7 +60,7 @@ class Arrival:
 
 
 class Target:
-    """A worker: notes each request as it arrives, then answers with the next status or function it was given, or 200."""
+    """Notes each request as it arrives, then answers with the next status or function it was given, or 200."""
 
     def __init__(self) -> None:
         self.answers: queue.SimpleQueue[int | Answer] = queue.SimpleQueue()
@@ -132,6 +132,25 @@ def reply(request: BaseHTTPRequestHandler, status: int, **headers: str) -> None:
 
 def replying(status: int, **headers: str) -> Answer:
     return lambda request: reply(request, status, **headers)
+
+
+def waiting_for(event: threading.Event, status: int = 200) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        event.wait(PATIENCE)
+        reply(request, status)
+
+    return answer
+
+
+def all_together(parties: int, *statuses: int) -> list[Answer]:
+    """Answers of which each waits until `parties` requests are there."""
+    barrier = threading.Barrier(parties, timeout=PATIENCE)
+
+    def meet(status: int, request: BaseHTTPRequestHandler) -> None:
+        barrier.wait()
+        reply(request, status)
+
+    return [partial(meet, status) for status in statuses]
 
 
 @dataclass
@@ -288,9 +307,15 @@ def test_a_connection_that_breaks_is_tried_again_and_counts_as_no_response(stack
     def hang_up(request: BaseHTTPRequestHandler) -> None:
         request.close_connection = True
 
+    stack.configure(min_backoff=MINUTE)
     stack.target.will_answer(hang_up)
-    stack.create()
+    task = stack.create()
+    wait_for(lambda: bool(stack.client.get_task(name=task.name).last_attempt.response_status.code))
+    broken = stack.client.get_task(name=task.name)
+    assert (broken.dispatch_count, broken.response_count) == (1, 0)
+    assert broken.schedule_time > task.schedule_time
     stack.target.next()
+    stack.client.run_task(name=task.name)
     headers = stack.target.next().headers
     assert headers["X-CloudTasks-TaskRetryReason"] == "UNAVAILABLE"
     assert (headers["X-CloudTasks-TaskRetryCount"], headers["X-CloudTasks-TaskExecutionCount"]) == ("1", "0")
@@ -401,6 +426,7 @@ def test_the_deadline_closes_the_connection_but_does_not_stop_the_worker(stack: 
     assert [events.get(timeout=PATIENCE) for _ in range(2)] == ["closed", "worked on"]
     assert retry.at - started >= 0.1
     assert retry.headers["X-CloudTasks-TaskRetryReason"] == "DEADLINE_EXCEEDED"
+    assert "X-CloudTasks-TaskPreviousResponse" not in retry.headers
     assert (retry.headers["X-CloudTasks-TaskRetryCount"], retry.headers["X-CloudTasks-TaskExecutionCount"]) == (
         "1",
         "0",
@@ -497,13 +523,7 @@ def test_a_schedule_time_in_the_past_means_now_and_one_beyond_30_days_is_refused
 
 
 def test_tasks_of_one_queue_run_in_parallel(stack: Stack) -> None:
-    together = threading.Barrier(8, timeout=PATIENCE)
-
-    def meet(request: BaseHTTPRequestHandler) -> None:
-        together.wait()
-        reply(request, 200)
-
-    stack.target.will_answer(*[meet] * 8)
+    stack.target.will_answer(*all_together(8, *[200] * 8))
     for task in [stack.create() for _ in range(8)]:
         stack.wait_until_gone(task)
     assert len(stack.target.waiting()) == 8
@@ -511,26 +531,17 @@ def test_tasks_of_one_queue_run_in_parallel(stack: Stack) -> None:
 
 def test_no_more_than_max_concurrent_dispatches_run_at_once(stack: Stack) -> None:
     stack.configure({"max_concurrent_dispatches": 2})
-    doors: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
-
-    def wait_at_the_door(request: BaseHTTPRequestHandler) -> None:
-        door = threading.Event()
-        doors.put(door)
-        door.wait(PATIENCE)
-        reply(request, 200)
-
-    stack.target.will_answer(wait_at_the_door, wait_at_the_door)
-    first, second = stack.create(), stack.create()
-    opened = [doors.get(timeout=PATIENCE) for _ in range(2)]
-    stack.target.waiting()
-    stack.create()
+    done = [threading.Event(), threading.Event()]
+    stack.target.will_answer(*[waiting_for(event) for event in done])
+    for _ in done:
+        stack.create()
+        stack.target.next()
+    stack.create(body=b"third")
     stack.prove_a_dispatch()
     assert not stack.target.waiting(), "a third ran beside the two"
-    opened[0].set()
-    assert stack.target.next().path == "/work"
-    opened[1].set()
-    stack.wait_until_gone(first)
-    stack.wait_until_gone(second)
+    done[0].set()
+    assert stack.target.next().body == b"third"
+    done[1].set()
 
 
 def test_a_queue_is_no_faster_than_max_dispatches_per_second(stack: Stack) -> None:
@@ -560,6 +571,22 @@ def test_a_task_can_be_run_at_once_though_its_queue_is_paused_and_its_time_has_n
     stack.wait_until_gone(task)
 
 
+def test_a_task_that_was_run_at_once_does_not_run_at_its_old_time_too(stack: Stack) -> None:
+    stack.configure(min_backoff=MINUTE)
+    stack.client.pause_queue(name=stack.queue)
+    failing, running = stack.create(), stack.create()
+    done = threading.Event()
+    stack.target.will_answer(500, waiting_for(done))
+    stack.client.run_task(name=failing.name)
+    stack.wait_for_responses(failing, 1)
+    stack.client.run_task(name=running.name)
+    stack.client.resume_queue(name=stack.queue)
+    stack.wait_until_gone(stack.create())
+    assert [stack.client.get_task(name=task.name).dispatch_count for task in (failing, running)] == [1, 1]
+    done.set()
+    stack.wait_until_gone(running)
+
+
 @pytest.mark.parametrize("removal", ["delete_task", "purge_queue", "delete_queue"])
 def test_what_was_removed_is_never_delivered(stack: Stack, removal: str) -> None:
     stack.client.pause_queue(name=stack.queue)
@@ -575,13 +602,8 @@ def test_what_was_removed_is_never_delivered(stack: Stack, removal: str) -> None
 
 def test_a_task_deleted_under_way_is_not_tried_again(stack: Stack) -> None:
     deleted = threading.Event()
-
-    def fail_when_deleted(request: BaseHTTPRequestHandler) -> None:
-        deleted.wait(PATIENCE)
-        reply(request, 500)
-
     stack.configure({"max_concurrent_dispatches": 1}, min_backoff=SOON, max_backoff=SOON)
-    stack.target.will_answer(fail_when_deleted)
+    stack.target.will_answer(waiting_for(deleted, 500))
     task = stack.create()
     stack.target.next()
     stack.client.delete_task(name=task.name)
@@ -714,7 +736,9 @@ def test_an_update_changes_what_its_mask_names_and_nothing_else(stack: Stack) ->
     stack.configure({"max_concurrent_dispatches": 5}, max_attempts=5, min_backoff=MINUTE)
     stack.client.pause_queue(name=stack.queue)
     change = v2.Queue(name=stack.queue, retry_config={"max_attempts": 9}, rate_limits={"max_concurrent_dispatches": 9})
-    updated = stack.client.update_queue(queue=change, update_mask=FieldMask(paths=["retry_config.max_attempts"]))
+    updated = stack.client.update_queue(
+        queue=change, update_mask=FieldMask(paths=["retry_config.max_attempts", "state"])
+    )
     assert (updated.retry_config.max_attempts, updated.retry_config.min_backoff) == (9, MINUTE)
     assert updated.rate_limits.max_concurrent_dispatches == 5
     assert updated.state == v2.Queue.State.PAUSED
@@ -766,38 +790,29 @@ def by_http(stack: Stack, faults: dict[str, Any]) -> None:
 @pytest.mark.parametrize("ask", [by_method, by_http])
 def test_a_fault_delivers_every_attempt_several_times_at_once(stack: Stack, ask: Callable[..., None]) -> None:
     ask(stack, {"duplicate": 3})
-    together = threading.Barrier(3, timeout=PATIENCE)
-
-    def meet(status: int) -> Answer:
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            together.wait()
-            reply(request, status)
-
-        return answer
-
     stack.configure(min_backoff=SOON, max_attempts=2)
-    stack.target.will_answer(*[meet(500)] * 6)
+    stack.target.will_answer(*all_together(3, *[500] * 6))
     stack.wait_until_gone(stack.create())
     counts = [arrival.headers["X-CloudTasks-TaskRetryCount"] for arrival in stack.target.waiting()]
     assert sorted(counts) == ["0", "0", "0", "1", "1", "1"]
 
 
-@pytest.mark.parametrize("first", [200, 500])
-def test_of_duplicates_one_success_is_enough(stack: Stack, first: int) -> None:
+@pytest.mark.parametrize("statuses", [(200, 500), (200, 200)])
+def test_of_duplicates_one_success_is_enough(stack: Stack, statuses: tuple[int, int]) -> None:
     stack.emulator.fault(duplicate=2)
-    answered = threading.Barrier(2, timeout=PATIENCE)
-
-    def meet(status: int) -> Answer:
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            answered.wait()
-            reply(request, status)
-
-        return answer
-
-    stack.target.will_answer(meet(first), meet(700 - first))
+    stack.target.will_answer(*all_together(2, *statuses))
     stack.wait_until_gone(stack.create())
-    stack.emulator.fault(duplicate=1)
-    stack.prove_a_dispatch()
+    assert len(stack.target.waiting()) == 2
+
+
+def test_a_duplicate_that_fails_waits_for_the_other_before_a_retry(stack: Stack) -> None:
+    stack.emulator.fault(duplicate=2)
+    done = threading.Event()
+    stack.target.will_answer(500, waiting_for(done))
+    task = stack.create()
+    assert stack.wait_for_responses(task, 1).schedule_time == task.schedule_time
+    done.set()
+    stack.wait_until_gone(task)
     assert len(stack.target.waiting()) == 2
 
 
@@ -833,11 +848,6 @@ def start_process(*flags: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_says_when_it_is_ready_and_ends_in_order_on_a_signal(stack: Stack, number: signal.Signals) -> None:
     ended = threading.Event()
-
-    def outlive_the_process(request: BaseHTTPRequestHandler) -> None:
-        ended.wait(PATIENCE)
-        reply(request, 200)
-
     with start_process("--port=0", "--http-port=0") as process:
         assert process.stdout
         ready, target, url = process.stdout.readline().split()
@@ -848,7 +858,7 @@ def test_a_process_says_when_it_is_ready_and_ends_in_order_on_a_signal(stack: St
             own.create(oidc_token={"service_account_email": "a@b.example"})
             token = stack.target.next().headers["Authorization"].removeprefix("Bearer ")
             assert id_token.verify_token(token, Request(), certs_url=f"{url.removeprefix('http=')}/certs")
-            stack.target.will_answer(outlive_the_process)
+            stack.target.will_answer(waiting_for(ended))
             own.create(body=b"still under way when the signal comes")
             stack.target.next()
         process.send_signal(number)
@@ -870,6 +880,12 @@ def test_a_taken_side_port_is_an_error_that_names_it(emulator: TasksEmulator) ->
     port = int(emulator.url.rpartition(":")[2])
     with pytest.raises(OSError, match=str(port)):
         TasksEmulator(http_port=port).start()
+
+
+def test_no_second_server_can_share_the_port(emulator: TasksEmulator) -> None:
+    host, _, port = emulator.target.partition(":")
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server((host, int(port)), reuse_port=True)
 
 
 def test_a_port_is_free_again_once_the_emulator_has_stopped() -> None:

@@ -871,6 +871,8 @@ def process(*arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_says_where_it_is_and_ends_cleanly_in_the_middle_of_a_stream(number: signal.Signals) -> None:
     running = process("--port", "0", "--key", "k")
+    watchdog = threading.Timer(20, running.kill)
+    watchdog.start()
     try:
         assert running.stdout is not None
         ready = running.stdout.readline()
@@ -885,8 +887,9 @@ def test_a_process_says_where_it_is_and_ends_cleanly_in_the_middle_of_a_stream(n
         assert (running.returncode, out, err) == (0, "", "")
         reply.leave()
     finally:
+        watchdog.cancel()
         running.kill()
-        running.wait()
+        running.communicate()
 
 
 def test_a_taken_port_is_one_clear_line_and_no_success(

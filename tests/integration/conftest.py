@@ -1,0 +1,337 @@
+"""What the tests of the rooms around Firestore share: the session's emulator, faults on demand, and waits with a bound."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import orjson
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import firestore
+
+from lib import listen, message
+from lib.documents import Document, Documents, Unreachable
+from lib.journal import Entry
+from lib.lease import Claim, claim
+from lib.listen import Listener
+from lib.model import Generation, Head, message_path
+from lib.sse import Event, frame
+from lib.store import Store
+from lib.task_queue import Task
+from local.demo_text import token
+from local.ports import Ports
+from local.stack import Stack
+from local.token import PROJECT
+
+PATIENCE = 30.0  # seconds that a failing test waits; a passing one never does
+RETENTION = timedelta(days=7)
+LEASE = timedelta(seconds=15)
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, by: timedelta) -> None:
+        self.now += by
+
+
+class Watcher:
+    """Keeps what a listener calls back with, and waits for it."""
+
+    def __init__(self) -> None:
+        self.seen: list[Document | None] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, document: Document | None) -> None:
+        with self._changed:
+            self.seen.append(document)
+            self._changed.notify_all()
+
+    def until(self, condition: Callable[[list[Document | None]], Any]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self.seen), PATIENCE), f"{len(self.seen)} changes came"
+
+    def until_last(self, field: str, value: Any) -> None:
+        """Waits until the document as it was seen last has this value."""
+        self.until(lambda seen: seen and seen[-1] is not None and seen[-1].fields.get(field) == value)
+
+
+class FaultyDocuments:
+    """The database, with a count of what it is asked and with faults that a test asks for.
+
+    `fail` concerns the next commit that `having` is true of: with `lost`, it is done and only its answer is lost.
+    """
+
+    def __init__(self, documents: Documents):
+        self._documents = documents
+        self._faults: list[tuple[Callable[[Sequence[Any]], bool], bool, Exception]] = []
+        self.asked: Counter[str] = Counter()
+        self.failed = 0
+
+    def fail(
+        self,
+        *,
+        having: Callable[[Sequence[Any]], bool] = lambda _writes: True,
+        lost: bool = False,
+        error: Exception | None = None,
+        times: int = 1,
+    ) -> None:
+        self._faults += [(having, lost, error or Unreachable("as the test asked"))] * times
+
+    def mend(self) -> None:
+        """Takes back the faults that have not struck."""
+        self._faults.clear()
+
+    def commit(self, *writes: Any) -> Any:
+        self.asked["commit"] += 1
+        for fault in self._faults:
+            having, lost, error = fault
+            if having(writes):
+                self._faults.remove(fault)
+                self.failed += 1
+                if lost:
+                    self._documents.commit(*writes)
+                raise error
+        return self._documents.commit(*writes)
+
+    def __getattr__(self, name: str) -> Any:
+        def asked(*args: Any, **named: Any) -> Any:
+            self.asked[name] += 1
+            return getattr(self._documents, name)(*args, **named)
+
+        return asked
+
+
+@pytest.fixture(scope="session")
+def connect(stack: Stack) -> Callable[..., Documents]:
+    """A new `Documents` of the session's emulator, or of another host."""
+
+    def connect(host: str = stack.firestore_host) -> Documents:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FIRESTORE_EMULATOR_HOST", host)
+            return Documents(PROJECT, emulator=host)
+
+    return connect
+
+
+@pytest.fixture(scope="session")
+def documents(connect: Callable[..., Documents]) -> Documents:
+    return connect()
+
+
+@pytest.fixture
+def faulty(documents: Documents) -> FaultyDocuments:
+    return FaultyDocuments(documents)
+
+
+@pytest.fixture
+def store(documents: Documents) -> Store:
+    return Store(documents, RETENTION)
+
+
+@pytest.fixture
+def store_over() -> Callable[[Any], Store]:
+    return lambda documents: Store(documents, RETENTION)
+
+
+@pytest.fixture(scope="session")
+def nobody() -> str:
+    """A host and port that nothing listens on."""
+    return f"127.0.0.1:{Ports.free().api_port}"
+
+
+@pytest.fixture(scope="session")
+def under(stack: Stack) -> Callable[[str], list[str]]:
+    """The paths of a document and of everything below it, of what exists."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
+        client = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
+
+    def found(reference: Any) -> Iterator[str]:
+        if reference.get().exists:
+            yield reference.path
+        for collection in reference.collections():
+            for document in collection.list_documents():
+                yield from found(document)
+
+    return lambda path: list(found(client.document(path)))
+
+
+@pytest.fixture
+def uid() -> str:
+    """A user of the test's own."""
+    return f"user-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watcher() -> Callable[[], Watcher]:
+    return Watcher
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], Any]], None]:
+    """Waits until a condition holds that nothing announces."""
+
+    def eventually(condition: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come to be"
+            threading.Event().wait(0.01)
+
+    return eventually
+
+
+@pytest.fixture
+def together() -> Callable[..., list[Any]]:
+    """What each of several functions gives when each runs in a thread of its own; the first error is raised."""
+
+    def together(*works: Callable[[], Any]) -> list[Any]:
+        results: list[Any] = [None] * len(works)
+        errors: list[BaseException] = []
+
+        def run(index: int, work: Callable[[], Any]) -> None:
+            try:
+                results[index] = work()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=run, args=each, daemon=True) for each in enumerate(works)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 2 * PATIENCE
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if errors:
+            raise errors[0]
+        assert not any(thread.is_alive() for thread in threads), "a thread did not end"
+        return results
+
+    return together
+
+
+def _listening() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "listen"}
+
+
+@pytest.fixture
+def stream_threads() -> Callable[[], int]:
+    """How many threads read a listen stream, of those that the test started."""
+    before = _listening()
+    return lambda: len(_listening() - before)
+
+
+@pytest.fixture
+def listener_over(
+    stream_threads: Callable[[], int], eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Any], Listener]]:
+    """A listener of the test's own, over some documents; its streams end with the test."""
+    monkeypatch.setattr(listen, "IDLE_SECONDS", 0.2)
+    unwatches: list[Callable[[], None]] = []
+
+    class Kept(Listener):
+        def watch(self, path: str, on_change: Any) -> Callable[[], None]:
+            unwatch = super().watch(path, on_change)
+            unwatches.append(unwatch)
+            return unwatch
+
+    yield Kept
+    for unwatch in unwatches:
+        unwatch()
+    eventually(lambda: stream_threads() == 0)
+
+
+@pytest.fixture
+def listener(listener_over: Callable[[Any], Listener], documents: Documents) -> Listener:
+    return listener_over(documents)
+
+
+@pytest.fixture
+def begin(store: Store, clock: Clock, uid: str) -> Callable[..., Generation]:
+    """Creates a generation as a start leaves it: generation, message and head."""
+
+    def begin(chat_id: str | None = "chat", **fields: Any) -> Generation:
+        generation_id = uuid.uuid4().hex
+        now = clock()
+        generation = Generation(
+            **{
+                "id": generation_id,
+                "owner": uid,
+                "message_path": message_path(uid, chat_id, generation_id),
+                "chat_id": chat_id,
+                "message_id": generation_id,
+                "model": "demo",
+                "upstream": "default",
+                "request": b'{"model":"demo"}',
+                "request_hash": "hash",
+                "usage_wanted": False,
+                "created_at": now,
+                "expire_at": now + RETENTION,
+                **fields,
+            }
+        )
+        head = Head(first=1, last=0, frames=b"", text="", attempt=0, lease_until=now + timedelta(minutes=30))
+        store.create(generation, message.opening(generation), head)
+        return generation
+
+    return begin
+
+
+@pytest.fixture
+def hold(store: Store, clock: Clock) -> Callable[..., Claim]:
+    """Claims a generation as a worker does."""
+
+    def hold(generation: Generation, over: Store = store, lease: timedelta = LEASE) -> Claim:
+        held = claim(over, Task(generation.id, generation.message_path), lease, clock)
+        assert held is not None
+        return held
+
+    return hold
+
+
+@pytest.fixture
+def entry() -> Callable[..., Entry]:
+    """The event number `seq`, a chunk with `text`; with `noise`, the frame has that many characters besides."""
+
+    def entry(seq: int, text: str, noise: str = "") -> Entry:
+        chunk = {"choices": [{"index": 0, "delta": {"content": text}}]} | ({"pad": noise} if noise else {})
+        return Entry(seq, frame(seq, Event(orjson.dumps(chunk))), text)
+
+    return entry
+
+
+@pytest.fixture
+def entries(entry: Callable[..., Entry]) -> Callable[..., list[Entry]]:
+    """Events `first` to `last`, no two of the same text, each of at least `size` bytes of text."""
+    return lambda first, last, size=0: [entry(seq, token("demo", seq, size)) for seq in range(first, last + 1)]
+
+
+@pytest.fixture
+def own_channel() -> Iterator[Callable[[str], grpc.Channel]]:
+    """A channel to a host, closed when the test is over."""
+    channels: list[grpc.Channel] = []
+
+    def open_channel(host: str) -> grpc.Channel:
+        channels.append(grpc.insecure_channel(host))
+        return channels[-1]
+
+    yield open_channel
+    for channel in channels:
+        channel.close()

@@ -1,0 +1,645 @@
+"""The journal against the real emulator: one writer, no gap, no change to what is sealed, and the end in one commit."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from lib import message
+from lib.chat import Answer, read
+from lib.documents import Create, Patch, Put, Unreachable
+from lib.journal import DOCUMENT_BYTES, SEAL_BYTES, Fenced, Journal, decoded, replayed
+from lib.model import End, Head, Segment, State
+from lib.sse import event_of
+from local.demo_text import blob
+
+COMPLETED = End(state=State.COMPLETED, usage={"total_tokens": 3})
+KIB = 1 << 10
+
+
+@pytest.fixture
+def segments(documents):
+    """The sealed segments and the head, in the order an app sees them."""
+
+    def segments(generation):
+        found = documents.query(generation.journal_path, order="first")
+        assert found[-1].path == generation.head_path
+        return found
+
+    return segments
+
+
+@pytest.fixture
+def frames(store):
+    """All frames of a journal, by number; fails where a number is missing or there twice."""
+
+    def frames(generation):
+        head = store.read_head(generation)
+        found = []
+        for part in (store.segments(generation, 0, head.first), [head]):
+            for first, some in decoded(part):
+                assert first == len(found) + 1
+                found += some
+        assert [number(frame) for frame in found] == list(range(1, head.last + 1))
+        return found
+
+    return frames
+
+
+def number(frame):
+    return int(frame[len(b"id: ") : frame.index(b"\n")])
+
+
+def answer_of(entries):
+    answer = Answer()
+    for each in entries:
+        answer.add(read(event_of(each.frame).data))
+    return answer
+
+
+def texts(documents):
+    return "".join(document.fields["text"] for document in documents)
+
+
+def seals(writes):
+    return any(isinstance(write, Create) for write in writes)
+
+
+def does_not_seal(writes):
+    return not seals(writes)
+
+
+def raw_of(document):
+    ((_, some),) = decoded([Segment(**{name: document.fields[name] for name in Segment.__slots__})])
+    return b"".join(some)
+
+
+def test_what_is_appended_is_read_back_in_order(begin, hold, entries, frames, segments):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 40)
+    for at in range(0, 40, 7):
+        journal.append(written[at : at + 7])
+        assert frames(generation) == [each.frame for each in written[: at + 7]]
+    assert journal.last == 40
+    assert texts(segments(generation)) == "".join(each.text for each in written)
+
+
+def test_a_writer_over_an_old_head_is_fenced_and_writes_nothing(
+    begin, hold, store, clock, entries, frames, documents, under
+):
+    generation = begin()
+    old = hold(generation).journal
+    old.append(entries(1, 3))
+    clock.advance(timedelta(minutes=1))
+    new = hold(generation).journal
+    before = documents.get(generation.head_path, generation.message_path, generation.path)
+
+    answer = answer_of(entries(1, 6))
+    for write in (
+        lambda: old.append(entries(4, 6)),
+        lambda: old.append([]),
+        lambda: old.append(entries(4, 6, 100 * KIB)),
+        lambda: old.finish(entries(4, 6), COMPLETED, answer),
+        lambda: old.release(),
+    ):
+        with pytest.raises(Fenced):
+            write()
+    assert documents.get(generation.head_path, generation.message_path, generation.path) == before
+    assert under(generation.journal_path.removesuffix("/journal")) == [generation.message_path, generation.head_path]
+
+    new.append(entries(4, 5))
+    assert len(frames(generation)) == 5
+
+
+def test_of_two_journals_over_one_head_only_the_first_to_commit_writes(begin, hold, store, clock, entries, frames):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 2))
+    head = store.read_head(generation)
+    one, other = (
+        Journal(store, generation, replace(head, attempt=attempt), timedelta(seconds=15), clock) for attempt in (2, 3)
+    )
+    one.append(entries(3, 4))
+    with pytest.raises(Fenced):
+        other.append(entries(3, 5))
+    one.append(entries(5, 5))
+    assert len(frames(generation)) == 5
+
+
+def test_two_rivals_with_the_same_attempt_and_the_same_events_do_not_both_hold_the_journal(
+    begin, store, clock, entries
+):
+    """A head that looks like what a loser meant is still the winner's."""
+    generation = begin()
+    head = replace(store.read_head(generation), attempt=1)
+    one, other = (Journal(store, generation, head, timedelta(seconds=15), clock) for _ in range(2))
+    one.append(entries(1, 2))
+    with pytest.raises(Fenced):
+        other.append(entries(1, 2))
+
+
+def test_a_deleted_journal_is_not_written_again(begin, hold, store, entries, under):
+    generation = begin()
+    journal = hold(generation).journal
+    journal.append(entries(1, 3, 30 * KIB))
+    store.delete(generation)
+    with pytest.raises(Fenced):
+        journal.append(entries(4, 5))
+    with pytest.raises(Fenced):
+        journal.finish(entries(4, 5), COMPLETED, answer_of(entries(1, 5)))
+    assert under(generation.message_path) == under(generation.path) == []
+
+
+@pytest.mark.parametrize("sealing", [False, True], ids=["without a seal", "with a seal"])
+def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_rivals(
+    begin, hold, faulty, store_over, entries, frames, segments, sealing
+):
+    generation = begin()
+    journal = hold(generation, over=store_over(faulty)).journal
+    journal.append(entries(1, 1, 70 * KIB if sealing else 0))
+    faulty.fail(having=seals if sealing else does_not_seal, lost=True)
+    journal.append(entries(2, 3))
+    assert faulty.failed == 1
+    journal.append(entries(4, 5))
+    assert len(frames(generation)) == 5
+    assert len(segments(generation)) == (2 if sealing else 1)
+
+
+def test_a_claim_whose_answer_was_lost_holds(begin, hold, faulty, store_over, entries, frames, store):
+    generation = begin()
+    faulty.fail(lost=True)
+    held = hold(generation, over=store_over(faulty))
+    assert faulty.failed == 1
+    assert held.generation.attempt == store.read_head(generation).attempt == 1
+    held.journal.append(entries(1, 2))
+    assert len(frames(generation)) == 2
+
+
+def test_an_end_whose_answer_was_lost_is_the_end(begin, hold, faulty, store_over, store, entries):
+    generation = begin()
+    journal = hold(generation, over=store_over(faulty)).journal
+    faulty.fail(lost=True)
+    ended = journal.finish(entries(1, 2), COMPLETED, answer_of(entries(1, 2)))
+    assert faulty.failed == 1
+    assert ended.state is State.COMPLETED
+    assert store.read_head(generation).end == COMPLETED
+
+
+def test_a_lost_answer_does_not_hide_that_a_rival_came_after_it(
+    begin, hold, documents, store_over, store, clock, entries
+):
+    generation = begin()
+
+    class TakenOverMeanwhile:
+        """The first append's answer is lost, and before it is tried again a rival has the generation."""
+
+        armed = False
+
+        def __getattr__(self, name):
+            return getattr(documents, name)
+
+        def commit(self, *writes):
+            done = documents.commit(*writes)
+            if not self.armed:
+                return done
+            self.armed = False
+            clock.advance(timedelta(minutes=1))
+            hold(generation)
+            raise Unreachable("the answer was lost")
+
+    between = TakenOverMeanwhile()
+    journal = hold(generation, over=store_over(between)).journal
+    between.armed = True
+    with pytest.raises(Fenced):
+        journal.append(entries(1, 2))
+    assert store.read_head(generation).attempt == 2
+
+
+@pytest.mark.parametrize("sealing", [False, True], ids=["without a seal", "with a seal"])
+def test_a_commit_that_failed_before_it_took_effect_is_tried_until_it_does(
+    begin, hold, faulty, store_over, entries, frames, sealing
+):
+    generation = begin()
+    journal = hold(generation, over=store_over(faulty)).journal
+    journal.append(entries(1, 1, 70 * KIB if sealing else 0))
+    faulty.fail(times=3)
+    journal.append(entries(2, 3))
+    assert faulty.failed == 3
+    journal.append(entries(4, 5))
+    assert len(frames(generation)) == 5
+
+
+def test_an_error_that_trying_again_does_not_mend_is_raised_at_once(begin, hold, faulty, store_over, entries):
+    journal = hold(begin(), over=store_over(faulty)).journal
+    faulty.fail(error=ValueError("a mistake of ours"))
+    with pytest.raises(ValueError, match="a mistake of ours"):
+        journal.append(entries(1, 2))
+
+
+def test_segments_are_sealed_past_64_kib_of_frames_and_number_every_event_once(
+    begin, hold, entries, frames, segments
+):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 120, 5 * KIB)
+    for at in range(0, 120, 2):
+        journal.append(written[at : at + 2])
+
+    *sealed, head = segments(generation)
+    assert len(sealed) == 120 // 14
+    following = 1
+    for document in sealed:
+        raw = raw_of(document)
+        assert SEAL_BYTES <= len(raw) < SEAL_BYTES + 12 * KIB
+        assert document.path == f"{generation.journal_path}/{document.fields['first']}"
+        assert document.fields["first"] == following
+        following = document.fields["last"] + 1
+    assert head.fields["first"] == following
+    assert head.fields["last"] == 120
+    assert frames(generation) == [each.frame for each in written]
+    assert texts([*sealed, head]) == "".join(each.text for each in written)
+
+
+def test_a_sealed_segment_never_changes_and_is_what_the_head_had_before(
+    begin, hold, clock, entries, documents, segments
+):
+    generation = begin()
+    journal = hold(generation).journal
+    known = {}
+    held = None
+    written = entries(1, 60, 9 * KIB)
+    for at, each in enumerate(written):
+        if at == 30:  # another attempt takes it over in the middle
+            clock.advance(timedelta(minutes=1))
+            journal = hold(generation).journal
+            (held,) = documents.get(generation.head_path)
+        journal.append([each])
+        *sealed, head = segments(generation)
+        assert known == {document.path: document for document in sealed if document.path in known}
+        for document in sealed:
+            if document.path not in known:
+                assert all(
+                    document.fields[name] == held.fields[name] for name in ("first", "last", "frames", "text", "attempt")
+                )
+                known[document.path] = document
+        held = head
+    ended = answer_of(written)
+    journal.finish([], COMPLETED, ended)
+    assert known == {document.path: document for document in segments(generation)[:-1]}
+    assert len(known) >= 7
+
+
+def test_a_segment_that_was_taken_over_is_sealed_and_not_extended(
+    begin, hold, clock, entries, frames, segments, documents
+):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 3))
+    (left,) = documents.get(generation.head_path)
+
+    clock.advance(timedelta(minutes=1))
+    journal = hold(generation).journal
+    (taken,) = documents.get(generation.head_path)
+    assert (taken.fields["frames"], taken.fields["first"], taken.fields["last"]) == (left.fields["frames"], 1, 3)
+
+    journal.append(entries(4, 5))
+    sealed, head = segments(generation)
+    assert sealed.fields["frames"] == left.fields["frames"]
+    assert (sealed.fields["first"], sealed.fields["last"]) == (1, 3)
+    assert (head.fields["first"], head.fields["last"], head.fields["attempt"]) == (4, 5, 2)
+    assert len(frames(generation)) == 5
+
+
+def test_a_segment_that_was_taken_over_may_be_the_last(begin, hold, clock, entries, frames, segments, store):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 3))
+    clock.advance(timedelta(minutes=1))
+    hold(generation).journal.finish([], COMPLETED, answer_of(entries(1, 3)))
+    assert len(segments(generation)) == 1
+    assert len(frames(generation)) == 3
+    assert store.read_head(generation).end == COMPLETED
+
+
+def test_what_was_taken_over_empty_is_written_on(begin, hold, clock, entries, frames, segments):
+    generation = begin()
+    hold(generation)
+    clock.advance(timedelta(minutes=1))
+    hold(generation).journal.append(entries(1, 2))
+    assert len(segments(generation)) == 1
+    assert len(frames(generation)) == 2
+
+
+def test_a_lease_alone_adds_nothing_to_the_journal(begin, hold, clock, store, entries, frames):
+    generation = begin()
+    journal = hold(generation).journal
+    journal.append(entries(1, 2, 40 * KIB))
+    before = store.read_head(generation)
+    clock.advance(timedelta(seconds=5))
+    journal.append([])
+    after = store.read_head(generation)
+    assert after.lease_until == before.lease_until + timedelta(seconds=5)
+    assert (after.first, after.last, after.frames) == (before.first, before.last, before.frames)
+    assert len(frames(generation)) == 2
+
+
+LARGE = {
+    "1 MB that does not compress, no text": lambda entry, seq: entry(seq, "", noise=blob("n", 1_000_000, True)),
+    "1 MB of text that does not compress": lambda entry, seq: entry(seq, blob("t", 1_000_000, True)),
+    "2 MB of text": lambda entry, seq: entry(seq, "wörter " * 250_000),
+    "2 MB of characters of four bytes": lambda entry, seq: entry(seq, "🦊" * 500_000),
+    "just above a document": lambda entry, seq: entry(seq, "x" * DOCUMENT_BYTES),
+}
+
+
+IN_PLACE = "1 MB of text that does not compress"
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [(kind, "between") for kind in LARGE] + [(IN_PLACE, place) for place in ("alone", "first", "last", "twice")],
+)
+def test_an_event_larger_than_a_document_is_laid_out_in_several(
+    begin, hold, entry, entries, frames, segments, kind, place
+):
+    large = {"alone": [1], "first": [1], "between": [4], "last": [6], "twice": [3, 4]}[place]
+    last = 1 if place == "alone" else 6
+    written = [LARGE[kind](entry, seq) if seq in large else entries(seq, seq)[0] for seq in range(1, last + 1)]
+
+    generation = begin()
+    journal = hold(generation).journal
+    journal.append(written)
+    assert journal.last == last
+    journal.append(entries(last + 1, last + 2))
+
+    assert frames(generation) == [each.frame for each in [*written, *entries(last + 1, last + 2)]]
+    everything = segments(generation)
+    assert texts(everything) == "".join(each.text for each in [*written, *entries(last + 1, last + 2)])
+    for seq in large:
+        parts = [document for document in everything if document.fields["first"] == seq]
+        assert len(parts) >= (1 if kind == "just above a document" else 2)
+        assert {document.fields["last"] for document in parts} == {seq}
+
+
+LARGEST = {
+    "no text, that does not compress": lambda entry: entry(2, "", noise=blob("n", (4 << 20) - 200, True)),
+    "text": lambda entry: entry(2, "ab " * ((4 << 20) // 3 - 100)),
+    "text that does not compress": lambda entry: entry(2, blob("n", (4 << 20) - 200, True)),
+}
+
+
+@pytest.mark.parametrize("kind", LARGEST)
+def test_the_largest_event_that_is_taken_is_kept(begin, hold, entry, entries, frames, segments, kind):
+    """MAX_EVENT_BYTES is 4 MiB unless set otherwise."""
+    generation = begin()
+    written = [*entries(1, 1), LARGEST[kind](entry)]
+    hold(generation).journal.append(written)
+    assert frames(generation) == [each.frame for each in written]
+    assert texts(segments(generation)) == "".join(each.text for each in written)
+
+
+@pytest.mark.parametrize("size", [0, 200, 60 * KIB, 150 * KIB, 300 * KIB])
+def test_a_large_batch_is_one_commit_and_fits_its_documents(
+    begin, hold, faulty, store_over, entry, entries, frames, segments, size
+):
+    generation = begin()
+    journal = hold(generation, over=store_over(faulty)).journal
+    journal.append(entries(1, 2))
+    faulty.asked.clear()
+    count = 5000 if not size else max(3, (1 << 20) // (size + 60))
+    batch = [entry(seq, blob(str(seq), size, True) if size else "x") for seq in range(3, 3 + count)]
+    journal.append(batch)
+    assert faulty.asked["commit"] == 1
+    assert frames(generation)[2:] == [each.frame for each in batch]
+    for document in segments(generation):
+        assert len(raw_of(document)) <= DOCUMENT_BYTES
+    journal.append(entries(count + 3, count + 4))
+    assert len(frames(generation)) == count + 4
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_journal(begin, hold, entry, documents, frames):
+    generation = begin()
+    journal = hold(generation).journal
+    fox = "🦊".encode("utf-16-be", "surrogatepass")
+    halves = [fox[:2].decode("utf-16-be", "surrogatepass"), fox[2:].decode("utf-16-be", "surrogatepass")]
+    written = [replace(entry(seq, "?"), text=half) for seq, half in enumerate([*halves, halves[0]], start=1)]
+    journal.append(written)
+    assert documents.get(generation.head_path)[0].fields["text"] == "🦊\ufffd"
+    assert len(frames(generation)) == 3
+
+
+def finals(documents, generation):
+    """What says that the generation has ended: in the head, in the message and in the generation."""
+    head, said, kept = documents.get(generation.head_path, generation.message_path, generation.path)
+    return [head.fields["final"] is not None, said.fields["state"] == "completed", kept.fields["state"] == "completed"]
+
+
+@pytest.mark.parametrize("size", [0, 70 * KIB, 1100 * KIB], ids=["short", "of several segments", "in parts"])
+def test_head_message_and_generation_end_in_one_commit(
+    begin, hold, faulty, store_over, documents, store, entries, segments, size
+):
+    """However many of the end's commits go through before the worker dies, all three have ended or none."""
+    ended = False
+    for survived in itertools.count():
+        generation = begin()
+        journal = hold(generation, over=store_over(faulty)).journal
+        journal.append(entries(1, 1, size // 2))
+        left = itertools.count()
+        before = documents.get(generation.head_path, generation.message_path, generation.path)
+        faulty.fail(having=lambda _writes, left=left, n=survived: next(left) == n, error=KeyError("killed"))
+        try:
+            journal.finish(entries(2, 3, size // 2), COMPLETED, answer_of(entries(1, 3, size // 2)))
+            ended = True
+        except KeyError:
+            assert documents.get(generation.head_path, generation.message_path, generation.path) == before
+        if ended:
+            faulty.mend()
+            assert finals(documents, generation) == [True, True, True]
+            break
+    assert survived >= 1
+    assert texts(segments(generation)) == "".join(each.text for each in entries(1, 3, size // 2))
+
+
+def test_an_end_that_lost_to_a_rival_changes_nothing(begin, hold, clock, documents, entries, store):
+    generation = begin()
+    old = hold(generation).journal
+    old.append(entries(1, 2))
+    clock.advance(timedelta(minutes=1))
+    hold(generation)
+    before = documents.get(generation.head_path, generation.message_path, generation.path)
+    with pytest.raises(Fenced):
+        old.finish(entries(3, 4), COMPLETED, answer_of(entries(1, 4)))
+    assert documents.get(generation.head_path, generation.message_path, generation.path) == before
+
+
+@pytest.mark.parametrize("size", [0, 700 * KIB], ids=["short", "in parts"])
+def test_who_sees_the_end_can_read_the_whole_message_at_once(
+    begin, hold, documents, listener, watcher, entries, together, size
+):
+    generation = begin()
+    written = entries(1, 3, size)
+    journal = hold(generation).journal
+    seen = watcher()
+    listener.watch(generation.head_path, seen)
+    seen.until(len)
+
+    def read_at_the_end():
+        seen.until(lambda changes: changes[-1].fields["final"] is not None)
+        said, kept = documents.get(generation.message_path, generation.path)
+        parts = documents.get(*[f"{generation.message_path}/parts/{name}" for name in said.fields["parts"]])
+        return said.fields, kept.fields, "".join(part.fields["text"] for part in parts)
+
+    def write():
+        for each in written[:-1]:
+            journal.append([each])
+        journal.finish(written[-1:], COMPLETED, answer_of(written))
+
+    (said, kept, rest), _ = together(read_at_the_end, write)
+    assert said["content"] + rest == "".join(each.text for each in written)
+    assert (said["state"], kept["state"], kept["lastSeq"]) == ("completed", "completed", 3)
+    assert said["usage"] == kept["usage"] == {"total_tokens": 3}
+    assert said["finishedAt"] == kept["finishedAt"] is not None
+
+
+def test_a_message_larger_than_a_document_is_in_parts_that_join_to_it(begin, hold, documents, entries):
+    generation = begin()
+    written = entries(1, 8, 400 * KIB)
+    journal = hold(generation).journal
+    for each in written:
+        journal.append([each])
+    journal.finish([], COMPLETED, answer_of(written))
+
+    (said,) = documents.get(generation.message_path)
+    parts = documents.query(f"{generation.message_path}/parts")
+    assert [part.path.rpartition("/")[2] for part in parts] == said.fields["parts"]
+    assert {part.fields["field"] for part in parts} == {"content"}
+    assert len(said.fields["content"].encode()) <= message.INLINE_BYTES
+    assert len(parts) >= 3
+    whole = said.fields["content"] + "".join(part.fields["text"] for part in parts)
+    assert whole == "".join(each.text for each in written)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["failed", "answer lost"])
+def test_a_part_of_a_message_that_could_not_be_saved_is_tried_again(
+    begin, hold, faulty, store_over, documents, entries, lost
+):
+    generation = begin()
+    written = entries(1, 5, 400 * KIB)
+    journal = hold(generation, over=store_over(faulty)).journal
+    for each in written[:-1]:
+        journal.append([each])
+    faulty.fail(having=lambda writes: any("/parts/" in write.path for write in writes), lost=lost)
+    journal.finish(written[-1:], COMPLETED, answer_of(written))
+    assert faulty.failed == 1
+    (said,) = documents.get(generation.message_path)
+    parts = documents.get(*[f"{generation.message_path}/parts/{name}" for name in said.fields["parts"]])
+    whole = said.fields["content"] + "".join(part.fields["text"] for part in parts)
+    assert whole == "".join(each.text for each in written)
+
+
+def test_the_parts_of_one_attempt_are_not_those_of_another(begin, hold, clock, faulty, store_over, documents, entries):
+    """A worker that lost its lease, and comes to the end late, leaves what its successor saved as it is."""
+    generation = begin()
+    old = hold(generation).journal
+    old.append(entries(1, 3, 400 * KIB))
+    clock.advance(timedelta(minutes=1))
+    new = hold(generation).journal
+    new.finish([], COMPLETED, answer_of(entries(1, 3, 400 * KIB)))
+    (said,) = documents.get(generation.message_path)
+    parts = documents.get(*[f"{generation.message_path}/parts/{name}" for name in said.fields["parts"]])
+    with pytest.raises(Fenced):
+        old.finish(entries(4, 6, 400 * KIB), COMPLETED, answer_of(entries(2, 6, 400 * KIB)))
+    assert documents.get(*[part.path for part in parts]) == parts
+
+
+def test_the_whole_journal_adds_up_to_the_answer(begin, hold, store, entries, entry):
+    generation = begin()
+    written = [*entries(1, 300, KIB), entry(301, "wide " * 200_000), *entries(302, 330)]
+    journal = hold(generation).journal
+    for at in range(0, len(written), 20):
+        journal.append(written[at : at + 20])
+    answer = replayed(store, generation, store.read_head(generation))
+    assert answer.events == 330
+    assert answer.message()["content"] == "".join(each.text for each in written)
+
+
+def test_every_document_of_a_journal_says_when_it_expires(begin, hold, clock, entries, documents):
+    generation = begin()
+    journal = hold(generation).journal
+    for each in entries(1, 4, 70 * KIB):
+        journal.append([each])
+    found = documents.query(generation.journal_path)
+    assert len(found) == 4
+    assert {document.fields["expireAt"] for document in found} == {clock() + timedelta(days=7)}
+
+
+def test_numbers_have_no_gap_however_commits_fail(begin, hold, faulty, store_over, entries, frames, segments):
+    """Every third commit fails, every fifth loses its answer, whatever is in it."""
+    generation = begin()
+    counted = itertools.count(1)
+    store = store_over(faulty)
+    journal = hold(generation, over=store).journal
+
+    written = entries(1, 90, 6 * KIB)
+    for at in range(0, 90, 3):
+        n = next(counted)
+        if n % 3 == 0:
+            faulty.fail()
+        if n % 5 == 0:
+            faulty.fail(lost=True)
+        journal.append(written[at : at + 3])
+    journal.finish([], COMPLETED, answer_of(written))
+    assert faulty.failed == 16
+    assert frames(generation) == [each.frame for each in written]
+    assert texts(segments(generation)) == "".join(each.text for each in written)
+
+
+def test_a_head_reads_as_it_was_written(begin, hold, store, entries, clock):
+    generation = begin()
+    journal = hold(generation).journal
+    error = {"message": "It broke.", "code": "upstream_disconnected", "status": 502}
+    end = End(state=State.INCOMPLETE, reason="upstream_disconnected", error=error, usage={"a": {"b": [1, None]}})
+    journal.finish(entries(1, 2), end, answer_of(entries(1, 2)))
+    head = store.read_head(generation)
+    assert isinstance(head, Head)
+    assert head.end == end
+    kept = store.generation(generation.id)
+    assert (kept.state, kept.reason, kept.error, kept.usage, kept.last_seq) == (
+        State.INCOMPLETE,
+        "upstream_disconnected",
+        error,
+        {"a": {"b": [1, None]}},
+        2,
+    )
+    assert kept.request == generation.request
+    assert kept.finished_at == clock()
+
+
+def test_a_journal_writes_nothing_without_a_precondition(begin, hold, documents, store_over, entries):
+    """The documents a commit touches: the head by its version, and what it seals only where nothing is yet."""
+    generation = begin()
+    writes = []
+
+    class Noting:
+        def __getattr__(self, name):
+            return getattr(documents, name)
+
+        def commit(self, *some):
+            writes.extend(some)
+            return documents.commit(*some)
+
+    journal = hold(generation, over=store_over(Noting())).journal
+    for each in entries(1, 6, 40 * KIB):
+        journal.append([each])
+    journal.finish([], COMPLETED, answer_of(entries(1, 6, 40 * KIB)))
+    assert any(isinstance(write, Create) for write in writes)
+    for write in writes:
+        if isinstance(write, Put):
+            assert write.path == generation.head_path
+            assert write.version is not None
+        elif isinstance(write, Create):
+            assert write.path.startswith(f"{generation.journal_path}/")
+        else:
+            assert isinstance(write, Patch)
+            assert write.path in (generation.message_path, generation.path)

@@ -1,0 +1,428 @@
+"""The listener against the real emulator: who watches misses no last version, over few streams, whatever breaks."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+
+import pytest
+
+from lib import listen
+from lib.documents import Change, Create, Delete, Document, Patch, Put, Target, Unreachable
+from lib.listen import Listener
+
+
+class Breaking:
+    """The database, whose listen stream breaks off after so many changes; then after the next number of them, and so on.
+
+    A stream past the last number lasts. `with_error` is how it breaks, None being an end without a word.
+    """
+
+    def __init__(self, documents, after, with_error=Unreachable):
+        self._documents = documents
+        self._after = list(after)
+        self._error = with_error
+        self.opened = 0
+
+    def listen(self, targets):
+        self.opened += 1
+        limit = self._after.pop(0) if self._after else None
+        if limit == 0:
+            raise self._error("refused to open")
+        changes = self._documents.listen(targets)
+        for number, change in enumerate(changes, start=1):
+            yield change
+            if number == limit:
+                changes.close()
+                if self._error is None:
+                    return
+                raise self._error("in the middle")
+
+
+@pytest.fixture
+def paths(documents, uid):
+    """Paths of `count` documents, each with n = 0."""
+
+    def paths(count):
+        made = [f"users/{uid}/things/{n:03}" for n in range(count)]
+        documents.commit(*[Put(path, {"n": 0}) for path in made])
+        return made
+
+    return paths
+
+
+def numbers(seen):
+    return [document.fields["n"] for document in seen if document is not None]
+
+
+def test_the_document_as_it_is_comes_first(documents, listener, paths, watcher):
+    (path,) = paths(1)
+    seen = watcher()
+    listener.watch(path, seen)
+    seen.until(len)
+    assert seen.seen == documents.get(path)
+
+
+def test_a_document_that_is_not_there_is_none_until_it_is_created(documents, listener, uid, watcher):
+    seen = watcher()
+    listener.watch(f"users/{uid}", seen)
+    seen.until(len)
+    assert seen.seen == [None]
+    (version,) = documents.commit(Create(f"users/{uid}", {"n": 1}))
+    seen.until_last("n", 1)
+    assert seen.seen[-1] == Document(f"users/{uid}", {"n": 1}, version)
+
+
+def test_a_deleted_document_is_none(documents, listener, paths, watcher):
+    (path,) = paths(1)
+    seen = watcher()
+    listener.watch(path, seen)
+    seen.until(len)
+    documents.commit(Delete(path))
+    seen.until(lambda changes: changes and changes[-1] is None)
+    documents.commit(Create(path, {"n": 7}))
+    seen.until_last("n", 7)
+
+
+def test_changes_of_150_documents_reach_their_watchers_over_two_streams(
+    documents, listener, paths, watcher, stream_threads
+):
+    watched = {path: watcher() for path in paths(150)}
+    for path, seen in watched.items():
+        listener.watch(path, seen)
+    for seen in watched.values():
+        seen.until(len)
+    assert listener.watching == 150
+    assert stream_threads() == 2
+
+    for n in (1, 2, 3):
+        documents.commit(*[Put(path, {"n": n, "of": path}) for path in watched])
+    for path, seen in watched.items():
+        seen.until_last("n", 3)
+        assert numbers(seen.seen) == sorted(numbers(seen.seen))
+        assert {document.path for document in seen.seen} == {path}
+    assert stream_threads() == 2
+
+
+def test_several_watchers_of_one_document_are_each_told(documents, listener, paths, watcher):
+    (path,) = paths(1)
+    watchers = [watcher() for _ in range(3)]
+    unwatches = [listener.watch(path, seen) for seen in watchers]
+    for seen in watchers:
+        seen.until(len)
+    unwatches[1]()
+    documents.commit(Put(path, {"n": 1}))
+    watchers[0].until_last("n", 1)
+    watchers[2].until_last("n", 1)
+    assert listener.watching == 2
+
+
+def test_watchers_that_come_and_go_take_nothing_from_those_that_stay(
+    documents, listener, paths, watcher, together, stream_threads
+):
+    chance = random.Random(7)
+    made = paths(40)
+    staying, passing = made[:10], made[10:]
+    stayed = {path: watcher() for path in staying}
+    for path, seen in stayed.items():
+        listener.watch(path, seen)
+
+    def write():
+        for n in range(1, 101):
+            documents.commit(*[Put(path, {"n": n}) for path in made])
+
+    def come_and_go():
+        here = []
+        for _ in range(150):
+            seen = watcher()
+            here.append((seen, listener.watch(chance.choice(passing), seen)))
+            if len(here) > 15:
+                arrived, unwatch = here.pop(chance.randrange(len(here)))
+                arrived.until(len)
+                unwatch()
+        return here
+
+    _, left = together(write, come_and_go)
+    for seen in stayed.values():
+        seen.until_last("n", 100)
+        assert numbers(seen.seen) == sorted(numbers(seen.seen))
+    for seen, _ in left:
+        seen.until_last("n", 100)
+    assert listener.watching == len(stayed) + len(left)
+    assert stream_threads() == 1
+
+
+def test_no_fresh_listener_hangs_though_the_writer_has_begun(
+    documents, listener_over, connect, paths, watcher, together, eventually
+):
+    (path,) = paths(1)
+    counting = itertools.count(1)
+    done = threading.Event()
+    began = threading.Event()
+
+    def write():
+        while not done.is_set():
+            n = next(counting)
+            documents.commit(Put(path, {"n": n}))
+            began.set()
+        return n
+
+    def attach():
+        own = [connect() for _ in range(30)]
+        try:
+            assert began.wait(30)
+            watchers = [watcher() for _ in own]
+            unwatches = []
+            for each, seen in zip(own, watchers, strict=True):
+                unwatches.append(listener_over(each).watch(path, seen))
+            for seen in watchers:
+                seen.until(len)
+            done.set()
+            (last,) = documents.get(path)
+            for seen in watchers:
+                seen.until(lambda changes, last=last: changes[-1].fields["n"] >= last.fields["n"])
+            for unwatch in unwatches:
+                unwatch()
+        finally:
+            done.set()
+            eventually(lambda: not any(thread.name == "listen" for thread in threading.enumerate()))
+            for each in own:
+                each.close()
+
+    together(write, attach)
+
+
+@pytest.mark.parametrize("how", [Unreachable, RuntimeError, None])
+def test_a_stream_that_breaks_is_opened_again_with_everything_watched(
+    documents, listener_over, paths, watcher, stream_threads, eventually, how
+):
+    breaking = Breaking(documents, after=[7, 12], with_error=how)
+    listener = listener_over(breaking)
+    watched = {path: watcher() for path in paths(5)}
+    unwatched = watcher()
+    unwatch = listener.watch(next(iter(watched)), unwatched)
+    for path, seen in watched.items():
+        listener.watch(path, seen)
+        seen.until(len)
+    unwatched.until(len)
+    unwatch()
+    last = 0
+
+    def broken_twice():
+        nonlocal last
+        last += 1
+        documents.commit(*[Put(path, {"n": last}) for path in watched])
+        return breaking.opened == 3
+
+    eventually(broken_twice)
+    for seen in watched.values():
+        seen.until_last("n", last)
+        assert numbers(seen.seen) == sorted(numbers(seen.seen))
+    assert breaking.opened == 3
+    assert listener.watching == 5
+    assert stream_threads() == 1
+
+
+def test_a_stream_that_can_not_be_opened_is_tried_until_it_can(documents, listener_over, paths, watcher):
+    breaking = Breaking(documents, after=[0, 0, 0])
+    seen = watcher()
+    listener_over(breaking).watch(*paths(1), seen)
+    seen.until(len)
+    assert breaking.opened == 4
+
+
+def test_what_was_deleted_while_the_stream_was_broken_is_told_afterwards(documents, listener_over, paths, watcher):
+    (path,) = paths(1)
+
+    class DeletedMeanwhile(Breaking):
+        def listen(self, targets):
+            if self.opened == 1:
+                documents.commit(Delete(path))
+            return super().listen(targets)
+
+    seen = watcher()
+    listener_over(DeletedMeanwhile(documents, after=[1])).watch(path, seen)
+    seen.until(lambda changes: changes and changes[-1] is None)
+    assert numbers(seen.seen) == [0]
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["each by its number", "all by naming none"])
+def test_targets_that_the_server_ends_are_added_again(documents, listener_over, paths, watcher, named):
+    """A target change without numbers is of all targets (google.firestore.v1.TargetChange.target_ids)."""
+    made = paths(3)
+    over = threading.Event()
+
+    class Refusing(Breaking):
+        def listen(self, targets):
+            self.opened += 1
+            sent = []
+
+            def noted():
+                for target in targets:
+                    sent.append(target.id)
+                    yield target
+
+            told = set()
+            for change in self._documents.listen(noted()):
+                yield change
+                told.update(change.targets)
+                if self.opened == 1 and len(told) == len(made):
+                    # As the server says it, and after that it is silent about them.
+                    yield Change(sent[:] if named else [], None, refused=True)
+                    over.wait(60)
+
+    refusing = Refusing(documents, after=[])
+    listener = listener_over(refusing)
+    watched = {path: watcher() for path in made}
+    for path, seen in watched.items():
+        listener.watch(path, seen)
+    for seen in watched.values():
+        seen.until(len)
+    documents.commit(*[Put(path, {"n": 1}) for path in made])
+    try:
+        for seen in watched.values():
+            seen.until_last("n", 1)
+            assert None not in seen.seen
+    finally:
+        over.set()
+    assert refusing.opened == 2
+
+
+def test_a_watcher_that_fails_takes_nothing_from_the_others(documents, listener, paths, watcher, stream_threads):
+    (path, other) = paths(2)
+    seen, beside = watcher(), watcher()
+
+    def fail(_document):
+        raise ValueError("a watcher's own mistake")
+
+    listener.watch(path, fail)
+    listener.watch(path, seen)
+    listener.watch(other, beside)
+    for each in (seen, beside):
+        each.until(len)
+    documents.commit(Put(path, {"n": 1}), Put(other, {"n": 1}))
+    seen.until_last("n", 1)
+    beside.until_last("n", 1)
+    assert stream_threads() == 1
+
+
+def test_nobody_is_called_after_leaving(documents, listener, paths, watcher):
+    path, other = paths(2)
+    seen, beside = watcher(), watcher()
+    unwatch = listener.watch(path, seen)
+    unwatch_beside = listener.watch(other, beside)
+    seen.until(len)
+    beside.until(len)
+    unwatch()
+    known = len(seen.seen)
+
+    for n in range(1, 6):
+        documents.commit(Put(path, {"n": n}), Put(other, {"n": n}))
+    beside.until_last("n", 5)  # one stream tells both, in order
+    assert len(seen.seen) == known
+
+    assert listener.watching == 1
+    unwatch()
+    unwatch_beside()
+    unwatch_beside()
+    assert listener.watching == 0
+
+
+def test_a_stream_without_watchers_ends_and_the_next_watcher_gets_a_new_one(
+    documents, listener, paths, watcher, stream_threads, eventually
+):
+    (path,) = paths(1)
+    consumers = threading.active_count()
+    unwatch = listener.watch(path, watcher())
+    assert stream_threads() == 1
+    unwatch()
+    eventually(lambda: stream_threads() == 0)
+    eventually(lambda: threading.active_count() <= consumers)
+
+    seen = watcher()
+    listener.watch(path, seen)
+    seen.until(len)
+    assert stream_threads() == 1
+
+
+def test_a_stream_stays_while_somebody_watches_though_nothing_happens(
+    documents, listener, paths, watcher, stream_threads
+):
+    (path,) = paths(1)
+    seen = watcher()
+    listener.watch(path, seen)
+    seen.until(len)
+    threading.Event().wait(3 * listen.IDLE_SECONDS)
+    assert stream_threads() == 1
+    documents.commit(Patch(path, {"n": 1}))
+    seen.until_last("n", 1)
+    assert len(seen.seen) == 2
+
+
+def test_a_stream_that_broke_while_nobody_watched_ends_in_order(
+    documents, listener_over, paths, watcher, stream_threads, eventually, caplog
+):
+    (path,) = paths(1)
+    told, go_on = threading.Event(), threading.Event()
+
+    class BreakingUnwatched:
+        opened = 0
+
+        def listen(self, targets):
+            self.opened += 1
+            for change in documents.listen(targets):
+                yield change
+                if self.opened == 1:
+                    told.set()
+                    go_on.wait(30)
+                    raise Unreachable("while nobody watched")
+
+    breaking = BreakingUnwatched()
+    listener = listener_over(breaking)
+    unwatch = listener.watch(path, watcher())
+    assert told.wait(30)
+    unwatch()
+    go_on.set()
+    eventually(lambda: stream_threads() == 0)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+    seen = watcher()
+    listener.watch(path, seen)
+    seen.until(len)
+
+
+def test_watching_from_many_threads_at_once_loses_no_watcher(documents, listener, paths, watcher, together):
+    made = paths(120)
+    watchers = [watcher() for _ in made]
+
+    def watch(share):
+        return [listener.watch(made[n], watchers[n]) for n in range(share, len(made), 6)]
+
+    unwatches = sum(together(*[lambda share=share: watch(share) for share in range(6)]), [])
+    for seen in watchers:
+        seen.until(len)
+    assert listener.watching == 120
+    together(*[lambda share=share: [unwatch() for unwatch in unwatches[share::6]] for share in range(6)])
+    assert listener.watching == 0
+
+
+def test_a_listener_without_watchers_runs_no_thread(documents, stream_threads):
+    assert Listener(documents).watching == 0
+    assert stream_threads() == 0
+
+
+def test_the_end_of_its_targets_ends_a_listen_stream(documents, paths):
+    """What an idle stream's end is made of."""
+    (path,) = paths(1)
+    come = threading.Event()
+
+    def targets():
+        yield Target(1, path)
+        come.wait(30)
+
+    changes = documents.listen(targets())
+    assert numbers([next(changes).document]) == [0]
+    come.set()
+    with pytest.raises(Unreachable):
+        list(changes)

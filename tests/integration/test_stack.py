@@ -1,0 +1,150 @@
+"""The local stack as a command: starts, says so in a line, ends when told to or when a part dies, leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from local.client import Client, question
+from local.demo_text import seed_of, text
+from local.ports import Ports
+from local.stack import Stack
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WAIT_SECONDS = 60.0
+
+
+@contextmanager
+def running(ports: Ports, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """`make run`'s command on these ports."""
+    variables = {name.upper(): str(port) for name, port in asdict(ports).items()}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "local.stack"],
+        cwd=ROOT,
+        env={**os.environ, **variables, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def nothing_left(parts: list[psutil.Process], ports: Ports) -> None:
+    """Waits until every part has ended and every port is free."""
+    gone, alive = psutil.wait_procs(parts, timeout=WAIT_SECONDS)
+    assert not alive
+    assert len(gone) == len(parts)
+    ports.check()
+
+
+def answer(url: str) -> str:
+    return str(Client(url, "alice").complete(question("hi", 2, rate=0)).json()["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_stack_says_when_it_is_ready_and_leaves_nothing_when_it_is_told_to_end(number: signal.Signals) -> None:
+    ports = Ports.free()
+    with running(ports) as process:
+        assert said(process) == f"ready http://127.0.0.1:{ports.api_port}"
+        parts = psutil.Process(process.pid).children(recursive=True)
+        assert len(parts) >= 7  # the emulators, the upstream, and a master and a worker for each function
+        assert answer(f"http://127.0.0.1:{ports.api_port}") == text(seed_of(question("hi", 2)["messages"]), 2)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=WAIT_SECONDS)
+        assert (process.returncode, out, err) == (0, "", "")
+        nothing_left(parts, ports)
+
+
+def test_the_stack_ends_while_a_stream_is_open() -> None:
+    ports = Ports.free()
+    with running(ports) as process:
+        url = said(process).removeprefix("ready ")
+        parts = psutil.Process(process.pid).children(recursive=True)
+        with Client(url, "alice").stream(question("hi", 5000, rate=50)) as stream:
+            next(stream.frames())
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == 0
+        nothing_left(parts, ports)
+
+
+@pytest.mark.parametrize("name", ["firestore", "tasks", "upstream", "api", "worker"])
+def test_when_one_part_dies_the_stack_says_which_and_ends(name: str) -> None:
+    ports = Ports.free()
+    with running(ports) as process:
+        said(process)
+        parts = psutil.Process(process.pid).children(recursive=True)
+        port = getattr(ports, f"{name}_port")
+        victim = next(part for part in psutil.Process(process.pid).children() if str(port) in " ".join(part.cmdline()))
+        victim.kill()
+        _, err = process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == 1
+        assert err.startswith(f"{name} ended by itself.")
+        nothing_left(parts, ports)
+
+
+def test_even_a_killed_stack_leaves_nothing_behind() -> None:
+    ports = Ports.free()
+    with running(ports) as process:
+        said(process)
+        parts = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        nothing_left(parts, ports)
+
+
+def test_a_taken_port_is_one_line_with_the_remedy() -> None:
+    ports = Ports.free()
+    with socket.create_server(("127.0.0.1", ports.worker_port)), running(ports) as process:
+        out, err = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, out) == (1, "")
+    assert err == f"Port {ports.worker_port} is taken: end what listens there, or set WORKER_PORT.\n"
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        ({"API_PORT": "x"}, "API_PORT must be a port from 1 to 65535, and is 'x'."),
+        ({"FIRESTORE_EMULATOR_JAR": "/nowhere.jar"}, "FIRESTORE_EMULATOR_JAR names /nowhere.jar, which is no file."),
+    ],
+    ids=["port", "jar"],
+)
+def test_what_is_wrong_is_said_in_one_line(environ: dict[str, str], line: str) -> None:
+    with running(Ports.free(), **environ) as process:
+        out, err = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, out, err) == (1, "", line + "\n")
+
+
+def test_another_upstream_can_take_the_demo_upstreams_place(stack: Stack) -> None:
+    ports = Ports.free()
+    key = "another-key"
+    with running(ports, UPSTREAM_BASE_URL=f"{stack.upstream_url}/v1", UPSTREAM_API_KEY=key) as process:
+        url = said(process).removeprefix("ready ")
+        names = [" ".join(part.cmdline()) for part in psutil.Process(process.pid).children()]
+        assert not any("local.demo_upstream" in name for name in names)
+        with Client(url, "alice").stream(question("elsewhere", 3, rate=0)) as stream:
+            list(stream.frames())
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=WAIT_SECONDS)
+    calls = requests.get(f"{stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
+    call = next(call for call in calls if call["request"]["messages"][0]["content"] == "elsewhere")
+    assert {name.lower(): value for name, value in call["headers"].items()}["authorization"] == f"Bearer {key}"
