@@ -67,6 +67,8 @@ def frames(tail: Tail, piece: Piece, *, keepalive: float, seconds: float) -> Ite
         while True:
             if piece.frames:
                 yield b"".join(piece.frames)
+            elif piece.end is None:
+                yield KEEP_ALIVE  # the first one sends the status line, too
             if piece.end is not None:
                 yield closing(piece.end)
                 return
@@ -75,8 +77,6 @@ def frames(tail: Tail, piece: Piece, *, keepalive: float, seconds: float) -> Ite
                 yield planned_end(tail)
                 return
             piece = tail.next(min(keepalive, left))
-            if not piece.frames and piece.end is None:
-                yield KEEP_ALIVE
     except HoldfastError as error:
         yield error_frame(error)
     except Unreachable:

@@ -7,9 +7,10 @@ the worker; a side port serves the certificates of its tokens. What must not hap
 anything of the service. All state is in memory and ends with the process.
 
 The rules are those of the v2 reference (https://cloud.google.com/tasks/docs/reference/rpc/google.cloud.tasks.v2) unless
-a docstring names another page. Known differences: a name stays used for the queue's whole life (really about a day);
-redirects fail an attempt (the reference says they "may be followed"); no system throttling and no ramp-up; zero in a
-queue's settings means the default; queue-level targets, OAuth tokens and list filters are refused as unimplemented.
+a docstring names another page. Known differences: a name stays used for the queue's whole life (really an hour to a
+day); back-offs are kept to the microsecond (the reference truncates to seconds, though the default is 0.1 s); redirects
+fail an attempt (they "may be followed"); nothing is throttled or ramped up; zero in a queue's settings means the
+default; queue-level targets, OAuth tokens and list filters are refused as unimplemented.
 """
 
 from __future__ import annotations

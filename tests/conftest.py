@@ -21,7 +21,7 @@ WAIT_SECONDS = 60.0
 def stack() -> Iterator[Stack]:
     """The whole local stack, as `make run` starts it."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
-    settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": "demo,gpt-*"}
+    settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": "demo,gpt-*", "KEEPALIVE_SECONDS": "0.5"}
     with Stack(Ports.free(), settings, environ) as running:
         yield running
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+import requests
 
 from local.client import question
 from local.demo_text import seed_of, text
@@ -44,12 +45,22 @@ def test_the_openai_client_gets_an_answer_that_is_not_streamed(sdk: openai.OpenA
 
 
 def test_the_openai_client_takes_an_answer_that_broke_off_for_an_error(sdk: openai.OpenAI) -> None:
-    said = ""
+    chunks = sdk.chat.completions.create(**asked(40, rate=0, fault={"kind": "break", "at": 20}), stream=True)
+    said: list[str] = []
     with pytest.raises(openai.APIError, match="broke off"):
-        for chunk in sdk.chat.completions.create(**asked(40, rate=0, fault={"kind": "break", "at": 20}), stream=True):
-            said += chunk.choices[0].delta.content or ""
-    assert said == expected(40)[: len(said)]
-    assert said
+        said.extend(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert "".join(said) == expected(20)
+
+
+def test_keep_alives_in_a_silence_do_not_disturb_the_openai_client(sdk: openai.OpenAI, stack: Stack) -> None:
+    silence = {"kind": "stall", "at": 20, "seconds": 2}
+    chunks = list(sdk.chat.completions.create(**asked(40, rate=0, fault=silence), stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected(40)
+    body = {**question("for the SDK", 40, rate=0, fault=silence), "model": "demo", "stream": True}
+    headers = {"Authorization": f"Bearer {sdk.api_key}"}
+    wire = requests.post(f"{stack.url}/v1/chat/completions", json=body, headers=headers, timeout=30).content
+    assert b"\n\n: keep-alive\n" in wire
+    assert b": keep-alive\n\n" not in wire
 
 
 def test_the_openai_client_lists_the_models(sdk: openai.OpenAI) -> None:

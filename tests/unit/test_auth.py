@@ -1,0 +1,486 @@
+"""Who gets in and who does not, and why: Firebase users by RS256 and on the emulator, and the queue's own account.
+
+Keys and certificates are made here; `responses` serves them, so that nothing leaves the machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+import responses
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from google.auth import jwt
+from google.auth.crypt import RSASigner
+
+from lib.auth import REFETCH_SECONDS, QueueTokens, UserTokens, bearer
+from lib.errors import HoldfastError, InvalidRequest, Unauthenticated, Unavailable
+
+PROJECT = "demo-holdfast"
+FIREBASE_CERTS = "https://www.googleapis.com/robot/v1/metadata/x509/securetoken@system.gserviceaccount.com"
+QUEUE_CERTS = "https://certs.example/oauth2/v1/certs"
+AUDIENCE = "https://worker.example/"
+EMAIL = "invoker@demo-holdfast.iam.gserviceaccount.com"
+UID = "alice-uid-0123456789"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key with its self-made certificate, as Google would publish it under `id`."""
+
+    id: str
+    signer: RSASigner
+    certificate: str
+
+    def token(self, claims: dict[str, Any]) -> str:
+        return str(jwt.encode(self.signer, claims, key_id=self.id).decode())
+
+
+def make_key(key_id: str) -> Key:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "certs.example")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(private, hashes.SHA256())
+    )
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    return Key(
+        key_id, RSASigner.from_string(pem, key_id), certificate.public_bytes(serialization.Encoding.PEM).decode()
+    )
+
+
+@pytest.fixture(scope="module")
+def key() -> Key:
+    return make_key("key-one")
+
+
+@pytest.fixture(scope="module")
+def other_key() -> Key:
+    return make_key("key-two")
+
+
+@pytest.fixture
+def web() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as web:
+        yield web
+
+
+@pytest.fixture(scope="module")
+def every_verifier() -> list[UserTokens]:
+    """Keeps what is made for as long as the module runs."""
+    return []
+
+
+@pytest.fixture
+def users(
+    every_verifier: list[UserTokens], web: responses.RequestsMock, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> UserTokens:
+    monkeypatch.delenv("FIREBASE_AUTH_EMULATOR_HOST", raising=False)
+    web.get(FIREBASE_CERTS, json={key.id: key.certificate}, headers={"Cache-Control": "public, max-age=3600"})
+    every_verifier.append(UserTokens(PROJECT))
+    return every_verifier[-1]
+
+
+@pytest.fixture
+def queue(web: responses.RequestsMock, key: Key) -> QueueTokens:
+    web.get(QUEUE_CERTS, json={key.id: key.certificate})
+    return QueueTokens(AUDIENCE, EMAIL, QUEUE_CERTS)
+
+
+def user_claims(**change: Any) -> dict[str, Any]:
+    now = int(time.time())
+    claims = {
+        "iss": f"https://securetoken.google.com/{PROJECT}",
+        "aud": PROJECT,
+        "sub": UID,
+        "user_id": UID,
+        "auth_time": now - 60,
+        "iat": now - 60,
+        "exp": now + 3600,
+        "firebase": {"identities": {}, "sign_in_provider": "custom"},
+        **change,
+    }
+    return {name: value for name, value in claims.items() if value is not ...}
+
+
+def task_claims(**change: Any) -> dict[str, Any]:
+    now = int(time.time())
+    claims = {
+        "iss": "https://accounts.google.com",
+        "aud": AUDIENCE,
+        "email": EMAIL,
+        "email_verified": True,
+        "sub": "1234567890",
+        "iat": now - 5,
+        "exp": now + 3600,
+        **change,
+    }
+    return {name: value for name, value in claims.items() if value is not ...}
+
+
+def segment(value: Any) -> str:
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def unsigned(claims: Any, header: Any = None) -> str:
+    return f"{segment({'alg': 'none', 'typ': 'JWT'} if header is None else header)}.{segment(claims)}."
+
+
+def refusal(verify: Callable[[str], object], token: str) -> HoldfastError:
+    """The error for a token, once it is sure that it says nothing of it."""
+    with pytest.raises(HoldfastError) as refused:
+        verify(f"Bearer {token}")
+    said = refused.value.message + json.dumps(refused.value.body())
+    for part in (token, *token.split("."), UID, "mallory"):
+        assert len(part) < 4 or part not in said
+    return refused.value
+
+
+# The header
+
+
+def test_a_bearer_token_is_taken_in_any_case_and_without_its_spaces() -> None:
+    assert bearer("Bearer a.b.c") == bearer("bearer  a.b.c ") == bearer(" BEARER a.b.c") == "a.b.c"
+
+
+@pytest.mark.parametrize("header", [None, ""])
+def test_a_missing_header_is_told_how_to_send_one(header: str | None) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        bearer(header)
+    assert (refused.value.status, refused.value.code) == (401, "missing_token")
+    assert "Authorization: Bearer" in refused.value.message
+
+
+@pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Basic dXNlcjpwYXNz", "a.b.c", "Bearera.b.c", "Token: abcdef"])
+def test_a_header_of_another_form_is_malformed(header: str) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        bearer(header)
+    assert (refused.value.status, refused.value.code) == (401, "malformed_token")
+    assert header not in refused.value.message
+
+
+# A user's ID token, signed by Google
+
+
+def test_a_valid_id_token_is_its_user_s(users: UserTokens, key: Key) -> None:
+    assert users.uid(f"Bearer {key.token(user_claims())}") == UID
+
+
+def test_a_token_that_ended_a_moment_ago_is_still_taken(users: UserTokens, key: Key) -> None:
+    assert users.uid(f"Bearer {key.token(user_claims(exp=int(time.time()) - 2))}") == UID
+
+
+def test_the_certificates_are_fetched_once_for_many_users(
+    users: UserTokens, key: Key, web: responses.RequestsMock
+) -> None:
+    for _ in range(3):
+        users.uid(f"Bearer {key.token(user_claims())}")
+    assert len(web.calls) == 1
+
+
+MALFORMED = [
+    "abc",
+    "a.b",
+    "a.b.c",
+    "a.b.c.d",
+    "..",
+    "....",
+    "day.día.日本",
+    f"{segment([])}.{segment([])}.x",
+    f"{segment({'alg': 'RS256', 'kid': 'key-one'})}.{segment([1])}.x",
+    f"{segment(1)}.{segment({})}.x",
+    f"{segment(b'{')}.{segment({})}.x",
+    f"{segment(bytes([255, 254]))}.{segment({})}.x",
+    f"{segment({'alg': 'RS256', 'kid': 'key-one'})}.{segment(bytes([255, 254]))}.x",
+    "x" * 100_000,
+]
+
+
+@pytest.mark.parametrize("token", MALFORMED, ids=range(len(MALFORMED)))
+def test_what_is_no_token_is_malformed(users: UserTokens, token: str) -> None:
+    refused = refusal(users.uid, token)
+    assert isinstance(refused, Unauthenticated)
+    assert refused.code == "malformed_token"
+
+
+def test_an_expired_token_is_told_so(users: UserTokens, key: Key) -> None:
+    now = int(time.time())
+    refused = refusal(users.uid, key.token(user_claims(iat=now - 7200, exp=now - 3600)))
+    assert isinstance(refused, Unauthenticated)
+    assert refused.code == "expired_token"
+
+
+def test_a_token_of_another_project_is_told_so(users: UserTokens, key: Key) -> None:
+    claims = user_claims(aud="other-project", iss="https://securetoken.google.com/other-project")
+    refused = refusal(users.uid, key.token(claims))
+    assert isinstance(refused, Unauthenticated)
+    assert refused.code == "wrong_project"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iss": "https://securetoken.google.com/mallory"},
+        {"iss": "https://accounts.google.com"},
+        {"iss": ...},
+        {"sub": ...},
+        {"sub": ""},
+        {"sub": 7},
+        {"sub": "x" * 129},
+        {"exp": ...},
+        {"iat": ...},
+        {"iat": int(time.time()) + 3600},
+    ],
+    ids=str,
+)
+def test_a_signed_token_with_a_claim_that_is_wrong_is_invalid(
+    users: UserTokens, key: Key, change: dict[str, Any]
+) -> None:
+    refused = refusal(users.uid, key.token(user_claims(**change)))
+    assert isinstance(refused, Unauthenticated)
+    assert refused.code == "invalid_token"
+
+
+def test_a_token_signed_by_another_key_is_invalid(users: UserTokens, key: Key, other_key: Key) -> None:
+    forged = jwt.encode(other_key.signer, user_claims(), key_id=key.id).decode()
+    assert refusal(users.uid, forged).code == "invalid_token"
+
+
+def test_a_token_of_an_unknown_key_is_invalid(users: UserTokens, other_key: Key) -> None:
+    assert refusal(users.uid, other_key.token(user_claims())).code == "invalid_token"
+
+
+def test_a_token_whose_words_were_changed_is_invalid(users: UserTokens, key: Key) -> None:
+    header, _, signature = key.token(user_claims()).split(".")
+    changed = f"{header}.{segment(user_claims(sub='mallory'))}.{signature}"
+    assert refusal(users.uid, changed).code == "invalid_token"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "none", "typ": "JWT"},
+        {"alg": "none", "kid": "key-one"},
+        {"alg": "RS256", "kid": "key-one"},
+        {"alg": "RS256", "kid": ["key-one"]},
+        {"alg": "HS256", "kid": "key-one"},
+        {"alg": "ES256", "kid": "key-one"},
+        {"alg": ["RS256"], "kid": "key-one"},
+        {},
+    ],
+    ids=json.dumps,
+)
+def test_an_unsigned_token_is_invalid(users: UserTokens, header: dict[str, Any]) -> None:
+    refused = refusal(users.uid, unsigned(user_claims(), header))
+    assert isinstance(refused, Unauthenticated)
+    assert refused.code == "invalid_token"
+
+
+@pytest.mark.parametrize("failure", [requests.ConnectionError("no route"), requests.Timeout("too slow"), 500, 404])
+def test_where_the_certificates_can_not_be_fetched_the_service_is_unavailable(
+    users: UserTokens, key: Key, web: responses.RequestsMock, failure: Exception | int
+) -> None:
+    web.remove("GET", FIREBASE_CERTS)
+    web.get(FIREBASE_CERTS, **({"status": failure} if isinstance(failure, int) else {"body": failure}))
+    refused = refusal(users.uid, key.token(user_claims()))
+    assert isinstance(refused, Unavailable)
+    assert (refused.status, refused.code) == (503, "unavailable")
+    assert "no route" not in refused.message
+
+
+def test_a_user_whose_name_no_path_can_take_is_refused(users: UserTokens, key: Key) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        users.uid(f"Bearer {key.token(user_claims(sub='alice/messages'))}")
+    assert refused.value.param == "uid"
+
+
+def test_several_verifiers_may_come_and_go_in_one_process() -> None:
+    for _ in range(20):
+        UserTokens(PROJECT)
+
+
+# On the Firebase Auth emulator
+
+
+@pytest.fixture
+def emulated(every_verifier: list[UserTokens], monkeypatch: pytest.MonkeyPatch) -> UserTokens:
+    monkeypatch.setenv("FIREBASE_AUTH_EMULATOR_HOST", "127.0.0.1:9099")
+    every_verifier.append(UserTokens(PROJECT))
+    return every_verifier[-1]
+
+
+def test_with_the_emulator_an_unsigned_token_is_its_user_s(emulated: UserTokens, web: responses.RequestsMock) -> None:
+    assert emulated.uid(f"Bearer {unsigned(user_claims())}") == UID
+    assert len(web.calls) == 0
+
+
+def test_with_the_emulator_a_token_of_another_project_is_told_so(emulated: UserTokens) -> None:
+    claims = user_claims(aud="other-project", iss="https://securetoken.google.com/other-project")
+    assert refusal(emulated.uid, unsigned(claims)).code == "wrong_project"
+
+
+@pytest.mark.parametrize("token", MALFORMED, ids=range(len(MALFORMED)))
+def test_with_the_emulator_too_what_is_no_token_is_malformed(emulated: UserTokens, token: str) -> None:
+    assert refusal(emulated.uid, token).code == "malformed_token"
+
+
+def test_with_the_emulator_a_token_without_a_user_is_invalid(emulated: UserTokens) -> None:
+    assert refusal(emulated.uid, unsigned(user_claims(sub=...))).code == "invalid_token"
+
+
+def test_with_the_emulator_the_header_is_needed_all_the_same(emulated: UserTokens) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        emulated.uid(None)
+    assert refused.value.code == "missing_token"
+
+
+# The queue's token
+
+
+def aged(tokens: QueueTokens, seconds: float) -> None:
+    """Makes the certificates that a verifier holds older."""
+    tokens._fetched -= seconds
+
+
+def test_the_queue_s_own_token_is_taken(queue: QueueTokens, key: Key) -> None:
+    queue.verify(f"Bearer {key.token(task_claims())}")
+    queue.verify(f"Bearer {key.token(task_claims(iss='accounts.google.com'))}")
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"aud": "https://other.example/"}, "invalid_token"),
+        ({"aud": AUDIENCE.rstrip("/")}, "invalid_token"),
+        ({"aud": ...}, "invalid_token"),
+        ({"iat": int(time.time()) - 7200, "exp": int(time.time()) - 3600}, "invalid_token"),
+        ({"iat": int(time.time()) + 3600, "exp": int(time.time()) + 7200}, "invalid_token"),
+        ({"exp": ...}, "invalid_token"),
+        ({"iss": "https://mallory.example"}, "wrong_issuer"),
+        ({"iss": ...}, "wrong_issuer"),
+        ({"email": "mallory@demo-holdfast.iam.gserviceaccount.com"}, "wrong_email"),
+        ({"email": ...}, "wrong_email"),
+        ({"email": [EMAIL]}, "wrong_email"),
+        ({"email_verified": False}, "wrong_email"),
+        ({"email_verified": "true"}, "wrong_email"),
+        ({"email_verified": ...}, "wrong_email"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_task_s_token_with_a_claim_that_is_wrong_is_refused(
+    queue: QueueTokens, key: Key, change: dict[str, Any], code: str
+) -> None:
+    refused = refusal(queue.verify, key.token(task_claims(**change)))
+    assert isinstance(refused, Unauthenticated)
+    assert refused.code == code
+
+
+def test_a_task_s_token_signed_by_another_key_is_refused(queue: QueueTokens, key: Key, other_key: Key) -> None:
+    forged = jwt.encode(other_key.signer, task_claims(), key_id=key.id).decode()
+    assert refusal(queue.verify, forged).code == "invalid_token"
+    assert refusal(queue.verify, other_key.token(task_claims())).code == "invalid_token"
+
+
+@pytest.mark.parametrize("token", MALFORMED, ids=range(len(MALFORMED)))
+def test_what_is_no_task_s_token_is_refused(queue: QueueTokens, token: str) -> None:
+    refused = refusal(queue.verify, token)
+    assert isinstance(refused, Unauthenticated)
+    assert refused.code == "invalid_token"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"alg": "none"}, {"alg": "none", "kid": "key-one"}, {"alg": "RS256", "kid": "key-one"}, {"kid": ["key-one"]}],
+    ids=json.dumps,
+)
+def test_an_unsigned_task_s_token_is_refused(queue: QueueTokens, key: Key, header: dict[str, Any]) -> None:
+    queue.verify(f"Bearer {key.token(task_claims())}")
+    refused = refusal(queue.verify, unsigned(task_claims(), header))
+    assert isinstance(refused, Unauthenticated)
+    assert refused.code == "invalid_token"
+
+
+@pytest.mark.parametrize("header", [None, "", "Basic x"])
+def test_a_task_without_a_token_is_refused(queue: QueueTokens, header: str | None) -> None:
+    with pytest.raises(Unauthenticated):
+        queue.verify(header)
+
+
+def test_the_certificates_are_fetched_once_for_many_tasks(
+    queue: QueueTokens, key: Key, web: responses.RequestsMock
+) -> None:
+    for _ in range(5):
+        queue.verify(f"Bearer {key.token(task_claims())}")
+    assert len(web.calls) == 1
+
+
+def test_a_key_that_is_new_is_fetched_once_and_then_taken(
+    queue: QueueTokens, key: Key, other_key: Key, web: responses.RequestsMock
+) -> None:
+    queue.verify(f"Bearer {key.token(task_claims())}")
+    web.replace("GET", QUEUE_CERTS, json={each.id: each.certificate for each in (key, other_key)})
+    aged(queue, REFETCH_SECONDS + 1)
+    for each in (other_key, key, other_key):
+        queue.verify(f"Bearer {each.token(task_claims())}")
+    assert len(web.calls) == 2
+
+
+def test_a_key_that_nobody_knows_does_not_make_every_task_fetch_certificates(
+    queue: QueueTokens, key: Key, other_key: Key, web: responses.RequestsMock
+) -> None:
+    queue.verify(f"Bearer {key.token(task_claims())}")
+    for _ in range(5):
+        assert refusal(queue.verify, other_key.token(task_claims())).code == "invalid_token"
+    assert len(web.calls) == 1
+
+
+def test_a_certificate_that_was_withdrawn_is_not_trusted_for_ever(
+    queue: QueueTokens, key: Key, other_key: Key, web: responses.RequestsMock
+) -> None:
+    queue.verify(f"Bearer {key.token(task_claims())}")
+    web.replace("GET", QUEUE_CERTS, json={other_key.id: other_key.certificate})
+    aged(queue, 4000)
+    assert refusal(queue.verify, key.token(task_claims())).code == "invalid_token"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"body": requests.ConnectionError("no route")},
+        {"body": requests.Timeout("too slow")},
+        {"status": 500},
+        {"status": 404, "json": {}},
+        {"body": b"<html>"},
+        {"json": ["key-one"]},
+    ],
+    ids=str,
+)
+def test_where_the_queue_s_certificates_can_not_be_fetched_the_task_is_to_come_again(
+    queue: QueueTokens, key: Key, web: responses.RequestsMock, failure: dict[str, Any]
+) -> None:
+    web.remove("GET", QUEUE_CERTS)
+    web.get(QUEUE_CERTS, **failure)
+    refused = refusal(queue.verify, key.token(task_claims()))
+    assert isinstance(refused, Unavailable)
+    assert refused.status == 503
+    web.replace("GET", QUEUE_CERTS, json={key.id: key.certificate})
+    queue.verify(f"Bearer {key.token(task_claims())}")
