@@ -6,6 +6,7 @@ The parts that call the upstream are imported by the worker alone.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import uuid
@@ -18,6 +19,7 @@ import functions_framework
 from flask import Flask, Request
 
 from lib.documents import Documents
+from lib.errors import ConfigurationError, HoldfastError
 from lib.listen import Listener
 from lib.settings import Settings
 from lib.store import Store
@@ -41,8 +43,12 @@ def worker(request: Request) -> Any:
 def _serve(name: str, build: Callable[[Settings, Store, Listener], Flask], request: Request) -> Any:
     app = _apps.get(name)
     if app is None:
-        with _building:
-            app = _apps.get(name) or _apps.setdefault(name, _built(build))
+        try:
+            with _building:
+                app = _apps.get(name) or _apps.setdefault(name, _built(build))
+        except ConfigurationError as error:
+            logging.getLogger(__name__).error("the settings are wrong:\n%s", error)
+            return HoldfastError("The service is not set up; its log says why.", code="not_configured").body(), 500
     with app.request_context(request.environ):
         return app.full_dispatch_request()
 

@@ -27,6 +27,7 @@ from lib.task_queue import TaskQueue
 
 START_GRACE = timedelta(minutes=30)  # how long a task may be on its way before its generation counts as lost
 LOST_GRACE = timedelta(seconds=90)  # how long after a lease the queue may take to deliver again
+REQUEUE_AFTER = timedelta(seconds=10)  # how long a queued generation waits before a repeated request asks again
 STOP_WAIT_SECONDS = 3.0
 LIMIT_RETRY_SECONDS = 5
 MAX_PAGE = 100
@@ -73,6 +74,8 @@ class Generations:
             return self._start(generation, request)
         except Exists:
             found = self._repeated(generation)
+            if found.state is State.QUEUED and self._clock() - found.created_at > REQUEUE_AFTER:
+                self._queue.enqueue(found)  # its task may never have been made; a second one does no harm
             return Started(found, self._tails.open(found, 0), request, attached=True)
         except Unreachable as error:
             raise Unavailable("The database can't be reached. Try again.") from error

@@ -148,14 +148,17 @@ class Settings:
         except ConfigurationError as error:
             faults.append(str(error))
         if not faults:
-            faults = _inconsistent(values)
+            faults = _inconsistent(values, environ)
         if faults:
             raise ConfigurationError("\n".join(faults))
         return cls(**values)
 
 
-def _inconsistent(values: Mapping[str, Any]) -> list[str]:
+def _inconsistent(values: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
     faults = []
+    # firebase-admin reads this one itself, and then takes any token that is not signed.
+    if environ.get("FIREBASE_AUTH_EMULATOR_HOST") and not values["firestore_emulator"]:
+        faults.append("FIREBASE_AUTH_EMULATOR_HOST: unset it: it lets everybody in, and is only for a local Firestore")
     if not 15 <= values["dispatch_seconds"] <= 1800:
         faults.append("DISPATCH_SECONDS: it must be 15 to 1800, which is what Cloud Tasks allows")
     if values["catalog"].longest >= values["dispatch_seconds"]:

@@ -58,7 +58,9 @@ MAX_TASK_BYTES = 1 << 20  # https://cloud.google.com/tasks/docs/quotas
 MAX_AHEAD = timedelta(days=30)  # the same page
 MAX_DEADLINE = timedelta(minutes=30)
 WITH_BODY = (v2.HttpMethod.POST, v2.HttpMethod.PUT, v2.HttpMethod.PATCH)
-REPLACED_HEADERS = re.compile(r"(host|content-length|user-agent)$|x-(google|appengine|cloudtasks)-", re.IGNORECASE)
+REPLACED_HEADERS = re.compile(
+    r"(connection|host|content-length|user-agent)$|x-(google|appengine|cloudtasks)-", re.IGNORECASE
+)
 SETTINGS = ("rate_limits", "retry_config")
 # What `gcloud tasks queues describe` shows of a queue created without options.
 RATE_LIMITS = v2.RateLimits(max_dispatches_per_second=500, max_concurrent_dispatches=1000)
@@ -460,6 +462,8 @@ class TasksEmulator:
         headers["X-CloudTasks-TaskETA"] = f"{task.schedule_time.timestamp():.6f}"
         if entry.last:
             headers["X-CloudTasks-TaskRetryReason"] = entry.last.reason
+        # A kept connection that the worker closes at the same instant would count as a failed attempt.
+        headers["Connection"] = "close"
         if entry.last and entry.last.status:
             headers["X-CloudTasks-TaskPreviousResponse"] = str(entry.last.status)
         if "oidc_token" in http:

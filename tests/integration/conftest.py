@@ -1,4 +1,4 @@
-"""What the tests of the rooms around Firestore share: the session's emulator, faults on demand, and waits with a bound."""
+"""What the tests of the rooms around Firestore share: the session's emulator, faults on demand, waits with a bound."""
 
 from __future__ import annotations
 
@@ -154,11 +154,16 @@ def nobody() -> str:
 
 
 @pytest.fixture(scope="session")
-def under(stack: Stack) -> Callable[[str], list[str]]:
-    """The paths of a document and of everything below it, of what exists."""
+def client(stack: Stack) -> firestore.Client:
+    """Google's own client, to see what is there without our help."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
-        client = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
+        return firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
+
+
+@pytest.fixture(scope="session")
+def under(client: firestore.Client) -> Callable[[str], list[str]]:
+    """The paths of a document and of everything below it, of what exists."""
 
     def found(reference: Any) -> Iterator[str]:
         if reference.get().exists:
@@ -168,6 +173,12 @@ def under(stack: Stack) -> Callable[[str], list[str]]:
                 yield from found(document)
 
     return lambda path: list(found(client.document(path)))
+
+
+@pytest.fixture(scope="session")
+def generations_there(client: firestore.Client) -> Callable[[], set[str]]:
+    """The ids of all generations of which anything is there, be it only a part of a request."""
+    return lambda: {reference.id for reference in client.collection("generations").list_documents()}
 
 
 @pytest.fixture

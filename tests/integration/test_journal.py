@@ -382,7 +382,7 @@ def test_an_event_larger_than_a_document_is_laid_out_in_several(
 
 
 def test_the_largest_event_that_is_taken_is_kept(begin, hold, entry, entries, frames):
-    """MAX_EVENT_BYTES is 4 MiB unless set otherwise. The emulator takes no commit above 4 MiB, so it has no text here."""
+    """MAX_EVENT_BYTES is 4 MiB unless set otherwise. It has no text: the emulator takes no commit above 4 MiB."""
     generation = begin()
     written = [*entries(1, 1), entry(2, "", noise=blob("n", (4 << 20) - 200, True))]
     hold(generation).journal.append(written)

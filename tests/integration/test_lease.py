@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from lib.chat import Answer
-from lib.documents import Delete
+from lib.documents import Delete, Unreachable
 from lib.journal import Fenced
 from lib.lease import Held, claim
 from lib.model import End, State
@@ -91,9 +91,7 @@ def test_of_claims_at_the_same_instant_exactly_one_gets_the_generation(
         won[0].journal.append(entries(1, 1))
 
 
-def test_of_claims_at_the_same_instant_on_two_clocks_exactly_one_gets_the_generation(
-    begin, documents, store, together
-):
+def test_of_claims_at_the_same_instant_on_two_clocks_exactly_one_gets_the_generation(begin, documents, store, together):
     """As two workers have it: neither's clock says exactly the same."""
     now = partial(datetime.now, UTC)
     for _ in range(10):
@@ -116,9 +114,7 @@ def test_of_claims_of_a_lost_generation_at_the_same_instant_exactly_one_gets_it(
     assert store.read_head(generation).attempt == 2
 
 
-def test_a_claim_whose_answer_was_lost_does_not_take_a_rivals_for_its_own(
-    begin, hold, documents, store, clock, together, faulty, store_over
-):
+def test_a_claim_that_failed_does_not_take_a_rivals_for_its_own(begin, hold, documents, store, clock, store_over):
     """The first commit fails before it takes effect; before it is tried again, another has claimed."""
     generation = begin()
 
@@ -130,8 +126,6 @@ def test_a_claim_whose_answer_was_lost_does_not_take_a_rivals_for_its_own(
 
         def commit(self, *writes):
             if self.armed:
-                from lib.documents import Unreachable
-
                 self.armed = False
                 hold(generation)
                 raise Unreachable("before it took effect")

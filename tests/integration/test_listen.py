@@ -14,9 +14,9 @@ from lib.listen import Listener
 
 
 class Breaking:
-    """The database, whose listen stream breaks off after so many changes; then after the next number of them, and so on.
+    """The database, whose first listen streams each break off after so many changes, and whose next one lasts.
 
-    A stream past the last number lasts. `with_error` is how it breaks, None being an end without a word.
+    `with_error` is how they break, None being an end without a word.
     """
 
     def __init__(self, documents, after, with_error=Unreachable):
@@ -399,11 +399,11 @@ def test_watching_from_many_threads_at_once_loses_no_watcher(documents, listener
     def watch(share):
         return [listener.watch(made[n], watchers[n]) for n in range(share, len(made), 6)]
 
-    unwatches = sum(together(*[lambda share=share: watch(share) for share in range(6)]), [])
+    shares = together(*[lambda share=share: watch(share) for share in range(6)])
     for seen in watchers:
         seen.until(len)
     assert listener.watching == 120
-    together(*[lambda share=share: [unwatch() for unwatch in unwatches[share::6]] for share in range(6)])
+    together(*[lambda share=share: [unwatch() for unwatch in share] for share in shares])
     assert listener.watching == 0
 
 

@@ -6,11 +6,13 @@ Keys and certificates are made here; `responses` serves them, so that nothing le
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -67,6 +69,32 @@ def make_key(key_id: str) -> Key:
     )
 
 
+class WireBody(io.BufferedReader):
+    """A body that tells when it was read to its end, as one from a socket does: only then is it cached or let go."""
+
+    def __init__(self, data: bytes):
+        super().__init__(io.BytesIO(data))
+
+    @property
+    def fp(self) -> WireBody | None:
+        return None if self.closed or not self.peek(1) else self
+
+
+def publish(web: responses.RequestsMock, url: str, *keys: Key, status: int = 200, body: bytes | None = None) -> None:
+    """Serves the keys' certificates, or the body, in the place of what was served there before."""
+    web.remove("GET", url)
+    certificates = json.dumps({key.id: key.certificate for key in keys}).encode() if body is None else body
+    headers = {"Cache-Control": "public, max-age=3600", "Date": formatdate(usegmt=True)}
+    web.add_callback(
+        "GET", url, lambda _: (status, headers, WireBody(certificates)), content_type="application/json; charset=UTF-8"
+    )
+
+
+def break_off(web: responses.RequestsMock, url: str, failure: Exception) -> None:
+    web.remove("GET", url)
+    web.get(url, body=failure)
+
+
 @pytest.fixture(scope="module")
 def key() -> Key:
     return make_key("key-one")
@@ -94,14 +122,14 @@ def users(
     every_verifier: list[UserTokens], web: responses.RequestsMock, key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> UserTokens:
     monkeypatch.delenv("FIREBASE_AUTH_EMULATOR_HOST", raising=False)
-    web.get(FIREBASE_CERTS, json={key.id: key.certificate}, headers={"Cache-Control": "public, max-age=3600"})
+    publish(web, FIREBASE_CERTS, key)
     every_verifier.append(UserTokens(PROJECT))
     return every_verifier[-1]
 
 
 @pytest.fixture
 def queue(web: responses.RequestsMock, key: Key) -> QueueTokens:
-    web.get(QUEUE_CERTS, json={key.id: key.certificate})
+    publish(web, QUEUE_CERTS, key)
     return QueueTokens(AUDIENCE, EMAIL, QUEUE_CERTS)
 
 
@@ -175,7 +203,7 @@ def test_a_header_of_another_form_is_malformed(header: str) -> None:
     with pytest.raises(Unauthenticated) as refused:
         bearer(header)
     assert (refused.value.status, refused.value.code) == (401, "malformed_token")
-    assert header not in refused.value.message
+    assert not [word for word in header.split() if len(word) > 6 and word in refused.value.message]
 
 
 # A user's ID token, signed by Google
@@ -186,7 +214,7 @@ def test_a_valid_id_token_is_its_user_s(users: UserTokens, key: Key) -> None:
 
 
 def test_a_token_that_ended_a_moment_ago_is_still_taken(users: UserTokens, key: Key) -> None:
-    assert users.uid(f"Bearer {key.token(user_claims(exp=int(time.time()) - 2))}") == UID
+    assert users.uid(f"Bearer {key.token(user_claims(exp=int(time.time()) - 1))}") == UID
 
 
 def test_the_certificates_are_fetched_once_for_many_users(
@@ -295,16 +323,23 @@ def test_an_unsigned_token_is_invalid(users: UserTokens, header: dict[str, Any])
     assert refused.code == "invalid_token"
 
 
-@pytest.mark.parametrize("failure", [requests.ConnectionError("no route"), requests.Timeout("too slow"), 500, 404])
-def test_where_the_certificates_can_not_be_fetched_the_service_is_unavailable(
-    users: UserTokens, key: Key, web: responses.RequestsMock, failure: Exception | int
+@pytest.mark.parametrize("failure", [requests.ConnectionError("no route"), requests.Timeout("too slow")], ids=str)
+def test_where_the_certificates_can_not_be_reached_the_service_is_unavailable(
+    users: UserTokens, key: Key, web: responses.RequestsMock, failure: Exception
 ) -> None:
-    web.remove("GET", FIREBASE_CERTS)
-    web.get(FIREBASE_CERTS, **({"status": failure} if isinstance(failure, int) else {"body": failure}))
+    break_off(web, FIREBASE_CERTS, failure)
     refused = refusal(users.uid, key.token(user_claims()))
     assert isinstance(refused, Unavailable)
     assert (refused.status, refused.code) == (503, "unavailable")
-    assert "no route" not in refused.message
+    assert str(failure) not in refused.message
+
+
+@pytest.mark.parametrize("status", [404, 500, 503])
+def test_where_the_certificates_are_not_served_the_service_is_unavailable(
+    users: UserTokens, key: Key, web: responses.RequestsMock, status: int
+) -> None:
+    publish(web, FIREBASE_CERTS, key, status=status)
+    assert isinstance(refusal(users.uid, key.token(user_claims())), Unavailable)
 
 
 def test_a_user_whose_name_no_path_can_take_is_refused(users: UserTokens, key: Key) -> None:
@@ -437,7 +472,7 @@ def test_a_key_that_is_new_is_fetched_once_and_then_taken(
     queue: QueueTokens, key: Key, other_key: Key, web: responses.RequestsMock
 ) -> None:
     queue.verify(f"Bearer {key.token(task_claims())}")
-    web.replace("GET", QUEUE_CERTS, json={each.id: each.certificate for each in (key, other_key)})
+    publish(web, QUEUE_CERTS, key, other_key)
     aged(queue, REFETCH_SECONDS + 1)
     for each in (other_key, key, other_key):
         queue.verify(f"Bearer {each.token(task_claims())}")
@@ -457,30 +492,30 @@ def test_a_certificate_that_was_withdrawn_is_not_trusted_for_ever(
     queue: QueueTokens, key: Key, other_key: Key, web: responses.RequestsMock
 ) -> None:
     queue.verify(f"Bearer {key.token(task_claims())}")
-    web.replace("GET", QUEUE_CERTS, json={other_key.id: other_key.certificate})
+    publish(web, QUEUE_CERTS, other_key)
     aged(queue, 4000)
     assert refusal(queue.verify, key.token(task_claims())).code == "invalid_token"
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        {"body": requests.ConnectionError("no route")},
-        {"body": requests.Timeout("too slow")},
-        {"status": 500},
-        {"status": 404, "json": {}},
-        {"body": b"<html>"},
-        {"json": ["key-one"]},
-    ],
-    ids=str,
-)
-def test_where_the_queue_s_certificates_can_not_be_fetched_the_task_is_to_come_again(
-    queue: QueueTokens, key: Key, web: responses.RequestsMock, failure: dict[str, Any]
+@pytest.mark.parametrize("failure", [requests.ConnectionError("no route"), requests.Timeout("too slow")], ids=str)
+def test_where_the_queue_s_certificates_can_not_be_reached_the_task_is_to_come_again(
+    queue: QueueTokens, key: Key, web: responses.RequestsMock, failure: Exception
 ) -> None:
-    web.remove("GET", QUEUE_CERTS)
-    web.get(QUEUE_CERTS, **failure)
+    break_off(web, QUEUE_CERTS, failure)
     refused = refusal(queue.verify, key.token(task_claims()))
     assert isinstance(refused, Unavailable)
     assert refused.status == 503
-    web.replace("GET", QUEUE_CERTS, json={key.id: key.certificate})
+    publish(web, QUEUE_CERTS, key)
+    queue.verify(f"Bearer {key.token(task_claims())}")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(500, b"{}"), (404, b"{}"), (200, b""), (200, b"<html>"), (200, b'["key-one"]')]
+)
+def test_where_something_else_is_served_than_certificates_the_task_is_to_come_again(
+    queue: QueueTokens, key: Key, web: responses.RequestsMock, status: int, body: bytes
+) -> None:
+    publish(web, QUEUE_CERTS, status=status, body=body)
+    assert isinstance(refusal(queue.verify, key.token(task_claims())), Unavailable)
+    publish(web, QUEUE_CERTS, key)
     queue.verify(f"Bearer {key.token(task_claims())}")

@@ -1,0 +1,879 @@
+"""Generations against the real emulators: a repeated request makes one answer, a failed start leaves nothing behind,
+and what nobody works any more is ended by whoever reads it next."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import timedelta
+from functools import partial
+
+import orjson
+import pytest
+from google.cloud import tasks_v2
+from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
+
+from lib import tail as tailing
+from lib.chat import Answer, read
+from lib.documents import Create, Delete, Patch, Put, Unreachable
+from lib.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
+from lib.generations import LOST_GRACE, START_GRACE, ChatRequest, Generations
+from lib.journal import Fenced
+from lib.lease import claim
+from lib.model import End, State
+from lib.settings import Settings
+from lib.sse import event_of
+from lib.tail import Tails
+from lib.task_queue import Task, TaskQueue
+from local.token import PROJECT
+
+PATIENCE = 30.0
+COMPLETED = End(state=State.COMPLETED, usage={"total_tokens": 7})
+PARENT = f"projects/{PROJECT}/locations/us-central1"
+INVOKER = f"invoker@{PROJECT}.iam.gserviceaccount.com"
+WORKER = "http://127.0.0.1:9/"
+
+
+class Line:
+    """A queue that keeps what is enqueued."""
+
+    def __init__(self):
+        self.enqueued = []
+
+    def enqueue(self, generation):
+        self.enqueued.append(generation.id)
+
+
+@pytest.fixture
+def line():
+    return Line()
+
+
+@pytest.fixture
+def settings_of(stack):
+    """The settings of an environment like the local stack's."""
+
+    def settings_of(**changes):
+        environ = {
+            "GOOGLE_CLOUD_PROJECT": PROJECT,
+            "FIRESTORE_EMULATOR_HOST": stack.firestore_host,
+            "TASKS_EMULATOR_HOST": stack.tasks_host,
+            "WORKER_URL": WORKER,
+            "TASKS_INVOKER": INVOKER,
+            "UPSTREAM_BASE_URL": "http://127.0.0.1:9/v1",
+            **changes,
+        }
+        return Settings.from_env(environ)
+
+    return settings_of
+
+
+@pytest.fixture
+def service_over(documents, store_over, listener, line, clock, settings_of):
+    """The service, over a database, a queue and settings."""
+
+    def service_over(over=documents, queue=line, **settings):
+        store = store_over(over)
+        tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock)
+        generations = Generations(settings_of(**settings), store, queue, tails, clock)
+        tails.heal = generations.heal
+        return generations
+
+    return service_over
+
+
+@pytest.fixture
+def service(service_over):
+    return service_over()
+
+
+@pytest.fixture
+def started(service, uid):
+    """Starts a generation and leaves it."""
+
+    def started(by=uid, on=service, **asked):
+        begun = on.start(by, request(**asked))
+        begun.tail.close()
+        return begun.generation
+
+    return started
+
+
+def body(content="Hello", **fields):
+    return orjson.dumps({"model": "demo", "messages": [{"role": "user", "content": content}], **fields})
+
+
+def request(content="Hello", *, chat_id=None, message_id=None, key=None, raw=None):
+    return ChatRequest(
+        body=raw if raw is not None else body(content),
+        chat_id=chat_id,
+        message_id=message_id,
+        idempotency_key=key,
+    )
+
+
+def answer_of(entries):
+    answer = Answer()
+    for each in entries:
+        answer.add(read(event_of(each.frame).data))
+    return answer
+
+
+# Starting
+
+
+def test_a_start_leaves_generation_message_head_and_one_task(service, uid, line, documents, store, clock):
+    begun = service.start(uid, request(chat_id="chat", message_id="said"))
+    begun.tail.close()
+    generation = begun.generation
+    assert not begun.attached
+    assert line.enqueued == [generation.id]
+
+    kept = store.generation(generation.id)
+    assert (kept.owner, kept.chat_id, kept.message_id, kept.state) == (uid, "chat", "said", State.QUEUED)
+    assert (kept.request, kept.model, kept.upstream, kept.created_at) == (body(), "demo", "default", clock())
+    (said,) = documents.get(f"users/{uid}/chats/chat/messages/said")
+    assert said.path == kept.message_path
+    assert said.fields == {
+        "role": "assistant",
+        "content": "",
+        "state": "queued",
+        "reason": None,
+        "model": "demo",
+        "usage": None,
+        "error": None,
+        "stoppedBy": None,
+        "generationId": generation.id,
+        "createdAt": clock(),
+        "updatedAt": clock(),
+        "finishedAt": None,
+    }
+    head = store.read_head(kept)
+    assert (head.first, head.last, head.attempt, head.end) == (1, 0, 0, None)
+    assert not head.leased(clock())
+
+
+def test_a_generation_of_no_chat_has_its_message_under_its_own_id(started, uid, documents):
+    generation = started()
+    assert generation.message_path == f"users/{uid}/messages/{generation.id}"
+    assert documents.get(generation.message_path)[0] is not None
+
+
+def test_somebody_watches_from_the_first_moment_and_no_longer_when_he_leaves(service, uid, store, clock):
+    begun = service.start(uid, request())
+    assert store.generation(begun.generation.id).watched(clock())
+    begun.tail.close()
+    assert not store.generation(begun.generation.id).watched(clock())
+
+
+SAME = {
+    "key": {"key": "again"},
+    "chat and message": {"chat_id": "chat", "message_id": "said"},
+    "key, chat and message": {"key": "again", "chat_id": "chat", "message_id": "said"},
+}
+
+
+@pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
+def test_the_same_request_again_attaches_and_makes_no_second_task(service, uid, line, asked):
+    first = service.start(uid, request(**asked))
+    again = service.start(uid, request(**asked))
+    assert (first.attached, again.attached) == (False, True)
+    assert again.generation.id == first.generation.id
+    assert again.tail.generation_id == first.generation.id
+    assert line.enqueued == [first.generation.id]
+    first.tail.close()
+    again.tail.close()
+
+
+@pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
+def test_the_same_request_many_times_at_once_makes_one_generation(service, uid, line, together, asked):
+    begun = together(*[lambda: service.start(uid, request(**asked))] * 8)
+    for each in begun:
+        each.tail.close()
+    assert len({each.generation.id for each in begun}) == 1
+    assert sum(not each.attached for each in begun) == 1
+    assert len(line.enqueued) == 1
+
+
+@pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
+def test_the_same_request_after_the_end_attaches_to_the_whole_answer(service, started, hold, uid, line, entries, asked):
+    generation = started(**asked)
+    hold(generation).journal.finish(entries(1, 3), COMPLETED, answer_of(entries(1, 3)))
+    again = service.start(uid, request(**asked))
+    with again.tail as tail:
+        piece = tail.next(PATIENCE)
+        while piece.end is None or len(piece.frames) < 3:
+            piece = tail.next(PATIENCE)
+    assert again.attached
+    assert again.generation.state is State.COMPLETED
+    assert piece.frames == [each.frame for each in entries(1, 3)]
+    assert len(line.enqueued) == 1
+
+
+def test_the_order_of_a_bodys_fields_makes_no_other_request(service, uid):
+    first = service.start(uid, request(key="again"))
+    fields = orjson.loads(body())
+    turned = orjson.dumps(dict(reversed(fields.items())), option=orjson.OPT_INDENT_2)
+    again = service.start(uid, request(key="again", raw=turned))
+    assert again.attached
+    first.tail.close()
+    again.tail.close()
+
+
+@pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
+def test_the_same_key_or_message_with_another_body_is_a_conflict_and_changes_nothing(
+    service, started, uid, line, documents, asked
+):
+    generation = started(**asked)
+    before = documents.get(generation.path, generation.message_path, generation.head_path)
+    with pytest.raises(Conflict) as refused:
+        service.start(uid, request("Another", **asked))
+    assert (refused.value.status, refused.value.code) == (409, "idempotency_conflict")
+    assert documents.get(generation.path, generation.message_path, generation.head_path) == before
+    assert line.enqueued == [generation.id]
+
+
+def test_a_message_is_the_same_with_a_key_and_without(service, started, uid, line):
+    generation = started(key="key", chat_id="chat", message_id="said")
+    again = service.start(uid, request(chat_id="chat", message_id="said"))
+    again.tail.close()
+    assert again.attached
+    assert again.generation.id == generation.id
+    with pytest.raises(Conflict):
+        service.start(uid, request("Another", key="other", chat_id="chat", message_id="said"))
+    assert line.enqueued == [generation.id]
+
+
+def test_another_users_same_ids_are_another_generation(service, started, uid, line):
+    asked = {"key": "again", "chat_id": "chat", "message_id": "said"}
+    ours = started(**asked)
+    theirs = started(by=f"{uid}-other", **asked)
+    assert ours.id != theirs.id
+    assert line.enqueued == [ours.id, theirs.id]
+
+
+def test_a_key_does_not_reach_over_to_a_chat_and_message_of_the_same_words(started):
+    assert started(key="a").id != started(chat_id="a", message_id="a").id
+
+
+@pytest.mark.parametrize(
+    "generation_id", [None, 7, "", "no-such", "a/b", "..", "__x__", "a/b/c"], ids=lambda value: repr(value)
+)
+@pytest.mark.parametrize("by_key", [False, True], ids=["by message", "by key"])
+def test_a_message_id_of_a_document_that_is_not_ours_is_a_conflict(
+    service, uid, line, documents, under, generation_id, by_key
+):
+    path = f"users/{uid}/chats/chat/messages/said"
+    (version,) = documents.commit(Create(path, {"role": "user", "generationId": generation_id}))
+    with pytest.raises(Conflict) as refused:
+        service.start(uid, request(chat_id="chat", message_id="said", key="key" if by_key else None))
+    assert refused.value.code == "message_exists"
+    assert documents.get(path)[0].version == version
+    assert under(path) == [path]
+    assert line.enqueued == []
+
+
+def test_a_message_that_names_another_users_generation_is_a_conflict(service, started, uid, documents):
+    theirs = started(by=f"{uid}-other")
+    documents.commit(Create(f"users/{uid}/chats/chat/messages/said", {"generationId": theirs.id}))
+    with pytest.raises(Conflict) as refused:
+        service.start(uid, request(chat_id="chat", message_id="said"))
+    assert refused.value.code == "message_exists"
+
+
+def test_more_than_the_limit_is_too_many_but_not_for_a_request_that_was_made_before(service_over, uid, line):
+    service = service_over(MAX_LIVE_GENERATIONS="2")
+    asked = [{"key": "one"}, {"chat_id": "chat", "message_id": "two"}]
+    begun = [service.start(uid, request(**each)) for each in asked]
+    with pytest.raises(TooManyRequests) as refused:
+        service.start(uid, request(key="three"))
+    assert (refused.value.status, refused.value.retry_after > 0) == (429, True)
+    assert line.enqueued == [each.generation.id for each in begun]
+
+    for each, first in zip(asked, begun, strict=True):
+        again = service.start(uid, request(**each))
+        assert again.attached
+        assert again.generation.id == first.generation.id
+        again.tail.close()
+    with pytest.raises(Conflict):
+        service.start(uid, request("Another", key="one"))
+    service.start(f"{uid}-other", request()).tail.close()
+    for each in begun:
+        each.tail.close()
+
+
+def test_a_message_that_was_asked_for_with_a_key_is_no_further_one_at_the_limit(service_over, uid):
+    service = service_over(MAX_LIVE_GENERATIONS="1")
+    first = service.start(uid, request(key="key", chat_id="chat", message_id="said"))
+    again = service.start(uid, request(chat_id="chat", message_id="said"))
+    assert again.attached
+    first.tail.close()
+    again.tail.close()
+
+
+def test_ended_and_lost_generations_do_not_count_towards_the_limit(
+    service_over, started, hold, uid, clock, entries, store
+):
+    service = service_over(MAX_LIVE_GENERATIONS="2")
+    first = started(on=service)
+    lost = started(on=service)
+    hold(lost).journal.append(entries(1, 2))
+    with pytest.raises(TooManyRequests):
+        service.start(uid, request())
+
+    hold(first).journal.finish([], COMPLETED, Answer())
+    third = started(on=service)
+    with pytest.raises(TooManyRequests):
+        service.start(uid, request())
+
+    clock.advance(LOST_GRACE + timedelta(seconds=16))
+    service.start(uid, request()).tail.close()
+    assert store.generation(lost.id).state is State.INCOMPLETE
+    assert store.generation(third.id).state is State.QUEUED
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 899, 900, 5000], ids=lambda size: f"{size} KiB")
+def test_a_request_of_any_size_is_read_as_it_was_sent(started, store, documents, size):
+    raw = body(uuid.uuid4().hex * (size << 5))
+    generation = started(raw=raw)
+    kept = store.generation(generation.id)
+    assert store.request(kept) == raw
+    parts = documents.query(f"{generation.path}/request")
+    assert len(parts) == kept.request_parts == (0 if size < 64 else -(-len(raw) // (900 << 10)))
+    assert all(part.fields["expireAt"] == kept.expire_at for part in parts)
+
+
+LARGE = body("first " * 850_000)
+OTHER = body("other " * 850_000)
+
+
+@pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
+def test_a_large_request_stays_what_it_was_though_another_comes_under_its_key(service, started, store, uid, asked):
+    generation = started(raw=LARGE, **asked)
+    with pytest.raises(Conflict):
+        service.start(uid, request(raw=OTHER, **asked))
+    assert store.request(store.generation(generation.id)) == LARGE
+
+
+def test_a_large_request_that_is_refused_leaves_nothing(service, uid, documents, generations_there):
+    """A document that is not ours has the message's id."""
+    documents.commit(Create(f"users/{uid}/chats/chat/messages/said", {"role": "user"}))
+    before = generations_there()
+    with pytest.raises(Conflict) as refused:
+        service.start(uid, request(raw=LARGE, chat_id="chat", message_id="said"))
+    assert refused.value.code == "message_exists"
+    assert generations_there() == before
+
+
+@pytest.mark.parametrize("raw", [body(), LARGE], ids=["small", "large"])
+def test_where_the_queue_can_not_be_reached_nothing_is_left(
+    service_over, settings_of, uid, nobody, under, generations_there, listener, raw
+):
+    before = generations_there()
+    service = service_over(queue=TaskQueue(settings_of(TASKS_EMULATOR_HOST=nobody)))
+    with pytest.raises(Unavailable) as refused:
+        service.start(uid, request(chat_id="chat", message_id="said", raw=raw))
+    assert (refused.value.status, refused.value.code) == (503, "queue_unavailable")
+    assert under(f"users/{uid}") == []
+    assert generations_there() == before
+    assert listener.watching == 0
+
+
+def test_where_firestore_can_not_be_reached_a_start_is_unavailable_and_makes_no_task(
+    service_over, connect, nobody, uid, line
+):
+    unreachable = connect(nobody)
+    with pytest.raises(Unavailable):
+        service_over(unreachable).start(uid, request())
+    assert line.enqueued == []
+    unreachable.close()
+
+
+def creates(writes):
+    return any(isinstance(write, Create) and write.path.startswith("generations/") for write in writes)
+
+
+def test_a_start_whose_commits_answer_was_lost_leaves_no_generation_without_a_task(
+    service_over, uid, faulty, line, documents
+):
+    faulty.fail(having=creates, lost=True)
+    service = service_over(faulty)
+    try:
+        service.start(uid, request(key="key")).tail.close()
+    except Unavailable:
+        pass
+    assert faulty.failed == 1
+    left = [each.path.rpartition("/")[2] for each in documents.query("generations", where=[("owner", "==", uid)])]
+    assert left == line.enqueued
+
+    again = service.start(uid, request(key="key"))
+    again.tail.close()
+    assert line.enqueued == [again.generation.id]
+
+
+def test_the_real_queue_gets_one_task_that_says_where_the_generation_is(
+    service_over, settings_of, stack, uid, own_channel
+):
+    client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=own_channel(stack.tasks_host)))
+    name = f"q-{uuid.uuid4().hex}"
+    queue = client.create_queue(parent=PARENT, queue=tasks_v2.Queue(name=f"{PARENT}/queues/{name}"))
+    client.pause_queue(name=queue.name)
+    service = service_over(queue=TaskQueue(settings_of(TASKS_QUEUE=name, DISPATCH_SECONDS="1700")))
+
+    begun = service.start(uid, request(key="key"))
+    again = service.start(uid, request(key="key"))
+    begun.tail.close()
+    again.tail.close()
+
+    asked = tasks_v2.ListTasksRequest(parent=queue.name, response_view=tasks_v2.Task.View.FULL)
+    (task,) = client.list_tasks(request=asked)
+    assert Task.decode(task.http_request.body) == Task(begun.generation.id, begun.generation.message_path)
+    assert task.http_request.url == task.http_request.oidc_token.audience == WORKER
+    assert task.http_request.oidc_token.service_account_email == INVOKER
+    assert task.dispatch_deadline == timedelta(seconds=1700)
+    client.delete_queue(name=queue.name)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"raw": b"{"},
+        {"raw": b"[]"},
+        {"raw": b'{"model": "demo"}'},
+        {"message_id": "said"},
+        {"chat_id": "a/b"},
+        {"chat_id": "chat", "message_id": ".."},
+        {"key": ""},
+        {"key": "x" * 201},
+    ],
+    ids=str,
+)
+def test_a_request_that_can_not_be_served_leaves_nothing(service, uid, line, under, asked):
+    with pytest.raises(InvalidRequest):
+        service.start(uid, request(**asked))
+    assert under(f"users/{uid}") == []
+    assert line.enqueued == []
+
+
+# Finding and healing
+
+
+def test_a_generation_is_found_by_its_owner_alone(service, started, uid):
+    generation = started()
+    found, head = service.find(uid, generation.id)
+    assert (found.id, head.last) == (generation.id, 0)
+    for user, wanted in ((f"{uid}-other", generation.id), (uid, "no-such")):
+        with pytest.raises(NotFound) as refused:
+            service.find(user, wanted)
+        assert refused.value.code == "generation_not_found"
+
+
+def test_a_lost_queued_generation_is_ended_by_who_reads_it_next(service, started, uid, clock, documents, store):
+    generation = started(chat_id="chat")
+    clock.advance(START_GRACE + LOST_GRACE)
+    assert service.find(uid, generation.id)[0].state is State.QUEUED
+    clock.advance(timedelta(seconds=1))
+    found, head = service.find(uid, generation.id)
+    assert (found.state, found.reason, found.finished_at) == (State.FAILED, "worker_lost", clock())
+    assert head.end.state is State.FAILED
+    (said,) = documents.get(generation.message_path)
+    assert (said.fields["state"], said.fields["error"]["code"]) == ("failed", "worker_lost")
+
+
+def test_a_lost_streaming_generation_is_incomplete_with_all_that_was_saved(
+    service, started, hold, uid, clock, documents, entries
+):
+    generation = started(chat_id="chat")
+    written = entries(1, 40, 5 << 10)
+    journal = hold(generation).journal
+    for at in range(0, 40, 4):
+        journal.append(written[at : at + 4])
+    clock.advance(timedelta(seconds=15) + LOST_GRACE)
+    assert service.find(uid, generation.id)[0].state is State.STREAMING
+    clock.advance(timedelta(seconds=1))
+    found, head = service.find(uid, generation.id)
+    assert (found.state, found.reason, found.last_seq) == (State.INCOMPLETE, "worker_lost", 40)
+    assert (head.last, head.end.state) == (40, State.INCOMPLETE)
+    (said,) = documents.get(generation.message_path)
+    assert said.fields["state"] == "incomplete"
+    assert said.fields["content"] == "".join(each.text for each in written)
+
+
+def test_a_live_generation_is_not_healed(service, started, hold, uid, clock, entries, store):
+    generation = started()
+    journal = hold(generation).journal
+    for seq in range(1, 10):
+        journal.append(entries(seq, seq))
+        clock.advance(timedelta(seconds=15) + LOST_GRACE)
+        before = store.head_document(generation)
+        assert service.find(uid, generation.id)[0].state is State.STREAMING
+        assert store.head_document(generation) == before
+    journal.append(entries(10, 10))
+
+
+def test_an_ended_generation_is_not_healed(service, started, hold, uid, clock, documents):
+    generation = started()
+    hold(generation).journal.finish([], COMPLETED, Answer())
+    before = documents.get(generation.path, generation.message_path, generation.head_path)
+    clock.advance(timedelta(days=6))
+    assert service.find(uid, generation.id)[0].state is State.COMPLETED
+    assert documents.get(generation.path, generation.message_path, generation.head_path) == before
+
+
+def test_a_worker_that_comes_back_to_a_healed_generation_is_fenced(service, started, hold, uid, clock, entries, store):
+    generation = started()
+    journal = hold(generation).journal
+    journal.append(entries(1, 2))
+    clock.advance(timedelta(minutes=5))
+    service.find(uid, generation.id)
+    with pytest.raises(Fenced):
+        journal.append(entries(3, 4))
+    with pytest.raises(Fenced):
+        journal.finish(entries(3, 4), COMPLETED, answer_of(entries(1, 4)))
+    assert store.generation(generation.id).state is State.INCOMPLETE
+
+
+def test_a_lost_generation_that_many_read_at_once_is_ended_once_for_all(
+    service, started, hold, uid, clock, entries, together
+):
+    generation = started()
+    hold(generation).journal.append(entries(1, 2))
+    clock.advance(timedelta(minutes=5))
+    found = together(*[lambda: service.find(uid, generation.id)] * 6)
+    assert {each.state for each, _ in found} == {State.INCOMPLETE}
+    assert {head.end.state for _, head in found} == {State.INCOMPLETE}
+
+
+def test_a_lost_generation_ends_for_who_watches_it(service, started, hold, uid, clock, entries, monkeypatch):
+    monkeypatch.setattr(tailing, "REREAD_SECONDS", 0.1)
+    generation = started()
+    hold(generation).journal.append(entries(1, 2))
+    clock.advance(timedelta(minutes=5))
+    with service.resume(generation, 2) as tail:
+        tail.wait_for_end(PATIENCE)
+    assert service.find(uid, generation.id)[0].state is State.INCOMPLETE
+
+
+def test_a_lost_generation_whose_message_was_deleted_does_not_stay_live(
+    service, started, hold, uid, clock, entries, documents, store
+):
+    """No state stays `streaming` for ever, whatever was done to the message by others."""
+    generation = started(chat_id="chat")
+    hold(generation).journal.append(entries(1, 2))
+    documents.commit(Delete(generation.message_path))
+    clock.advance(timedelta(minutes=5))
+    try:
+        found, _ = service.find(uid, generation.id)
+    except NotFound:
+        return
+    assert found.state.terminal
+
+
+# Listing
+
+
+@pytest.fixture
+def several(service, started, hold, clock):
+    """Five generations, a second apart: of two chats and none, one of them ended and one running."""
+    made = []
+    for chat_id in ("red", "blue", None, "red", "red"):
+        made.append(started(chat_id=chat_id))
+        clock.advance(timedelta(seconds=1))
+    hold(made[0]).journal.finish([], COMPLETED, Answer())
+    hold(made[3])
+    return made
+
+
+def listed(service, uid, *, chat_id=None, states=(), after=None, limit=20):
+    return service.list(uid, chat_id=chat_id, states=states, after=after, limit=limit)
+
+
+def ids(found):
+    return [generation.id for generation, _ in found]
+
+
+def test_a_list_has_an_owners_generations_newest_first(service, several, uid, started):
+    started(by=f"{uid}-other")
+    assert ids(listed(service, uid)) == [each.id for each in reversed(several)]
+    assert ids(listed(service, f"{uid}-nobody")) == []
+
+
+def test_a_list_can_be_of_one_chat_and_of_some_states(service, several, uid):
+    first, second, third, fourth, fifth = [each.id for each in several]
+    assert ids(listed(service, uid, chat_id="red")) == [fifth, fourth, first]
+    assert ids(listed(service, uid, chat_id="no-such")) == []
+    assert ids(listed(service, uid, states=[State.STREAMING])) == [fourth]
+    assert ids(listed(service, uid, states=[State.QUEUED, State.STREAMING])) == [fifth, fourth, third, second]
+    assert ids(listed(service, uid, chat_id="red", states=[State.COMPLETED, State.STREAMING])) == [fourth, first]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+@pytest.mark.parametrize("filtered", [{}, {"chat_id": "red"}, {"states": [State.QUEUED, State.STREAMING]}], ids=str)
+def test_pages_of_a_list_join_to_the_whole(service, several, uid, limit, filtered):
+    whole = ids(listed(service, uid, **filtered))
+    pages, after = [], None
+    while page := ids(listed(service, uid, after=after, limit=limit, **filtered)):
+        assert len(page) <= limit
+        pages += page
+        after = page[-1]
+    assert pages == whole
+
+
+def test_generations_of_the_same_instant_are_all_listed_once(service, started, uid):
+    made = {started().id for _ in range(5)}
+    pages, after = [], None
+    while page := ids(listed(service, uid, after=after, limit=2)):
+        pages += page
+        after = page[-1]
+    assert len(pages) == 5
+    assert set(pages) == made
+
+
+def test_a_cursor_that_is_no_generation_of_the_user_is_refused(service, several, started, uid):
+    theirs = started(by=f"{uid}-other")
+    for cursor in ("no-such", theirs.id):
+        with pytest.raises(InvalidRequest) as refused:
+            listed(service, uid, after=cursor)
+        assert refused.value.param == "cursor"
+
+
+def test_a_list_says_how_far_each_generation_is_and_heals_the_lost(service, started, hold, uid, clock, entries):
+    running, ended, lost = started(), started(), started()
+    hold(ended).journal.finish(entries(1, 5), COMPLETED, answer_of(entries(1, 5)))
+    hold(lost).journal.append(entries(1, 2))
+    clock.advance(timedelta(minutes=2))
+    hold(running).journal.append(entries(1, 3))
+    found = {generation.id: (generation.state, last) for generation, last in listed(service, uid)}
+    assert found == {
+        running.id: (State.STREAMING, 3),
+        ended.id: (State.COMPLETED, 5),
+        lost.id: (State.INCOMPLETE, 2),
+    }
+
+
+def test_a_list_reads_no_requests(service, started, hold, uid):
+    generation = started(raw=body("x" * 50_000))
+    hold(generation).journal.finish([], COMPLETED, Answer())
+    ((found, _),) = listed(service, uid)
+    assert (found.request, found.model, found.state) == (b"", "demo", State.COMPLETED)
+
+
+# Stopping
+
+
+def test_a_queued_generation_is_stopped_without_a_worker(service, started, uid, documents, store, clock, hold):
+    generation = started(chat_id="chat")
+    stopped, head = service.stop(uid, generation.id)
+    assert (stopped.state, stopped.reason, stopped.stop_requested_at) == (State.STOPPED, "stopped", clock())
+    assert head.end.state is State.STOPPED
+    (said,) = documents.get(generation.message_path)
+    assert (said.fields["state"], said.fields["stoppedBy"], said.fields["error"]) == ("stopped", "user", None)
+
+    task = Task(generation.id, generation.message_path)
+    assert claim(store, task, timedelta(seconds=15), clock) is None
+
+
+def test_a_leased_generation_is_asked_to_stop_and_its_worker_ends_it(
+    service, started, hold, uid, listener, watcher, entries, together, clock
+):
+    generation = started()
+    journal = hold(generation).journal
+    journal.append(entries(1, 3))
+    seen = watcher()
+    listener.watch(generation.path, seen)
+
+    def work():
+        seen.until(lambda changes: changes and changes[-1].fields["stopRequestedAt"] == clock())
+        journal.finish(entries(4, 4), End(state=State.STOPPED, reason="stopped"), answer_of(entries(1, 4)))
+
+    (stopped, head), _ = together(lambda: service.stop(uid, generation.id), work)
+    assert (stopped.state, stopped.last_seq, head.last) == (State.STOPPED, 4, 4)
+
+
+def test_a_leased_generation_whose_worker_is_slow_has_the_stop_noted(
+    service, started, hold, uid, store, clock, entries
+):
+    generation = started()
+    journal = hold(generation).journal
+    journal.append(entries(1, 3))
+    found, _ = service.stop(uid, generation.id)
+    assert found.state is State.STREAMING
+    assert store.generation(generation.id).stop_requested_at == clock()
+    journal.append(entries(4, 4))
+
+
+def test_a_released_generation_is_stopped_without_a_worker_and_keeps_its_text(
+    service, started, hold, uid, documents, entries
+):
+    generation = started()
+    journal = hold(generation).journal
+    journal.append(entries(1, 5))
+    journal.release()
+    stopped, head = service.stop(uid, generation.id)
+    assert (stopped.state, stopped.last_seq, head.last) == (State.STOPPED, 5, 5)
+    (said,) = documents.get(generation.message_path)
+    assert said.fields["content"] == "".join(each.text for each in entries(1, 5))
+
+
+@pytest.mark.parametrize("state", [State.COMPLETED, State.STOPPED, State.INCOMPLETE, State.FAILED])
+def test_a_generation_that_has_ended_can_not_be_stopped(service, started, hold, uid, documents, state):
+    generation = started()
+    hold(generation).journal.finish([], End(state=state), Answer())
+    before = documents.get(generation.path, generation.message_path, generation.head_path)
+    with pytest.raises(Conflict) as refused:
+        service.stop(uid, generation.id)
+    assert (refused.value.status, refused.value.code) == (409, "generation_ended")
+    assert documents.get(generation.path, generation.message_path, generation.head_path) == before
+
+
+def test_another_users_generation_can_neither_be_stopped_nor_deleted(service, started, uid, documents):
+    generation = started()
+    before = documents.get(generation.path, generation.message_path, generation.head_path)
+    for user, wanted in ((f"{uid}-other", generation.id), (uid, "no-such")):
+        for act in (service.stop, service.delete):
+            with pytest.raises(NotFound):
+                act(user, wanted)
+    assert documents.get(generation.path, generation.message_path, generation.head_path) == before
+
+
+def test_a_stop_and_a_claim_at_the_same_instant_end_in_a_stop(
+    service, started, uid, store, clock, together, eventually
+):
+    """Either the stop was first and there is nothing to claim, or the worker was, and sees that it is to stop."""
+    for _ in range(10):
+        generation = started()
+        barrier = threading.Barrier(2)
+
+        def work(generation=generation, barrier=barrier):
+            barrier.wait(PATIENCE)
+            held = claim(store, Task(generation.id, generation.message_path), timedelta(seconds=15), clock)
+            if held is None:
+                return
+            eventually(lambda: store.generation(generation.id).stop_requested_at is not None)
+            held.journal.finish([], End(state=State.STOPPED, reason="stopped"), Answer())
+
+        def stop(generation=generation, barrier=barrier):
+            barrier.wait(PATIENCE)
+            return service.stop(uid, generation.id)[0]
+
+        _, stopped = together(work, stop)
+        assert stopped.state is State.STOPPED
+
+
+# Deleting
+
+
+def test_a_deletion_leaves_no_document(service, started, hold, uid, under, entries):
+    generation = started(raw=LARGE, chat_id="chat")
+    journal = hold(generation).journal
+    written = entries(1, 30, 60 << 10)
+    for at in range(0, 30, 2):
+        journal.append(written[at : at + 2])
+    journal.finish([], COMPLETED, answer_of(written))
+    everything = under(generation.path) + under(generation.message_path)
+    assert any("/request/" in path for path in everything)
+    assert any("/parts/" in path for path in everything)
+    assert sum("/journal/" in path for path in everything) > 10
+
+    service.delete(uid, generation.id)
+    assert under(generation.path) == under(generation.message_path) == []
+    with pytest.raises(NotFound):
+        service.find(uid, generation.id)
+
+
+def test_a_deletion_of_more_documents_than_a_page_leaves_none(service, started, documents, uid, under, hold, entry):
+    generation = started()
+    journal = hold(generation).journal
+    for seq in range(1, 231):
+        journal.append([entry(seq, "", noise="x" * (65 << 10))])
+    assert len(documents.query(generation.journal_path, select=["first"])) > 225
+    service.delete(uid, generation.id)
+    assert under(generation.message_path) == []
+
+
+def test_a_deletion_of_a_running_generation_stops_its_writer(service, started, hold, uid, under, entries):
+    generation = started()
+    journal = hold(generation).journal
+    journal.append(entries(1, 2))
+    service.delete(uid, generation.id)
+    with pytest.raises(Fenced):
+        journal.append(entries(3, 4))
+    assert under(generation.path) == under(generation.message_path) == []
+
+
+def test_a_deletion_leaves_other_messages_of_the_chat(service, started, uid, documents):
+    kept, gone = started(chat_id="chat"), started(chat_id="chat")
+    documents.commit(Put(f"users/{uid}/chats/chat", {"title": "A chat"}))
+    service.delete(uid, gone.id)
+    assert None not in documents.get(kept.path, kept.message_path, kept.head_path, f"users/{uid}/chats/chat")
+
+
+def test_a_deleted_key_can_be_used_again(service, started, uid, line):
+    first = started(key="key")
+    service.delete(uid, first.id)
+    again = service.start(uid, request("Another", key="key"))
+    again.tail.close()
+    assert not again.attached
+    assert line.enqueued == [first.id, again.generation.id]
+
+
+def test_a_deletion_that_broke_off_can_be_made_again(service_over, started, hold, uid, faulty, under, entries):
+    service = service_over(faulty)
+    generation = started(raw=LARGE)
+    journal = hold(generation).journal
+    for each in entries(1, 4, 70 << 10):
+        journal.append([each])
+    faulty.fail(having=lambda writes: all("/journal/" in write.path for write in writes))
+    with pytest.raises(Unreachable):
+        service.delete(uid, generation.id)
+    assert faulty.failed == 1
+    try:
+        service.delete(uid, generation.id)
+    except NotFound:
+        pass
+    assert under(generation.path) == under(generation.message_path) == []
+
+
+# The chat
+
+
+def test_a_chat_is_never_created(service, started, hold, uid, documents, store, clock, entries):
+    generation = started(chat_id="chat")
+    store.touch_chat(generation, clock())
+    hold(generation).journal.finish(entries(1, 2), COMPLETED, answer_of(entries(1, 2)))
+    store.touch_chat(generation, clock())
+    assert documents.get(f"users/{uid}/chats/chat", f"users/{uid}") == [None, None]
+
+
+def test_a_chat_that_exists_is_told_when_its_last_message_came_and_keeps_the_rest(
+    started, uid, documents, store, clock
+):
+    path = f"users/{uid}/chats/chat"
+    documents.commit(Create(path, {"title": "A chat", "lastMessageAt": None}))
+    generation = started(chat_id="chat")
+    assert documents.get(path)[0].fields["title"] == "A chat"
+    store.touch_chat(generation, clock())
+    assert documents.get(path)[0].fields == {"title": "A chat", "lastMessageAt": clock()}
+
+
+def test_a_chat_that_can_not_be_told_is_no_error(started, uid, faulty, store_over, clock, documents):
+    documents.commit(Create(f"users/{uid}/chats/chat", {"title": "A chat"}))
+    generation = started(chat_id="chat")
+    faulty.fail(having=lambda writes: isinstance(writes[0], Patch))
+    store_over(faulty).touch_chat(generation, clock())
+    assert faulty.failed == 1
+    store_over(faulty).touch_chat(started(), clock())
+
+
+def test_a_repeated_start_of_many_users_at_once_mixes_nothing(service, uid, together, line):
+    users = [f"{uid}-{n}" for n in range(6)]
+
+    def start(user):
+        begun = service.start(user, request(user, key="key"))
+        begun.tail.close()
+        return begun.generation
+
+    made = together(*[partial(start, user) for user in users for _ in range(2)])
+    assert {each.owner for each in made} == set(users)
+    assert len({each.id for each in made}) == len(users) == len(line.enqueued)
+    assert all(orjson.loads(each.request)["messages"][0]["content"] == each.owner for each in made)

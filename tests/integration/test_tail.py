@@ -1,0 +1,667 @@
+"""Tails against the real emulator: whoever watches, from wherever, gets each frame once, in order, and the end."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+import time
+import weakref
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import orjson
+import pytest
+
+from lib import tail as tailing
+from lib.chat import Answer
+from lib.documents import Delete, Unreachable
+from lib.journal import DOCUMENT_BYTES, SEAL_BYTES, Entry
+from lib.model import End, State
+from lib.sse import Event, frame
+from lib.tail import BACKLOG_BYTES, WINDOW_BYTES, Gone, Tails
+from local.demo_text import blob, token
+
+PATIENCE = 30.0
+COMPLETED = End(state=State.COMPLETED)
+KIB = 1 << 10
+
+now = partial(datetime.now, UTC)
+
+
+@pytest.fixture
+def tails_over(store, listener):
+    """This process's tails, over a store and a listener."""
+
+    def tails_over(store=store, listener=listener, viewer="viewer"):
+        return Tails(store, listener, viewer=viewer, clock=now)
+
+    return tails_over
+
+
+@pytest.fixture
+def tails(tails_over):
+    return tails_over()
+
+
+@pytest.fixture
+def quick_reread(monkeypatch):
+    """The head is read again after a tenth of a second of silence, so that a test need not wait for it."""
+    monkeypatch.setattr(tailing, "REREAD_SECONDS", 0.1)
+
+
+@pytest.fixture
+def short_watch_lease(monkeypatch):
+    monkeypatch.setattr(tailing, "WATCH_LEASE", timedelta(seconds=0.4))
+
+
+def collect(tail):
+    """Everything until the end, as a client that loses nothing and bears no delay for ever."""
+    frames = []
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        piece = tail.next(1.0)
+        frames += piece.frames
+        if piece.end is not None:
+            return frames
+        assert time.monotonic() < deadline, f"no end after {len(frames)} frames"
+
+
+def watch_whole(tails, generation, cursor):
+    with tails.open(generation, cursor) as tail:
+        return collect(tail)
+
+
+def framed(entries):
+    return [each.frame for each in entries]
+
+
+def write(journal, entries, at_a_time):
+    for at in range(0, len(entries), at_a_time):
+        journal.append(entries[at : at + at_a_time])
+    journal.finish([], COMPLETED, Answer())
+
+
+class Deaf:
+    """A listener that died without a word: of the changes, those that `hears` is true of come through."""
+
+    def __init__(self, listener=None, hears=lambda _number, _document: False):
+        self._listener = listener
+        self._hears = hears
+
+    def watch(self, path, on_change):
+        if self._listener is None:
+            return lambda: None
+        number = 0
+
+        def hear(document):
+            nonlocal number
+            number += 1
+            if self._hears(number, document):
+                on_change(document)
+
+        return self._listener.watch(path, hear)
+
+
+def is_final(document):
+    return document is not None and document.fields["final"] is not None
+
+
+def test_a_viewer_that_keeps_up_reads_nothing_but_what_its_listener_brings(
+    begin, hold, faulty, store_over, tails_over, entries, documents
+):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 120, 6 * KIB)
+    got = []
+    with tails_over(store_over(faulty)).open(generation, 0) as tail:
+        for at in range(0, 120, 2):
+            journal.append(written[at : at + 2])
+            while tail.cursor < at + 2:
+                got += tail.next(PATIENCE).frames
+        journal.finish([], COMPLETED, Answer())
+        got += collect(tail)
+    assert got == framed(written)
+    assert len(documents.query(generation.journal_path)) >= 10
+    assert faulty.asked["query"] == faulty.asked["get"] == faulty.asked["count"] == 0
+
+
+def test_the_first_viewer_of_a_new_generation_waits_for_its_first_frame(begin, hold, tails, entries, together):
+    generation = begin()
+    with tails.open(generation, 0) as tail:
+        assert tail.next(0.05).frames == []
+        got, _ = together(lambda: tail.next(PATIENCE).frames, lambda: hold(generation).journal.append(entries(1, 1)))
+        assert got == framed(entries(1, 1))
+
+
+def test_a_tail_with_nothing_new_gives_nothing_when_its_time_is_over(begin, hold, tails, entries):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 2))
+    with tails.open(generation, 2) as tail:
+        piece = tail.next(0.2)
+        assert (piece.frames, piece.last, piece.end) == ([], 2, None)
+        assert tail.cursor == 2
+
+
+def test_a_viewer_that_comes_in_the_middle_gets_all(begin, hold, tails, entries, together):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 150, 4 * KIB)
+    half_way = threading.Event()
+
+    def work():
+        for at in range(0, 150, 3):
+            if at == 75:
+                half_way.set()
+            journal.append(written[at : at + 3])
+        journal.finish([], COMPLETED, Answer())
+
+    def come_late():
+        assert half_way.wait(PATIENCE)
+        return watch_whole(tails, generation, 0)
+
+    got, _ = together(come_late, work)
+    assert got == framed(written)
+
+
+@pytest.fixture
+def ended(begin, hold, entries, entry):
+    """An ended generation of more than ten segments, one of them in several documents; and what was written."""
+    generation = begin()
+    written = [*entries(1, 200, KIB), entry(201, blob("large", 1_000_000, True)), *entries(202, 620, KIB)]
+    write(hold(generation).journal, written, at_a_time=9)
+    return generation, written
+
+
+def test_a_viewer_with_any_cursor_gets_exactly_the_rest(ended, documents, tails, listener):
+    generation, written = ended
+    segments = documents.query(generation.journal_path, order="first", select=["first", "last"])
+    assert len(segments) > 10
+    cursors = {0, 1, 2, 199, 200, 201, 202, 619, 620, *range(0, 620, 41)}
+    for segment in segments:
+        cursors |= {segment.fields["first"] + step for step in (-2, -1, 0)}
+        cursors |= {segment.fields["last"] + step for step in (-1, 0)}
+    for cursor in sorted(cursor for cursor in cursors if 0 <= cursor <= 620):
+        assert watch_whole(tails, generation, cursor) == framed(written[cursor:]), cursor
+    assert listener.watching == 0
+
+
+def test_any_cursor_is_right_beside_a_viewer_that_follows(begin, hold, tails, entries):
+    """With a feed that holds some of the frames, a viewer takes from it what it has and from the journal the rest."""
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 240, 4 * KIB)
+    with tails.open(generation, 0) as follower:
+        followed = []
+        for at in range(0, 240, 6):
+            journal.append(written[at : at + 6])
+            while follower.cursor < at + 6:
+                followed += follower.next(PATIENCE).frames
+            if at % 48 == 42:
+                for cursor in range(0, at + 6, 5):
+                    with tails.open(generation, cursor) as tail:
+                        got = []
+                        while tail.cursor < at + 6:
+                            got += tail.next(PATIENCE).frames
+                        assert got == framed(written[cursor : at + 6]), (at, cursor)
+        journal.finish([], COMPLETED, Answer())
+        assert followed + collect(follower) == framed(written)
+
+
+@pytest.mark.parametrize(
+    "hears",
+    [
+        lambda number, document: number % 5 == 0 or is_final(document),
+        lambda number, document: number == 1 or is_final(document),
+        lambda _number, document: is_final(document),
+        lambda number, document: number < 20 or number > 60 or is_final(document),
+    ],
+    ids=["every fifth", "the first and the last", "the last", "a gap"],
+)
+@pytest.mark.parametrize("size", [0, 2 * KIB], ids=["one segment", "many segments"])
+def test_a_viewer_to_whom_versions_were_not_delivered_gets_every_frame_once(
+    begin, hold, tails_over, listener, entries, together, hears, size
+):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 400, size)
+    tails = tails_over(listener=Deaf(listener, hears))
+    with tails.open(generation, 0) as tail:
+        got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=5))
+    assert got == framed(written)
+
+
+def test_versions_that_come_twice_or_late_change_nothing(begin, hold, tails_over, listener, entries, together):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 200, 2 * KIB)
+
+    class Stuttering:
+        def watch(self, path, on_change):
+            known = []
+
+            def stutter(document):
+                known.append(document)
+                for again in (document, known[len(known) // 2], known[0], document):
+                    on_change(again)
+
+            return listener.watch(path, stutter)
+
+    with tails_over(listener=Stuttering()).open(generation, 0) as tail:
+        got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=5))
+    assert got == framed(written)
+
+
+def test_twenty_viewers_with_random_times_and_cursors_get_each_frame_once_and_in_order(
+    begin, hold, tails_over, listener, entries, together
+):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 500, KIB)
+    chance = random.Random(20)
+    both = [tails_over(viewer="one"), tails_over(viewer="other")]
+    grown = threading.Condition()
+    reached = 0
+
+    def work():
+        nonlocal reached
+        for at in range(0, 500, 5):
+            journal.append(written[at : at + 5])
+            with grown:
+                reached = at + 5
+                grown.notify_all()
+        journal.finish([], COMPLETED, Answer())
+
+    def view(number):
+        joins = chance.randrange(0, 500)
+        cursor = chance.choice([0, joins // 2, joins])
+        with grown:
+            assert grown.wait_for(lambda: reached >= joins, PATIENCE)
+        got = watch_whole(both[number % 2], generation, cursor)
+        assert got == framed(written[cursor:]), (joins, cursor)
+        return got
+
+    *views, _ = together(*[partial(view, number) for number in range(20)], work)
+    assert len(views) == 20
+    assert listener.watching == 0
+
+
+def test_a_viewer_that_leaves_and_comes_back_again_and_again_gets_each_frame_once(
+    begin, hold, tails, entries, together
+):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 400, KIB)
+
+    def come_and_go():
+        got = []
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with tails.open(generation, len(got)) as tail:
+                piece = tail.next(1.0)
+                got += piece.frames
+                if piece.end is not None:
+                    return got
+        raise AssertionError(f"no end after {len(got)} frames")
+
+    got, _ = together(come_and_go, lambda: write(journal, written, at_a_time=4))
+    assert got == framed(written)
+
+
+def test_a_dead_listener_does_not_keep_a_viewer_from_the_end(begin, hold, tails_over, entries, together, quick_reread):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 60, 4 * KIB)
+    tails = tails_over(listener=Deaf())
+    with tails.open(generation, 0) as tail, tails.open(generation, 0) as other:
+        got, beside, _ = together(
+            lambda: collect(tail), lambda: collect(other), lambda: write(journal, written, at_a_time=5)
+        )
+    assert got == beside == framed(written)
+
+
+def test_a_listener_that_dies_in_the_middle_does_not_keep_a_viewer_from_the_end(
+    begin, hold, tails_over, listener, entries, together, quick_reread
+):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 60, 4 * KIB)
+    with tails_over(listener=Deaf(listener, lambda number, _: number < 5)).open(generation, 0) as tail:
+        got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=5))
+    assert got == framed(written)
+
+
+def test_a_silent_head_is_shown_to_who_may_end_it(begin, hold, tails, entries, quick_reread):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 2))
+    shown = []
+    tails.heal = lambda *which: shown.append(which)
+    with tails.open(generation, 2) as tail:
+        deadline = time.monotonic() + PATIENCE
+        while not shown and time.monotonic() < deadline:
+            assert tail.next(0.2).frames == []
+    healed, head = shown[0]
+    assert (healed.id, head.last, head.attempt) == (generation.id, 2, 1)
+
+
+def test_a_head_that_changes_is_not_read_again(begin, hold, faulty, store_over, tails_over, entries, together):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 300)
+    with tails_over(store_over(faulty)).open(generation, 0) as tail:
+        got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=1))
+    assert got == framed(written)
+    assert faulty.asked["get"] == 0
+
+
+def test_a_head_that_can_not_be_read_again_is_no_end(
+    begin, hold, documents, store_over, tails_over, entries, quick_reread
+):
+    class Away:
+        away = True
+
+        def get(self, *paths):
+            if self.away:
+                raise Unreachable("away")
+            return documents.get(*paths)
+
+        def __getattr__(self, name):
+            return getattr(documents, name)
+
+    generation = begin()
+    write(hold(generation).journal, entries(1, 3), at_a_time=1)
+    between = Away()
+    with tails_over(store_over(between), Deaf()).open(generation, 0) as tail:
+        assert tail.next(0.5).frames == []
+        between.away = False
+        assert collect(tail) == framed(entries(1, 3))
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["told by the listener", "found out by reading"])
+def test_a_deletion_ends_every_tail(begin, hold, store, tails_over, listener, entries, together, quick_reread, deaf):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 3))
+    tails = tails_over(listener=Deaf(listener, lambda _, document: document is not None) if deaf else listener)
+    reading = threading.Barrier(4)
+
+    def view():
+        with tails.open(generation, 0) as tail:
+            assert tail.next(PATIENCE).frames == framed(entries(1, 3))
+            reading.wait(PATIENCE)
+            with pytest.raises(Gone):
+                collect(tail)
+
+    def delete():
+        reading.wait(PATIENCE)
+        store.delete(generation)
+
+    together(view, view, view, delete)
+    assert listener.watching == 0
+    with tails.open(generation, 0) as tail, pytest.raises(Gone):
+        collect(tail)
+
+
+def test_who_watches_a_generation_anew_is_not_told_of_the_old_ones_deletion(
+    begin, hold, store, tails, entries, listener, documents
+):
+    """The same idempotency key gives the same id again, while a viewer of what was deleted has not left yet."""
+    generation = begin()
+    with tails.open(generation, 0) as old:
+        store.delete(generation)
+        with pytest.raises(Gone):
+            collect(old)
+        again = begin(id=generation.id, message_id=generation.id, message_path=generation.message_path)
+        with tails.open(again, 0) as tail:
+            write(hold(again).journal, entries(1, 3), at_a_time=1)
+            assert collect(tail) == framed(entries(1, 3))
+    assert listener.watching == 0
+
+
+@pytest.mark.parametrize("which", ["the first", "one in the middle", "the last sealed"])
+def test_a_journal_that_has_lost_a_segment_ends_with_gone_and_skips_nothing(ended, documents, tails, which):
+    """Firestore's TTL deletes the documents of a journal one by one and in no order."""
+    generation, written = ended
+    *sealed, _ = documents.query(generation.journal_path, order="first", select=["first"])
+    lost = {"the first": sealed[0], "one in the middle": sealed[2], "the last sealed": sealed[-1]}[which]
+    documents.commit(Delete(lost.path))
+    got = []
+
+    def read_on():
+        while tail.cursor < len(written):
+            got.extend(tail.next(PATIENCE).frames)
+
+    with tails.open(generation, 0) as tail, pytest.raises(Gone):
+        read_on()
+    assert got == framed(written[: len(got)])
+    assert len(got) < lost.fields["first"]
+
+
+def test_a_viewer_that_could_not_read_older_frames_can_go_on(ended, documents, store_over, tails_over):
+    generation, written = ended
+
+    class AwayInTheMiddle:
+        queries = 0
+
+        def query(self, *args, **named):
+            self.queries += 1
+            if self.queries in (1, 4):
+                raise Unreachable("away")
+            return documents.query(*args, **named)
+
+        def __getattr__(self, name):
+            return getattr(documents, name)
+
+    got, missed = [], 0
+    with tails_over(store_over(AwayInTheMiddle())).open(generation, 0) as tail:
+        while len(got) < len(written):
+            try:
+                got += tail.next(PATIENCE).frames
+            except Unreachable:
+                missed += 1
+                assert missed <= 2
+    assert missed == 2
+    assert got == framed(written)
+
+
+def test_a_viewer_a_thousand_segments_behind_gets_all_while_little_is_held(begin, hold, tails_over, listener):
+    generation = begin()
+    journal = hold(generation).journal
+    pad = "x" * SEAL_BYTES
+    written = [
+        Entry(seq, frame(seq, Event(orjson.dumps({"n": seq, "pad": pad, "choices": []}))), "") for seq in range(1, 1005)
+    ]
+    held = []
+
+    class Weighing:
+        def watch(self, path, on_change):
+            feed = on_change.__self__
+
+            def weigh(document):
+                on_change(document)
+                held.append(sum(map(len, feed.after(feed.first - 1).frames)))
+
+            return listener.watch(path, weigh)
+
+    with tails_over(listener=Weighing()).open(generation, 0) as tail:
+        for each in written:
+            journal.append([each])
+        journal.finish([], COMPLETED, Answer())
+        got = []
+        while len(got) < len(written):
+            piece = tail.next(PATIENCE)
+            assert piece.frames
+            assert sum(map(len, piece.frames)) <= BACKLOG_BYTES + DOCUMENT_BYTES
+            got += piece.frames
+        assert collect(tail) == []
+    assert got == framed(written)
+    assert max(held) <= WINDOW_BYTES + DOCUMENT_BYTES
+
+
+def test_a_slow_viewer_makes_the_others_feed_no_larger(begin, hold, tails, entries, documents, together):
+    """One viewer reads nothing until the end; beside it one keeps up. Both get all."""
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 200, 6 * KIB)
+    with tails.open(generation, 0) as slow, tails.open(generation, 0) as quick:
+        got, _ = together(lambda: collect(quick), lambda: write(journal, written, at_a_time=2))
+        assert got == framed(written)
+        assert collect(slow) == framed(written)
+
+
+def test_when_the_last_viewer_has_left_there_is_neither_feed_nor_watch(begin, hold, tails_over, listener, entries):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 3))
+    feeds = []
+
+    class Noting:
+        def watch(self, path, on_change):
+            feeds.append(weakref.ref(on_change.__self__))
+            return listener.watch(path, on_change)
+
+    tails = tails_over(listener=Noting())
+    viewers = [tails.open(generation, 0) for _ in range(3)]
+    assert len(feeds) == listener.watching == 1
+    for tail in viewers:
+        assert tail.next(PATIENCE).frames
+    for tail in viewers[:2]:
+        tail.close()
+        tail.close()
+    assert listener.watching == 1
+    viewers.pop().close()
+    assert listener.watching == 0
+    del viewers, tail
+    gc.collect()
+    assert [feed() for feed in feeds] == [None]
+
+    with tails.open(generation, 1) as tail:
+        assert tail.next(PATIENCE).frames == framed(entries(2, 3))
+    assert len(feeds) == 2
+
+
+def test_viewers_that_come_and_go_at_once_leave_no_feed_and_no_watch(begin, hold, tails, listener, entries, together):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 3))
+
+    def come_and_go():
+        for _ in range(15):
+            with tails.open(generation, 0) as tail:
+                assert tail.next(PATIENCE).frames == framed(entries(1, 3))
+
+    together(*[come_and_go] * 6)
+    assert listener.watching == 0
+
+
+def lease_of(store, generation, viewer):
+    return store.generation(generation.id).watchers.get(viewer)
+
+
+def test_a_viewers_lease_is_renewed_while_it_watches_and_removed_when_it_leaves(
+    begin, hold, store, tails_over, entries, short_watch_lease
+):
+    generation = begin()
+    hold(generation)
+    seen = set()
+    with tails_over(viewer="0a").open(generation, 0) as tail, tails_over(viewer="9f").open(generation, 0):
+        deadline = time.monotonic() + PATIENCE
+        while len(seen) < 3 and time.monotonic() < deadline:
+            tail.next(0.1)
+            watchers = store.generation(generation.id).watchers
+            seen |= {str(watchers)} if watchers else set()
+            if watchers:
+                assert store.generation(generation.id).watched(now() - timedelta(seconds=5))
+    assert len(seen) >= 3
+    assert store.generation(generation.id).watchers == {}
+
+
+def test_a_viewer_leaves_the_leases_of_other_processes_alone(begin, hold, store, tails_over, short_watch_lease):
+    generation = begin(watchers={"other": now() + timedelta(minutes=1)})
+    hold(generation)
+    with tails_over(viewer="ours").open(generation, 0) as tail:
+        deadline = time.monotonic() + PATIENCE
+        while lease_of(store, generation, "ours") is None and time.monotonic() < deadline:
+            tail.next(0.1)
+    assert list(store.generation(generation.id).watchers) == ["other"]
+
+
+def test_a_viewer_of_a_generation_that_runs_already_is_noticed_at_once(begin, hold, store, tails, entries):
+    """The worker commits once a second when nobody watches: who comes back must not wait for that."""
+    generation = begin()
+    hold(generation).journal.append(entries(1, 2))
+    with tails.open(generation, 0) as tail:
+        deadline = time.monotonic() + 3.0
+        while lease_of(store, generation, "viewer") is None and time.monotonic() < deadline:
+            tail.next(0.1)
+        assert store.generation(generation.id).watched(now())
+
+
+def test_who_watches_what_has_ended_writes_nothing(
+    begin, hold, faulty, store_over, tails_over, entries, short_watch_lease
+):
+    generation = begin()
+    write(hold(generation).journal, entries(1, 3), at_a_time=1)
+    with tails_over(store_over(faulty)).open(generation, 0) as tail:
+        assert collect(tail) == framed(entries(1, 3))
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            tail.next(0.1)
+            threading.Event().wait(0.05)
+    assert faulty.asked["commit"] == 0
+
+
+def test_a_lease_that_can_not_be_written_does_not_stop_the_tail(
+    begin, hold, faulty, store_over, tails_over, entries, together, short_watch_lease
+):
+    generation = begin()
+    journal = hold(generation).journal
+    faulty.fail(times=1000)
+    with tails_over(store_over(faulty)).open(generation, 0) as tail:
+        deadline = time.monotonic() + PATIENCE
+        while not faulty.failed and time.monotonic() < deadline:
+            tail.next(0.1)
+        write(journal, entries(1, 3), at_a_time=1)
+        assert collect(tail) == framed(entries(1, 3))
+    assert faulty.failed >= 1
+
+
+def test_waiting_for_the_end_ends_with_it_and_by_a_deletion_and_by_the_time(
+    begin, hold, store, tails, entries, together
+):
+    def wait(generation, seconds):
+        with tails.open(generation, 0) as tail:
+            tail.wait_for_end(seconds)
+            return True
+
+    ended, deleted, silent = begin(), begin(), begin()
+    journal = hold(ended).journal
+    assert together(
+        lambda: wait(ended, PATIENCE),
+        lambda: wait(deleted, PATIENCE),
+        lambda: wait(silent, 0.2),
+        lambda: write(journal, entries(1, 3), at_a_time=1),
+        lambda: store.delete(deleted),
+    )[:3] == [True, True, True]
+
+
+@pytest.fixture
+def of_64_000(begin, hold):
+    """A generation of 64,000 tokens: over 1 MiB of raw frames, and its text is not small either."""
+    generation = begin()
+    written = []
+    for seq in range(1, 64_001):
+        text = token("long", seq)
+        chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": [{"delta": {"content": text}}]}
+        written.append(Entry(seq, frame(seq, Event(orjson.dumps(chunk))), text))
+    journal = hold(generation).journal
+    for at in range(0, 64_000, 4_000):
+        journal.append(written[at : at + 4_000])
+    journal.finish([], COMPLETED, Answer())
+    return generation, written
+
+
+def test_a_journal_of_64_000_frames_replays_whole(of_64_000, tails, documents):
+    generation, written = of_64_000
+    assert watch_whole(tails, generation, 0) == framed(written)
+    assert watch_whole(tails, generation, 33_333) == framed(written[33_333:])
+    everything = documents.query(generation.journal_path, order="first")
+    assert "".join(each.fields["text"] for each in everything) == "".join(each.text for each in written)
+    assert sum(len(each.frame) for each in written) > 1 << 20
