@@ -26,7 +26,7 @@ from local.token import PROJECT
 
 TOKENS = 4000
 LEAVE_AT = 3600
-RATE = 400
+RATE = 250
 WAIT_SECONDS = 120.0
 USER, CHAT, MESSAGE = "alice", "holidays", "answer-1"
 

@@ -393,22 +393,32 @@ def creates(writes):
     return any(isinstance(write, Create) and write.path.startswith("generations/") for write in writes)
 
 
-def test_a_start_whose_commits_answer_was_lost_leaves_no_generation_without_a_task(
-    service_over, uid, faulty, line, documents
+def test_a_start_whose_commits_answer_was_lost_gets_its_task_when_it_is_asked_for_again(
+    service_over, uid, faulty, line, documents, clock
 ):
     faulty.fail(having=creates, lost=True)
     service = service_over(faulty)
-    try:
-        service.start(uid, request(key="key")).tail.close()
-    except Unavailable:
-        pass
+    with pytest.raises(Unavailable):
+        service.start(uid, request(key="key"))
     assert faulty.failed == 1
-    left = [each.path.rpartition("/")[2] for each in documents.query("generations", where=[("owner", "==", uid)])]
-    assert left == line.enqueued
 
+    clock.advance(timedelta(seconds=11))
     again = service.start(uid, request(key="key"))
     again.tail.close()
     assert line.enqueued == [again.generation.id]
+    assert len(documents.query("generations", where=[("owner", "==", uid)])) == 1
+
+
+def test_a_generation_that_a_worker_has_taken_gets_no_second_task(service, started, hold, uid, line, clock):
+    running, ended = started(key="running"), started(key="ended")
+    hold(running)
+    hold(ended).journal.finish([], COMPLETED, Answer())
+    clock.advance(timedelta(seconds=11))
+    for key in ("running", "ended"):
+        again = service.start(uid, request(key=key))
+        again.tail.close()
+        assert again.attached
+    assert line.enqueued == [running.id, ended.id]
 
 
 def test_the_real_queue_gets_one_task_that_says_where_the_generation_is(
