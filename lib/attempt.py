@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass
 
 import orjson
-import requests
 
 from lib import chat
 from lib.catalog import Deadlines, Upstream
@@ -26,7 +25,7 @@ from lib.model import End, Fields, State
 from lib.reading import Reading
 from lib.settings import Settings
 from lib.store import Store
-from lib.upstream import Call, UpstreamFault
+from lib.upstream import Call, Session, UpstreamFault
 
 RETRY_AFTER_SECONDS = 30.0  # the longest an upstream's Retry-After is honoured
 
@@ -56,7 +55,7 @@ class Attempt:
         *,
         store: Store,
         listener: Listener,
-        session: requests.Session,
+        session: Session,
         upstream: Upstream,
         key: str | None,
         settings: Settings,

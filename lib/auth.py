@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from typing import Any
 
 import firebase_admin
@@ -47,7 +48,9 @@ class UserTokens:
 
     def __init__(self, project: str):
         self._project = project
-        self._app = firebase_admin.initialize_app(_NoCredential(), {"projectId": project}, name=f"holdfast-{id(self)}")
+        self._app = firebase_admin.initialize_app(
+            _NoCredential(), {"projectId": project}, name=f"holdfast-{uuid.uuid4().hex}"
+        )
 
     def uid(self, authorization: str | None) -> str:
         """The user an `Authorization` header is of. Errors: `Unauthenticated` with the reason; `Unavailable`."""
@@ -97,7 +100,7 @@ class QueueTokens:
         """Errors: `Unauthenticated` with the reason; `Unavailable` where the certificates can't be fetched."""
         token = bearer(authorization)
         try:
-            key_id = jwt.decode_header(token).get("kid")
+            key_id = str(jwt.decode_header(token).get("kid"))
             claims = jwt.decode(
                 token,
                 certs=self._certificates_with(key_id),
@@ -113,7 +116,7 @@ class QueueTokens:
         if claims.get("email") != self._email or claims.get("email_verified") is not True:
             raise Unauthenticated("The task's token is of another service account.", code="wrong_email")
 
-    def _certificates_with(self, key_id: str | None) -> dict[str, str]:
+    def _certificates_with(self, key_id: str) -> dict[str, str]:
         """The certificates, fetched again when they are old, or lack a key and were not fetched just now."""
         with self._lock:
             age = time.monotonic() - self._fetched
@@ -126,5 +129,10 @@ class QueueTokens:
         answer = CertificateRequest()(self._certs_url, method="GET", timeout=FETCH_SECONDS)
         if answer.status != 200:
             raise google_errors.TransportError(f"status {answer.status}")
-        certificates: dict[str, str] = orjson.loads(answer.data)
+        try:
+            certificates: Any = orjson.loads(answer.data)
+        except orjson.JSONDecodeError as error:
+            raise google_errors.TransportError("not JSON") from error
+        if not isinstance(certificates, dict) or not certificates:
+            raise google_errors.TransportError("no certificates")
         return certificates

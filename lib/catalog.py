@@ -80,6 +80,7 @@ class Catalog:
         return max(upstream.deadlines.total for upstream in self._upstreams.values())
 
 
+MAX_SECONDS = 86_400
 _DEADLINES = {f"{name}_seconds": name for name in ("connect", "first_byte", "idle", "total")}
 _KEYS = {"base_url", "models", "key_env", *_DEADLINES}
 
@@ -121,11 +122,7 @@ def _faults(name: str, table: Any) -> list[str]:
         if key not in _KEYS
     ]
     base_url = table.get("base_url")
-    if (
-        not isinstance(base_url, str)
-        or urlsplit(base_url).scheme not in ("http", "https")
-        or not urlsplit(base_url).netloc
-    ):
+    if not isinstance(base_url, str) or not is_url(base_url):
         faults.append(f"upstream {name}: base_url must be an http or https URL, such as https://api.openai.com/v1")
     models = table.get("models", ["*"])
     if not isinstance(models, list) or not models or not all(isinstance(model, str) and model for model in models):
@@ -134,9 +131,18 @@ def _faults(name: str, table: Any) -> list[str]:
         faults.append(f"upstream {name}: key_env must be the name of the variable that has the key")
     for key in _DEADLINES:
         value = table.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
             faults.append(f"upstream {name}: {key} must be a number of seconds above 0")
     return faults
+
+
+def is_url(value: str) -> bool:
+    """Whether this is an http or https URL with a host."""
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
 def _upstream(name: str, table: Mapping[str, Any]) -> Upstream:

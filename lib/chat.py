@@ -132,9 +132,9 @@ class Answer:
                 for part in value or ():
                     added += self._add_choice(part)
             elif key == "usage":
-                self.usage = value if isinstance(value, dict) else self.usage
-            elif key not in self._top:
-                self._top[key] = value
+                self.usage = _whole(value) if isinstance(value, dict) else self.usage
+            elif not self._top.get(key):
+                self._top[key] = _whole(value)
         return added
 
     def _add_choice(self, part: Any) -> str:
@@ -218,7 +218,8 @@ def chunk_from(completion: Json) -> Json:
         for choice in completion["choices"]
         if isinstance(choice, dict) and isinstance(choice.get("message"), dict)
     ]
-    return {**completion, "object": "chat.completion.chunk", "choices": choices}
+    chunk: Json = _whole({**completion, "object": "chat.completion.chunk", "choices": choices})
+    return chunk
 
 
 def _indexed(message: Json) -> Json:
@@ -231,8 +232,10 @@ def _indexed(message: Json) -> Json:
 def _message(choice: Json) -> Json:
     message = dict(choice["message"])
     message.pop("role", None)
-    known: Json = {"content": _text(message.pop("content", None))}
-    reasoning = "".join(_text(message.pop(key, None)) for key in _REASONING)
+    content = message.pop("content", None)
+    known: Json = {"content": _text(content)}
+    # Some upstreams send the same under both names.
+    reasoning = max((_text(message.pop(key, None)) for key in _REASONING), key=len)
     if reasoning:
         known["reasoning"] = reasoning
     if message.get("refusal"):
@@ -243,6 +246,8 @@ def _message(choice: Json) -> Json:
     if choice["index"]:
         known["index"] = choice["index"]
     rest = {key: value for key, value in message.items() if key not in ("refusal", "tool_calls") and value is not None}
+    if isinstance(content, list) and any(not _is_text(part) for part in content):
+        rest["content"] = content
     return {**known, "extra": rest} if rest else known
 
 
@@ -251,8 +256,12 @@ def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+        return "".join(part["text"] for part in content if _is_text(part))
     return ""
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("text"), str)
 
 
 class _Pieces(list[str]):
@@ -267,6 +276,8 @@ def _merge(into: Json, delta: Json) -> None:
         elif isinstance(value, str) and key not in _WHOLE:
             if isinstance(have, _Pieces):
                 have.append(value)
+            elif isinstance(have, list):
+                have.append({"type": "text", "text": value})
             else:
                 into[key] = _Pieces([value])
         elif isinstance(value, dict):
@@ -274,7 +285,9 @@ def _merge(into: Json, delta: Json) -> None:
                 have = into[key] = {}
             _merge(have, value)
         elif isinstance(value, list):
-            if not isinstance(have, list) or isinstance(have, _Pieces):
+            if isinstance(have, _Pieces):
+                have = into[key] = [{"type": "text", "text": have}]
+            elif not isinstance(have, list):
                 have = into[key] = []
             _merge_items(have, value)
         elif not have:
@@ -299,10 +312,13 @@ def _has_index(item: Any, index: Any) -> bool:
 
 
 def _whole(value: Any) -> Any:
+    """JSON that can be saved and sent: pieces joined, and every text well-formed."""
     if isinstance(value, _Pieces):
         return well_formed("".join(value))
+    if isinstance(value, str):
+        return well_formed(value)
     if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
+        return {well_formed(key): _whole(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_whole(item) for item in value]
     return value

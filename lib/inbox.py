@@ -41,13 +41,19 @@ class Inbox:
 
     # The reading thread's side
 
-    def put(self, event: sse.Event, text: str) -> None:
-        """Numbers and keeps one event. Waits where too much is held; raises a fault where the attempt is over."""
+    def put(self, chunk: chat.Json, event: sse.Event | None) -> None:
+        """Takes one event's JSON into the answer, and numbers and keeps the event, unless it is not to be passed on.
+
+        Waits where too much is held; raises a fault, and takes nothing in, where the attempt is over.
+        """
         with self._changed:
             while self._bytes > HELD_BYTES and self._stopped is None and not self._over:
                 self._changed.wait(1.0)
             if self._stopped is not None or self._over:
                 raise UpstreamFault("cancelled", "The attempt is over.")
+            text = self.answer.add(chunk)
+            if event is None:
+                return
             self.last += 1
             entry = Entry(self.last, sse.frame(self.last, event), text)
             self._entries.append(entry)

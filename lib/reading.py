@@ -68,26 +68,34 @@ class Reading:
 
     def _stream(self) -> UpstreamFault | None:
         splitter = sse.Splitter(self._max_event)
-        for piece in self._call.pieces():
-            self._heard()
-            for event in splitter.feed(piece):
-                if self._event(event):
-                    return None
+        fault = None
+        try:
+            for piece in self._call.pieces():
+                self._heard()
+                for event in splitter.feed(piece):
+                    if self._event(event):
+                        return None
+        except UpstreamFault as broken:
+            fault = broken
         last = splitter.close()
-        if last is not None and self._event(last):
-            return None
-        if self._inbox.answer.finished:
-            return None
-        return UpstreamFault("upstream_ended_early", "The upstream's answer ended without its end mark.", passing=True)
+        try:
+            if last is not None and self._event(last):
+                return None
+        except chat.Malformed:
+            pass  # the event was cut with the rest
+        if fault is None and not self._inbox.answer.finished:
+            fault = UpstreamFault(
+                "upstream_ended_early", "The upstream's answer ended without its end mark.", passing=True
+            )
+        return fault
 
     def _event(self, event: sse.Event) -> bool:
         """Takes one event in; says whether it is the end."""
         chunk = chat.read(event.data)
         if chunk is None:
             return True
-        text = self._inbox.answer.add(chunk)
-        if self._usage_asked or not chat.is_usage_chunk(chunk):
-            self._inbox.put(event, text)
+        passed_on = self._usage_asked or not chat.is_usage_chunk(chunk)
+        self._inbox.put(chunk, event if passed_on else None)
         return False
 
     def _body(self) -> UpstreamFault | None:
@@ -100,8 +108,7 @@ class Reading:
         completion = chat.read(bytes(body))
         if completion is None or not chat.is_completion(completion):
             raise chat.Malformed
-        text = self._inbox.answer.add(completion)
         # A line's end inside of a frame is a line feed; JSON has no other use for a carriage return.
         data = orjson.dumps(chat.chunk_from(completion)) if self._stream_asked else bytes(body).replace(b"\r", b"")
-        self._inbox.put(sse.Event(data), text)
+        self._inbox.put(completion, sse.Event(data))
         return None

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from lib import catalog
-from lib.catalog import Catalog
+from lib.catalog import MAX_SECONDS, Catalog, is_url
 from lib.errors import ConfigurationError
+
+MAX_DAYS = 36_500
 
 
 def _text(value: str) -> str:
@@ -21,8 +22,7 @@ def _text(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if not is_url(value):
         raise ValueError("an http or https URL")
     return value
 
@@ -34,24 +34,27 @@ def _whole(value: str) -> int:
 
 
 def _seconds(value: str) -> float:
-    number = _number(value)
-    if number <= 0:
+    if not 0 < (number := _number(value)) <= MAX_SECONDS:
         raise ValueError("a number of seconds above 0")
     return number
 
 
 def _seconds_or_none(value: str) -> float:
-    number = _number(value)
-    if number < 0:
+    if not 0 <= (number := _number(value)) <= MAX_SECONDS:
         raise ValueError("a number of seconds, or 0")
     return number
 
 
+def _dispatch_seconds(value: str) -> float:
+    if not 15 <= (number := _number(value)) <= 1800:
+        raise ValueError("15 to 1800, which is what Cloud Tasks allows")
+    return number
+
+
 def _days(value: str) -> timedelta:
-    try:
-        return timedelta(days=_seconds(value))
-    except ValueError:
-        raise ValueError("a number of days above 0") from None
+    if not 0 < (number := _number(value)) <= MAX_DAYS:
+        raise ValueError(f"a number of days above 0, {MAX_DAYS} at the most")
+    return timedelta(days=number)
 
 
 def _number(value: str) -> float:
@@ -110,7 +113,9 @@ class Settings:
     response_seconds: float = _of(
         "RESPONSE_SECONDS", _seconds, 3300.0, "How long one response may last before it is ended in order."
     )
-    dispatch_seconds: float = _of("DISPATCH_SECONDS", _seconds, 1800.0, "The tasks' dispatch deadline, 15 to 1800.")
+    dispatch_seconds: float = _of(
+        "DISPATCH_SECONDS", _dispatch_seconds, 1800.0, "The tasks' dispatch deadline, 15 to 1800."
+    )
     retention: timedelta = _of(
         "RETENTION_DAYS", _days, timedelta(days=7), "How long generations and journals are kept."
     )
@@ -159,8 +164,6 @@ def _inconsistent(values: Mapping[str, Any], environ: Mapping[str, str]) -> list
     # firebase-admin reads this one itself, and then takes any token that is not signed.
     if environ.get("FIREBASE_AUTH_EMULATOR_HOST") and not values["firestore_emulator"]:
         faults.append("FIREBASE_AUTH_EMULATOR_HOST: unset it: it lets everybody in, and is only for a local Firestore")
-    if not 15 <= values["dispatch_seconds"] <= 1800:
-        faults.append("DISPATCH_SECONDS: it must be 15 to 1800, which is what Cloud Tasks allows")
     if values["catalog"].longest >= values["dispatch_seconds"]:
         faults.append("DISPATCH_SECONDS: it must be above every upstream's total_seconds")
     return faults

@@ -56,15 +56,15 @@ class Splitter:
             # bytes.splitlines breaks on \r, \n and \r\n alone, which are exactly the specification's line ends.
             lines = b"".join((*self._partial, piece)).splitlines(keepends=True)
             self._partial, self._partial_size = [], 0
-            if lines[-1][-1:] not in (b"\n", b"\r"):
-                self._hold(lines.pop())
+            rest = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()
             self._after_cr = piece.endswith(b"\r")
             for line in lines:
                 event = self._line(line.rstrip(b"\r\n"))
                 if event is not None:
                     yield event
-        if self._partial_size + self._data_size > self._max_event + _FIELD_NAME:
-            raise EventTooLarge
+            if rest:
+                self._hold(rest)
+        self._check_line(self._partial_size)
 
     def close(self) -> Event | None:
         """What the stream's end leaves undispatched, if it has data.
@@ -80,7 +80,12 @@ class Splitter:
         self._partial.append(piece)
         self._partial_size += len(piece)
 
+    def _check_line(self, size: int) -> None:
+        if size > self._max_event + _FIELD_NAME:
+            raise EventTooLarge
+
     def _line(self, line: bytes) -> Event | None:
+        self._check_line(len(line))
         if self._first_line:
             self._first_line = False
             line = line.removeprefix(_BOM)
@@ -89,15 +94,15 @@ class Splitter:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
+            self._data_size += len(value) + bool(self._data)  # with the line feed that joins them
             self._data.append(value)
-            self._data_size += len(value)
+            if self._data_size > self._max_event:
+                raise EventTooLarge
         elif field == b"event":
             self._name = value
         return None
 
     def _dispatch(self) -> Event | None:
-        if self._data_size > self._max_event:
-            raise EventTooLarge
         data, name = self._data, self._name
         self._data, self._data_size, self._name = [], 0, b""
         return Event(b"\n".join(data), name) if data else None

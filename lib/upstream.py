@@ -7,6 +7,7 @@ that, so that no thread waits for ever.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -22,7 +23,9 @@ from lib.catalog import Upstream
 READ_BYTES = 64 << 10
 ERROR_BODY_BYTES = 64 << 10
 POOL = 256
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_PASSING = frozenset({408, 425, 429})  # and every 5xx
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
+Session = requests.Session
 
 
 class UpstreamFault(Exception):
@@ -53,7 +56,7 @@ class UpstreamFault(Exception):
         self.retry_after = retry_after
 
 
-def new_session() -> requests.Session:
+def new_session() -> Session:
     """A session for all calls of a process: it keeps connections, and follows the environment's proxies."""
     session = requests.Session()
     adapter = HTTPAdapter(pool_connections=16, pool_maxsize=POOL)
@@ -65,10 +68,10 @@ def new_session() -> requests.Session:
 class Call:
     """One request and its answer."""
 
-    def __init__(self, session: requests.Session, upstream: Upstream, key: str | None, body: bytes):
+    def __init__(self, session: Session, upstream: Upstream, key: str | None, body: bytes):
         self._session = session
         self._upstream = upstream
-        self._key = key
+        self._key = key.strip() if key else None
         self._body = body
         self._lock = threading.Lock()
         self._response: requests.Response | None = None
@@ -77,6 +80,8 @@ class Call:
     def open(self) -> str:
         """Sends the request; gives the answer's media type, once its status says success. Errors: `UpstreamFault`."""
         deadlines = self._upstream.deadlines
+        if self._key and not _HEADER_SAFE.fullmatch(self._key):
+            raise UpstreamFault("upstream_key", "The upstream's key can't be sent: it is not plain text.", status=502)
         try:
             response = self._session.post(
                 f"{self._upstream.base_url}/chat/completions",
@@ -152,7 +157,7 @@ class Call:
         return UpstreamFault(
             "upstream_status",
             f"The upstream answered with status {status}.",
-            passing=status in _PASSING,
+            passing=status in _PASSING or status >= 500,
             status=status,
             body=body[:ERROR_BODY_BYTES],
             content_type=response.headers.get("Content-Type", ""),

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import requests
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import firestore
 
 from local.client import Client
 from local.ports import Ports
 from local.stack import Stack
+from local.token import PROJECT
 
 WAIT_SECONDS = 60.0
 
@@ -24,6 +27,14 @@ def stack() -> Iterator[Stack]:
     settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": "demo,gpt-*", "KEEPALIVE_SECONDS": "0.5"}
     with Stack(Ports.free(), settings, environ) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def database(stack: Stack) -> firestore.Client:
+    """Google's own client, to see what is there without our help."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
+        return firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
 
 
 @pytest.fixture

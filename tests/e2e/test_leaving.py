@@ -6,29 +6,19 @@ import json
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
 import pytest
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import firestore
 
 from local.client import Client, Frame, question
 from local.demo_text import seed_of, text
 from local.stack import Stack
-from local.token import PROJECT, id_token
+from local.token import id_token
 
 WAIT_SECONDS = 90.0
-
-
-@pytest.fixture
-def database(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
-    database = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
-    yield database
-    database.close()
 
 
 def test_a_client_that_leaves_at_event_3600_of_4000_loses_nothing(client: Client, database: Any) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import grpc
 import orjson
 import pytest
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 
 from lib import listen, message
@@ -154,15 +153,7 @@ def nobody() -> str:
 
 
 @pytest.fixture(scope="session")
-def client(stack: Stack) -> firestore.Client:
-    """Google's own client, to see what is there without our help."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
-        return firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
-
-
-@pytest.fixture(scope="session")
-def under(client: firestore.Client) -> Callable[[str], list[str]]:
+def under(database: firestore.Client) -> Callable[[str], list[str]]:
     """The paths of a document and of everything below it, of what exists."""
 
     def found(reference: Any) -> Iterator[str]:
@@ -172,13 +163,13 @@ def under(client: firestore.Client) -> Callable[[str], list[str]]:
             for document in collection.list_documents():
                 yield from found(document)
 
-    return lambda path: list(found(client.document(path)))
+    return lambda path: list(found(database.document(path)))
 
 
 @pytest.fixture(scope="session")
-def generations_there(client: firestore.Client) -> Callable[[], set[str]]:
+def generations_there(database: firestore.Client) -> Callable[[], set[str]]:
     """The ids of all generations of which anything is there, be it only a part of a request."""
-    return lambda: {reference.id for reference in client.collection("generations").list_documents()}
+    return lambda: {reference.id for reference in database.collection("generations").list_documents()}
 
 
 @pytest.fixture
@@ -254,7 +245,7 @@ def listener_over(
     stream_threads: Callable[[], int], eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Any], Listener]]:
     """A listener of the test's own, over some documents; its streams end with the test."""
-    monkeypatch.setattr(listen, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(listen, "IDLE_SECONDS", 0.1)
     unwatches: list[Callable[[], None]] = []
 
     class Kept(Listener):

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
 import pytest
 import requests
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import firestore
 
 from local.client import Client, question
 from local.demo_text import arguments, choice_seed, reasoning_seed, seed_of, text
 from local.stack import Stack
-from local.token import PROJECT, id_token
+from local.token import id_token
 
 WAIT_SECONDS = 30.0
 LIVE_LIMIT = 60  # what the shared stack is started with
 Calls = Callable[[str], list[dict[str, Any]]]
-
-
-@pytest.fixture
-def database(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
-    database = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
-    yield database
-    database.close()
 
 
 def unique(text: str) -> str:

@@ -549,9 +549,9 @@ def test_a_lost_generation_that_many_read_at_once_is_ended_once_for_all(
     generation = started()
     hold(generation).journal.append(entries(1, 2))
     clock.advance(timedelta(minutes=5))
-    found = together(*[lambda: service.find(uid, generation.id)] * 6)
-    assert {each.state for each, _ in found} == {State.INCOMPLETE}
-    assert {head.end.state for _, head in found} == {State.INCOMPLETE}
+    together(*[lambda: service.find(uid, generation.id)] * 6)
+    found, head = service.find(uid, generation.id)
+    assert (found.state, found.attempt) == (head.end.state, head.attempt) == (State.INCOMPLETE, 2)
 
 
 def test_a_lost_generation_ends_for_who_watches_it(service, started, hold, uid, clock, entries, monkeypatch):

@@ -101,7 +101,7 @@ def test_every_wrong_variable_is_named_at_once_with_the_remedy_and_what_it_is() 
     named = faults(**wrong)
     for variable in ("WORKER_URL", "OIDC_CERTS_URL", *SECONDS, *COUNTS):
         line = next(line for line in named if line.startswith(f"{variable}: "))
-        assert line.startswith(f"{variable}: it must be a")
+        assert line.startswith(f"{variable}: it must be ")
         assert line.endswith(f"and is '{wrong[variable]}'")
     assert next(line for line in named if "base_url" in line)
     assert len(named) == len(wrong)
@@ -163,6 +163,12 @@ def test_a_dispatch_deadline_out_of_bounds_is_named_together_with_what_else_is_w
         "DISPATCH_SECONDS",
         "MAX_ATTEMPTS",
     }
+
+
+def test_unsigned_tokens_are_let_in_only_beside_a_local_firestore() -> None:
+    emulated = {"FIREBASE_AUTH_EMULATOR_HOST": "127.0.0.1:9099"}
+    assert [line.partition(":")[0] for line in faults(**emulated)] == ["FIREBASE_AUTH_EMULATOR_HOST"]
+    Settings.from_env({**NEEDED, **emulated, "FIRESTORE_EMULATOR_HOST": "127.0.0.1:8085"})
 
 
 def test_the_settings_come_from_the_mapping_alone(monkeypatch: pytest.MonkeyPatch) -> None:

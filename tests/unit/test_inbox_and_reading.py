@@ -1,0 +1,619 @@
+"""What each kind of upstream answer comes to, and the place where the reading and the committing thread meet.
+
+The call is a scripted one: the media type it opens with, and the pieces of its body or the fault they end in.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.inbox import HELD_BYTES, Inbox, Stop
+from lib.journal import BATCH_BYTES, Entry
+from lib.reading import Reading
+from lib.sse import Event, event_of
+from lib.upstream import UpstreamFault
+
+WAIT_SECONDS = 20.0  # for what is sure to come; nothing is asserted of it
+SSE = "text/event-stream"
+JSON = "application/json"
+FAR = 10**9.0
+BROKEN = UpstreamFault("upstream_disconnected", "It broke off.", passing=True)
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+DONE = b"data: [DONE]\n\n"
+
+
+class ScriptedCall:
+    """A call whose answer is known: what it opens with and, piece by piece, what it says, up to a fault or its end."""
+
+    def __init__(self, media_type: str | Exception, *pieces: bytes | Exception | Callable[[], None]):
+        self._media_type = media_type
+        self._pieces = pieces
+        self.closed = False
+
+    def open(self) -> str:
+        if isinstance(self._media_type, Exception):
+            raise self._media_type
+        return self._media_type
+
+    def pieces(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            if callable(piece):
+                piece()
+            else:
+                yield piece
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def data(payload: Any) -> bytes:
+    return b"data: " + (payload if isinstance(payload, bytes) else json.dumps(payload).encode()) + b"\n\n"
+
+
+def delta(finish: str | None = None, index: int = 0, **fields: Any) -> dict[str, Any]:
+    return {"id": "c1", "choices": [{"index": index, "delta": fields, "finish_reason": finish}]}
+
+
+def hello() -> list[bytes]:
+    return [data(delta(role="assistant")), data(delta(content="Hel")), data(delta(content="lo"))]
+
+
+def completion(**more: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "Hello"}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    return {"id": "c1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, **more}
+
+
+def read(
+    call: ScriptedCall,
+    *,
+    inbox: Inbox | None = None,
+    stream_asked: bool = True,
+    usage_asked: bool = False,
+    max_event: int = 4 << 20,
+    choices: int = 1,
+) -> Inbox:
+    """Reads the call to its end, as the reading thread does."""
+    inbox = inbox or Inbox(0, choices)
+    reading = Reading(
+        call,  # type: ignore[arg-type]
+        inbox,
+        stream_asked=stream_asked,
+        usage_asked=usage_asked,
+        max_event=max_event,
+    )
+    reading.run()
+    assert call.closed
+    assert inbox.wait(FAR, FAR), "the end was not said"
+    return inbox
+
+
+def entries(inbox: Inbox) -> list[Entry]:
+    taken, more = inbox.take()
+    while more:
+        further, more = inbox.take()
+        taken += further
+    return taken
+
+
+def texts(inbox: Inbox) -> list[str]:
+    return [entry.text for entry in entries(inbox)]
+
+
+def reason(inbox: Inbox) -> str | None:
+    return inbox.fault.reason if inbox.fault else None
+
+
+# A stream
+
+
+def test_an_answer_up_to_done_is_whole_and_each_of_its_events_is_kept_with_its_number() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data(delta("stop")), DONE))
+    taken = entries(inbox)
+    assert inbox.fault is None
+    assert [entry.seq for entry in taken] == [1, 2, 3, 4]
+    assert [entry.text for entry in taken] == ["", "Hel", "lo", ""]
+    assert [event_of(entry.frame).data for entry in taken] == [
+        each.removeprefix(b"data: ").strip() for each in [*hello(), data(delta("stop"))]
+    ]
+    assert inbox.answer.message()["content"] == "Hello"
+    assert inbox.last == 4
+
+
+def test_numbers_go_on_from_where_an_earlier_attempt_left_them() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), DONE), inbox=Inbox(41, 1))
+    assert [(entry.seq, entry.frame[:7]) for entry in entries(inbox)] == [
+        (42, b"id: 42\n"),
+        (43, b"id: 43\n"),
+        (44, b"id: 44\n"),
+    ]
+
+
+def test_done_is_the_end_and_what_comes_after_it_is_not_read() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), DONE + data(delta(content="more")), BROKEN))
+    assert inbox.fault is None
+    assert texts(inbox) == ["", "Hel", "lo"]
+
+
+def test_done_alone_is_an_answer_without_words() -> None:
+    inbox = read(ScriptedCall(SSE, DONE))
+    assert (inbox.fault, entries(inbox)) == (None, [])
+
+
+def test_done_without_its_blank_line_is_the_end_too() -> None:
+    assert read(ScriptedCall(SSE, *hello(), b"data: [DONE]")).fault is None
+
+
+def test_done_in_a_text_is_not_the_end() -> None:
+    inbox = read(ScriptedCall(SSE, data(delta(content="data: [DONE]")), data(delta("stop", content="!"))))
+    assert inbox.fault is None
+    assert inbox.answer.message()["content"] == "data: [DONE]!"
+
+
+def test_a_body_that_ends_after_the_finish_reason_is_whole() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data(delta("stop"))))
+    assert inbox.fault is None
+    assert inbox.answer.finished
+
+
+def test_a_body_that_merely_ends_is_not_whole() -> None:
+    inbox = read(ScriptedCall(SSE, *hello()))
+    assert reason(inbox) == "upstream_ended_early"
+    assert inbox.fault is not None
+    assert inbox.fault.passing
+    assert texts(inbox) == ["", "Hel", "lo"]
+
+
+def test_a_body_in_which_only_one_of_two_choices_finished_is_not_whole() -> None:
+    one = [data(delta("stop", content="a")), data(delta(index=1, content="b"))]
+    assert reason(read(ScriptedCall(SSE, *one), choices=2)) == "upstream_ended_early"
+    assert read(ScriptedCall(SSE, *one, data(delta("stop", index=1))), choices=2).fault is None
+
+
+def test_a_body_of_nothing_is_not_whole() -> None:
+    for pieces in ((), (b"",), (b": ping\n\n", b"\n\n")):
+        inbox = read(ScriptedCall(SSE, *pieces))
+        assert (reason(inbox), inbox.last) == ("upstream_ended_early", 0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 400), max_size=12))
+def test_the_outcome_does_not_depend_on_where_the_body_was_cut(at: list[int]) -> None:
+    body = b"".join([*hello(), data(delta(content="día 😀")), data(delta("stop")), DONE]).replace(b"\n", b"\r\n")
+    cuts = sorted(min(each, len(body)) for each in at)
+    pieces = [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+    inbox = read(ScriptedCall(SSE, *pieces))
+    assert inbox.fault is None
+    assert texts(inbox) == ["", "Hel", "lo", "día 😀", ""]
+
+
+def test_a_break_is_a_fault_after_all_that_came() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), BROKEN))
+    assert inbox.fault is BROKEN
+    assert texts(inbox) == ["", "Hel", "lo"]
+
+
+def test_a_break_after_the_finish_reason_is_known_to_have_been_finished() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data(delta("stop")), BROKEN))
+    assert inbox.fault is BROKEN
+    assert inbox.answer.finished
+
+
+def test_an_event_that_lacked_only_its_blank_line_when_the_upstream_broke_off_is_kept() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data(delta("stop", content="!"))[:-1], BROKEN))
+    assert texts(inbox) == ["", "Hel", "lo", "!"]
+    assert inbox.answer.finished
+
+
+@pytest.mark.parametrize("ending", [(), (BROKEN,)], ids=["ends", "breaks off"])
+def test_a_body_that_ends_in_the_middle_of_an_event_ended_early_and_is_not_malformed(ending: tuple[Any, ...]) -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data(delta(content="never"))[:-20], *ending))
+    assert reason(inbox) in ("upstream_ended_early", "upstream_disconnected")
+    assert inbox.fault is not None
+    assert inbox.fault.passing
+    assert texts(inbox) == ["", "Hel", "lo"]
+
+
+def test_an_error_event_is_a_fault_with_the_upstream_s_words_after_all_that_came() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data({"error": {"message": "Overloaded.", "code": 529}}), DONE))
+    assert reason(inbox) == "upstream_error"
+    assert inbox.fault is not None
+    assert inbox.fault.message == "Overloaded."
+    assert texts(inbox) == ["", "Hel", "lo"]
+
+
+def test_an_error_that_is_null_is_no_error() -> None:
+    inbox = read(ScriptedCall(SSE, data({**delta(content="a"), "error": None}), data(delta("stop")), DONE))
+    assert inbox.fault is None
+    assert texts(inbox) == ["a", ""]
+
+
+@pytest.mark.parametrize("payload", [b"{", b"[]", b"1", b"<html>", b"", b'{"a":"\xff"}'])
+def test_an_event_that_is_no_json_object_is_a_fault_after_all_that_came(payload: bytes) -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data(payload), DONE))
+    assert reason(inbox) == "upstream_malformed"
+    assert texts(inbox) == ["", "Hel", "lo"]
+
+
+def test_an_event_that_is_too_large_is_a_fault_after_all_that_came() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data(delta(content="x" * 5000))), max_event=1000)
+    assert reason(inbox) == "event_too_large"
+    assert texts(inbox) == ["", "Hel", "lo"]
+
+
+def test_an_event_of_one_megabyte_is_kept() -> None:
+    text = "é" * (1 << 19)
+    inbox = read(ScriptedCall(SSE, data(delta("stop", content=text)), DONE))
+    assert inbox.fault is None
+    assert texts(inbox) == [text]
+
+
+def usage_stream() -> list[bytes]:
+    return [*hello(), data(delta("stop")), data({"id": "c1", "choices": [], "usage": USAGE}), DONE]
+
+
+def test_the_usage_chunk_that_no_client_asked_for_is_saved_and_neither_kept_nor_numbered() -> None:
+    inbox = read(ScriptedCall(SSE, *usage_stream()))
+    assert [entry.seq for entry in entries(inbox)] == [1, 2, 3, 4]
+    assert inbox.answer.usage == USAGE
+    assert inbox.last == 4
+
+
+def test_the_usage_chunk_that_the_client_asked_for_is_kept_like_any_other() -> None:
+    inbox = read(ScriptedCall(SSE, *usage_stream()), usage_asked=True)
+    taken = entries(inbox)
+    assert [entry.seq for entry in taken] == [1, 2, 3, 4, 5]
+    assert json.loads(event_of(taken[-1].frame).data)["usage"] == USAGE
+    assert inbox.answer.usage == USAGE
+
+
+def test_a_usage_in_a_chunk_with_choices_is_kept_with_the_chunk() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data({**delta("stop"), "usage": USAGE}), DONE))
+    assert inbox.last == 4
+    assert inbox.answer.usage == USAGE
+
+
+def test_a_stream_for_a_client_that_asked_for_none_is_read_all_the_same() -> None:
+    inbox = read(ScriptedCall(SSE, *hello(), data(delta("stop")), DONE), stream_asked=False)
+    assert inbox.fault is None
+    assert inbox.answer.message()["content"] == "Hello"
+
+
+def test_comments_and_names_are_no_events_of_the_answer() -> None:
+    inbox = read(
+        ScriptedCall(SSE, b": ping\n\n", b"event: chunk\n" + data(delta("stop", content="a")), b": p\n\n", DONE)
+    )
+    assert [event_of(entry.frame).name for entry in entries(inbox)] == [b"chunk"]
+
+
+# One JSON body
+
+
+@pytest.mark.parametrize("media_type", [JSON, "application/vnd.api+json"])
+def test_a_json_body_for_a_client_that_asked_for_a_stream_becomes_one_chunk(media_type: str) -> None:
+    body = json.dumps(completion(usage=USAGE)).encode()
+    inbox = read(ScriptedCall(media_type, body[:10], body[10:]))
+    (entry,) = entries(inbox)
+    chunk = json.loads(event_of(entry.frame).data)
+    assert inbox.fault is None
+    assert chunk["object"] == "chat.completion.chunk"
+    assert chunk["choices"] == [
+        {"index": 0, "delta": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+    ]
+    assert entry.text == inbox.answer.message()["content"] == "Hello"
+    assert inbox.answer.usage == USAGE
+
+
+def test_a_json_body_for_a_client_that_asked_for_none_is_kept_byte_for_byte() -> None:
+    body = json.dumps(completion(), indent=2).encode() + b"\n\n"
+    inbox = read(ScriptedCall(JSON, body), stream_asked=False)
+    (entry,) = entries(inbox)
+    assert event_of(entry.frame).data == body
+    assert (inbox.fault, entry.text) == (None, "Hello")
+
+
+@pytest.mark.parametrize("line_end", ["\r\n", "\r"])
+def test_a_json_body_with_carriage_returns_stays_the_same_json_in_one_frame(line_end: str) -> None:
+    body = json.dumps(completion(), indent=2).replace("\n", line_end).encode()
+    (entry,) = entries(read(ScriptedCall(JSON, body), stream_asked=False))
+    assert json.loads(event_of(entry.frame).data) == completion()
+    assert b"\r" not in entry.frame
+    assert entry.frame.count(b"\n\n") == 1
+
+
+@pytest.mark.parametrize("stream_asked", [False, True])
+def test_a_json_body_with_half_a_character_is_not_lost(stream_asked: bool) -> None:
+    body = json.dumps(completion()).replace("Hello", "Hello\\ud83d").encode()
+    inbox = read(ScriptedCall(JSON, body), stream_asked=stream_asked)
+    assert inbox.fault is None
+    assert inbox.answer.message()["content"] == "Hello\ufffd"
+    assert len(entries(inbox)) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[DONE]", b"{}", b'{"choices":[]}', b'{"choices":null}', b"\xff"])
+def test_a_json_body_that_is_no_completion_is_malformed(body: bytes) -> None:
+    inbox = read(ScriptedCall(JSON, body))
+    assert (reason(inbox), entries(inbox)) == ("upstream_malformed", [])
+
+
+def test_a_json_body_that_is_an_error_is_a_fault_with_the_upstream_s_words() -> None:
+    inbox = read(ScriptedCall(JSON, b'{"error":{"message":"No."}}'))
+    assert inbox.fault is not None
+    assert (inbox.fault.reason, inbox.fault.message) == ("upstream_error", "No.")
+    assert entries(inbox) == []
+
+
+def test_a_json_body_that_breaks_off_is_a_fault() -> None:
+    inbox = read(ScriptedCall(JSON, json.dumps(completion()).encode()[:-5], BROKEN))
+    assert inbox.fault is BROKEN
+    assert entries(inbox) == []
+
+
+def test_a_json_body_that_is_too_large_is_a_fault() -> None:
+    inbox = read(ScriptedCall(JSON, b" " * 600, b" " * 600), max_event=1000)
+    assert reason(inbox) == "event_too_large"
+
+
+@pytest.mark.parametrize("media_type", ["text/html", "text/plain", "", "application/octet-stream"])
+def test_a_body_of_another_kind_is_a_fault_and_nothing_of_it_is_kept(media_type: str) -> None:
+    inbox = read(ScriptedCall(media_type, b"<html>", DONE))
+    assert inbox.fault is not None
+    assert (inbox.fault.reason, inbox.fault.status, inbox.fault.passing) == ("upstream_content_type", 502, False)
+    assert entries(inbox) == []
+
+
+# What else may happen while it reads
+
+
+def test_a_call_that_can_not_be_made_is_its_fault_and_was_never_opened() -> None:
+    fault = UpstreamFault("upstream_status", "No.", status=401)
+    inbox = read(ScriptedCall(fault))
+    assert inbox.fault is fault
+    assert not inbox.opened
+
+
+def test_an_answer_that_began_is_opened() -> None:
+    assert read(ScriptedCall(SSE, DONE)).opened
+
+
+@pytest.mark.parametrize("call", [ScriptedCall(RuntimeError("secret")), ScriptedCall(SSE, RuntimeError("secret"))])
+def test_what_goes_wrong_in_here_is_a_fault_that_tells_nothing_of_it(
+    call: ScriptedCall, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.CRITICAL):
+        inbox = read(call)
+    assert inbox.fault is not None
+    assert inbox.fault.reason == "internal"
+    assert "secret" not in inbox.fault.message
+
+
+@pytest.mark.parametrize("why", Stop)
+def test_after_a_stop_nothing_more_is_read_and_what_there_is_stays(why: Stop) -> None:
+    inbox = Inbox(0, 1)
+    read(ScriptedCall(SSE, *hello(), lambda: inbox.stop(why), data(delta(content="!")), BROKEN), inbox=inbox)
+    assert inbox.stopped is why
+    assert texts(inbox) == ["", "Hel", "lo"]
+    assert reason(inbox) == "cancelled"
+
+
+def test_what_came_too_late_to_be_kept_is_not_in_the_answer_either() -> None:
+    inbox = Inbox(0, 1)
+    stop = [lambda: inbox.stop(Stop.BY_USER)]
+    read(ScriptedCall(SSE, *hello(), *stop, data(delta("stop", content=" and more")), DONE), inbox=inbox)
+    assert inbox.answer.message()["content"] == "".join(texts(inbox))
+
+
+def test_a_deadline_that_passed_first_is_why_it_ended() -> None:
+    inbox = Inbox(0, 1)
+    deadline = UpstreamFault("deadline", "Too long.")
+    read(ScriptedCall(SSE, *hello(), lambda: inbox.end(deadline), data(delta(content="!")), DONE), inbox=inbox)
+    assert inbox.fault is deadline
+    assert texts(inbox) == ["", "Hel", "lo"]
+
+
+# The inbox
+
+
+def put(inbox: Inbox, *events: bytes) -> None:
+    for each in events:
+        inbox.put({}, Event(each))
+
+
+def frames(taken: Iterable[Entry]) -> list[bytes]:
+    return [entry.frame for entry in taken]
+
+
+def test_nothing_is_taken_where_nothing_was_put() -> None:
+    assert Inbox(0, 1).take() == ([], False)
+
+
+def test_what_is_taken_is_what_was_put_in_its_order_once() -> None:
+    inbox = Inbox(0, 1)
+    put(inbox, b"a", b"b")
+    taken, more = inbox.take()
+    put(inbox, b"c")
+    further, still = inbox.take()
+    assert frames(taken + further) == [b"id: 1\ndata: a\n\n", b"id: 2\ndata: b\n\n", b"id: 3\ndata: c\n\n"]
+    assert (more, still, inbox.take()) == (False, False, ([], False))
+
+
+def test_one_take_is_never_more_than_one_commit_may_have() -> None:
+    inbox = Inbox(0, 1)
+    put(inbox, *[b"x" * 300_000] * 10)
+    taken: list[Entry] = []
+    more = True
+    while more:
+        batch, more = inbox.take()
+        assert 0 < sum(len(entry.frame) for entry in batch) <= BATCH_BYTES
+        taken += batch
+    assert [entry.seq for entry in taken] == list(range(1, 11))
+
+
+def test_a_take_is_as_much_as_fits() -> None:
+    inbox = Inbox(0, 1)
+    put(inbox, *[b"x" * 300_000] * 10)
+    assert [len(inbox.take()[0]) for _ in range(4)] == [3, 3, 3, 1]
+
+
+def test_an_event_larger_than_a_commit_is_taken_alone() -> None:
+    inbox = Inbox(0, 1)
+    put(inbox, b"a", b"x" * (BATCH_BYTES + 1), b"b")
+    batches = [inbox.take() for _ in range(3)]
+    assert [([entry.seq for entry in batch], more) for batch, more in batches] == [
+        ([1], True),
+        ([2], True),
+        ([3], False),
+    ]
+
+
+class Putter(threading.Thread):
+    """Puts one event on a thread of its own, and keeps the fault if there is one."""
+
+    def __init__(self, inbox: Inbox):
+        super().__init__(daemon=True)
+        self._inbox = inbox
+        self.fault: UpstreamFault | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._inbox.put({}, Event(b"late"))
+        except UpstreamFault as fault:
+            self.fault = fault
+
+    def waits(self) -> bool:
+        self.join(0.1)
+        return self.is_alive()
+
+    def ends(self) -> bool:
+        self.join(WAIT_SECONDS)
+        return not self.is_alive()
+
+
+def full() -> Inbox:
+    inbox = Inbox(0, 1)
+    put(inbox, b"x" * (HELD_BYTES + 1))
+    return inbox
+
+
+def test_up_to_the_bound_no_put_waits() -> None:
+    inbox = Inbox(0, 1)
+    put(inbox, b"x" * (HELD_BYTES - 100))
+    putter = Putter(inbox)
+    assert putter.ends()
+    assert putter.fault is None
+
+
+def test_where_too_much_is_held_a_put_waits_until_some_is_taken() -> None:
+    inbox = full()
+    putter = Putter(inbox)
+    assert putter.waits()
+    assert [entry.seq for entry in inbox.take()[0]] == [1]
+    assert putter.ends()
+    assert putter.fault is None
+    assert [entry.seq for entry in inbox.take()[0]] == [2]
+
+
+@pytest.mark.parametrize(
+    "over",
+    [lambda inbox: inbox.stop(Stop.BY_USER), lambda inbox: inbox.stop(Stop.DELETED), lambda inbox: inbox.end(BROKEN)],
+    ids=["stop", "deletion", "end"],
+)
+def test_a_put_that_waits_is_released_with_a_fault_when_the_attempt_is_over(over: Callable[[Inbox], None]) -> None:
+    inbox = full()
+    putter = Putter(inbox)
+    assert putter.waits()
+    over(inbox)
+    assert putter.ends()
+    assert putter.fault is not None
+    assert putter.fault.reason == "cancelled"
+    assert [entry.seq for entry in entries(inbox)] == [1]
+    assert inbox.last == 1
+
+
+def test_what_is_said_first_of_the_end_stands() -> None:
+    inbox = Inbox(0, 1)
+    inbox.end(BROKEN)
+    inbox.end()
+    inbox.end(UpstreamFault("deadline", "Too long."))
+    assert inbox.fault is BROKEN
+    whole = Inbox(0, 1)
+    whole.end()
+    whole.end(BROKEN)
+    assert whole.fault is None
+
+
+def test_what_is_said_first_of_a_stop_stands() -> None:
+    inbox = Inbox(0, 1)
+    inbox.stop(Stop.DELETED)
+    inbox.stop(Stop.BY_USER)
+    assert inbox.stopped is Stop.DELETED
+
+
+def test_a_wait_is_over_at_once_where_there_is_an_end_or_it_is_time() -> None:
+    inbox = Inbox(0, 1)
+    past = time.monotonic() - 1
+    assert not inbox.wait(FAR, past)
+    put(inbox, b"a")
+    assert not inbox.wait(past, FAR)
+    inbox.end()
+    assert inbox.wait(FAR, FAR)
+
+
+class Waiter(threading.Thread):
+    """Waits on a thread of its own, for an entry that is due at once or for the end."""
+
+    def __init__(self, inbox: Inbox):
+        super().__init__(daemon=True)
+        self._inbox = inbox
+        self.ended: bool | None = None
+        self.start()
+
+    def run(self) -> None:
+        self.ended = self._inbox.wait(0.0, time.monotonic() + 10 * WAIT_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("what", "ended"),
+    [
+        (lambda inbox: put(inbox, b"a"), False),
+        (lambda inbox: inbox.end(), True),
+        (lambda inbox: inbox.end(BROKEN), True),
+        (lambda inbox: inbox.stop(Stop.BY_USER), True),
+    ],
+    ids=["entry", "end", "fault", "stop"],
+)
+def test_who_waits_is_woken_by_the_first_entry_the_end_and_a_stop(what: Callable[[Inbox], None], ended: bool) -> None:
+    inbox = Inbox(0, 1)
+    waiter = Waiter(inbox)
+    waiter.join(0.05)
+    assert waiter.is_alive()
+    what(inbox)
+    waiter.join(WAIT_SECONDS)
+    assert waiter.ended is ended
+
+
+def test_two_threads_lose_nothing_between_them() -> None:
+    inbox = Inbox(0, 1)
+    call = ScriptedCall(SSE, *[data(delta(content=str(number % 10))) for number in range(5000)], data(delta("stop")))
+    reader = threading.Thread(target=lambda: read(call, inbox=inbox), daemon=True)
+    reader.start()
+    taken: list[Entry] = []
+    while not inbox.wait(0.0, time.monotonic() + WAIT_SECONDS):
+        taken += inbox.take()[0]
+    taken += entries(inbox)
+    reader.join(WAIT_SECONDS)
+    assert inbox.fault is None
+    assert [entry.seq for entry in taken] == list(range(1, 5002))
+    assert "".join(entry.text for entry in taken) == inbox.answer.message()["content"] == "0123456789" * 500
