@@ -179,7 +179,10 @@ class Answer:
             for call in choice["message"].get("tool_calls") or ():
                 if isinstance(call, dict):
                     call.pop("index", None)
-        completion = {**self._top, "object": "chat.completion", "choices": choices}
+        if not choices:
+            choices = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ""}}]
+        whole = {"id": "", "created": 0, "model": ""}
+        completion = {**whole, **self._top, "object": "chat.completion", "choices": choices}
         return {**completion, "usage": self.usage} if self.usage is not None else completion
 
     def message(self) -> Json:
@@ -247,7 +250,7 @@ def _message(choice: Json) -> Json:
         known["index"] = choice["index"]
     rest = {key: value for key, value in message.items() if key not in ("refusal", "tool_calls") and value is not None}
     if isinstance(content, list) and any(not _is_text(part) for part in content):
-        rest["content"] = content
+        rest["content"] = [part for part in content if not _is_text(part)]
     return {**known, "extra": rest} if rest else known
 
 
@@ -277,7 +280,11 @@ def _merge(into: Json, delta: Json) -> None:
             if isinstance(have, _Pieces):
                 have.append(value)
             elif isinstance(have, list):
-                have.append({"type": "text", "text": value})
+                last = have[-1].get("text") if have and isinstance(have[-1], dict) else None
+                if isinstance(last, _Pieces):
+                    last.append(value)
+                else:
+                    have.append({"type": "text", "text": _Pieces([value])})
             else:
                 into[key] = _Pieces([value])
         elif isinstance(value, dict):

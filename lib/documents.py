@@ -7,6 +7,7 @@ generation makes many times a second, commit and listen, use the library's gener
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import grpc
-import orjson
 from google.api_core import exceptions
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
@@ -214,10 +214,12 @@ class Documents:
 
         def requests() -> Iterator[Any]:
             yield from map(self._listen_request, targets)
-            answers.cancel()
+            if answers is not None:
+                answers.cancel()
 
+        answers: Any = None
         with _translated():
-            answers: Any = self._rpc.listen(requests=requests(), retry=None, timeout=None, metadata=self._metadata)
+            answers = self._rpc.listen(requests=requests(), retry=None, timeout=None, metadata=self._metadata)
             for answer in answers:
                 change = self._change(rpc.ListenResponse.pb(answer))
                 if change is not None:
@@ -290,13 +292,22 @@ def _patch(write: Patch, into: Any) -> None:
 
 
 def _field_path(name: str) -> str:
-    return ".".join(part if _SIMPLE_FIELD.match(part) else f"`{part}`" for part in name.split("."))
+    return ".".join(part if _SIMPLE_FIELD.match(part) else _quoted(part) for part in name.split("."))
+
+
+def _quoted(part: str) -> str:
+    escaped = part.replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{escaped}`"
 
 
 def _encode_map(fields: Mapping[str, Any], into: Any) -> None:
     for name, value in fields.items():
-        # Firestore takes neither an empty name nor `__…__`; an upstream's JSON may have both.
-        safe = name.strip("_") or "_" if not name or _RESERVED_KEY.match(name) else name
+        safe = name
+        if not name or _RESERVED_KEY.match(name):
+            # Firestore takes neither an empty name nor `__…__`; an upstream's JSON may have both.
+            safe = name.strip("_") or "_"
+            while safe in fields or safe in into:
+                safe += "x"
         _encode_value(value, into[safe])
 
 
@@ -323,7 +334,7 @@ def _encode_value(value: Any, into: Any, in_list: bool = False) -> None:
         _encode_map(value, into.map_value.fields)
     elif in_list:
         # Firestore has no list directly in a list.
-        into.string_value = orjson.dumps(value).decode()
+        into.string_value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     else:
         into.array_value.SetInParent()
         for item in value:

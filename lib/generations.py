@@ -84,7 +84,7 @@ class Generations:
         limit = self._settings.max_live_generations
         if self._store.count_live(generation.owner, limit) >= limit and self._live(generation.owner) >= limit:
             # A repeated request makes no generation more.
-            if self._store.generation(generation.id) is not None:
+            if self._store.generation(generation.id) or self._store.generation_of_message(generation.message_path):
                 raise Exists
             raise TooManyRequests(
                 f"You have {limit} answers running, which is the limit. Wait for one to end, or stop one.",
@@ -153,13 +153,19 @@ class Generations:
 
     def find(self, uid: str, generation_id: str) -> tuple[Generation, Head]:
         """A user's generation and its journal's head. Errors: `NotFound`, also where it is another user's."""
-        generation = self._store.generation(document_id(generation_id, "id"))
-        head = self._store.read_head(generation) if generation is not None and generation.owner == uid else None
-        if generation is None or head is None:
+        generation = self._owned(uid, generation_id)
+        head = self._store.read_head(generation)
+        if head is None:
             raise NotFound("There is no such generation.", code="generation_not_found")
         if self.heal(generation, head):
             return self.find(uid, generation_id)
         return generation, head
+
+    def _owned(self, uid: str, generation_id: str) -> Generation:
+        generation = self._store.generation(document_id(generation_id, "id"))
+        if generation is None or generation.owner != uid:
+            raise NotFound("There is no such generation.", code="generation_not_found")
+        return generation
 
     def resume(self, generation: Generation, after: int) -> Tail:
         """A viewer's place in a generation, after event `after`."""
@@ -173,15 +179,15 @@ class Generations:
             found = self._store.list(uid, chat_id=chat_id, states=states, after=after, limit=limit)
         except Stale as error:
             raise InvalidRequest("'cursor' is not one that a list gave.", param="cursor") from error
-        return [self._progress(uid, generation) for generation in found]
+        return [shown for generation in found if (shown := self._progress(uid, generation)) is not None]
 
-    def _progress(self, uid: str, generation: Generation) -> tuple[Generation, int]:
+    def _progress(self, uid: str, generation: Generation) -> tuple[Generation, int] | None:
         if generation.state.terminal:
             return generation, generation.last_seq
         try:
             generation, head = self.find(uid, generation.id)
         except NotFound:
-            return generation, generation.last_seq  # deleted just now
+            return None  # deleted just now
         return generation, head.last
 
     def _live(self, uid: str) -> int:
@@ -207,8 +213,7 @@ class Generations:
 
     def delete(self, uid: str, generation_id: str) -> None:
         """Deletes a generation with its message and journal; one that runs is stopped by that. Errors: `NotFound`."""
-        generation, _ = self.find(uid, generation_id)
-        self._store.delete(generation)
+        self._store.delete(self._owned(uid, generation_id))
 
     def heal(self, generation: Generation, head: Head) -> bool:
         """Ends a generation that no task will pick up again; says whether there is news to read."""

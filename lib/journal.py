@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -97,6 +98,7 @@ class Journal:
         self._store = store
         self._generation = generation
         self._attempt = head.attempt
+        self._holder = uuid.uuid4().hex
         self._lease = lease
         self._clock = clock
         self._open = _OpenSegment.taken_over(head)
@@ -113,7 +115,7 @@ class Journal:
         writes = self._add(entries)
         ended = replace(self._generation, attempt=self._attempt).ended(end, self._open.last, self._clock())
         fields, parts = message.ended(ended, answer)
-        self._store.save_parts(ended, parts)
+        _retried(lambda: self._store.save_parts(ended, parts))
         self._commit(writes, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
         return ended
 
@@ -183,43 +185,63 @@ class Journal:
 
     def _commit(self, writes: Sequence[Write], also: Sequence[Write], end: End | None = None) -> None:
         segment = self._open.segment()
-        pause, longest = _RETRY_SECONDS
-        began = time.monotonic()
-        while True:
-            tried = time.monotonic()
-            now = self._clock()
-            head = Head(
-                first=segment.first,
-                last=segment.last,
-                frames=segment.frames,
-                text=segment.text,
-                attempt=self._attempt,
-                lease_until=now + self._lease,
-                end=end,
-            )
-            try:
-                self._version = self._store.commit(
-                    self._store.head(self._generation, head, now, self._version), *writes, *also
-                )[0]
-            except Unreachable as error:
-                if tried - began > GIVE_UP_SECONDS:
-                    raise
-                log.warning("commit failed, will be tried again", extra={"cause": str(error)})
-                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                pause = min(2 * pause, longest)
-                continue
-            except (Stale, Exists) as error:
-                self._version = self._ours(head, error)
-            self.commit_seconds = time.monotonic() - tried
-            self.last = head.last
-            return
+        try:
+            _retried(lambda: self._try(segment, end, [*writes, *also]))
+        except _MessageGone:
+            kept = [write for write in also if write.path != self._generation.message_path]
+            _retried(lambda: self._try(segment, end, [*writes, *kept]))
+        self.last = segment.last
 
-    def _ours(self, meant: Head, error: Exception) -> Version:
-        """The head's version, if it is what was meant: a commit took effect and its answer was lost."""
-        found = self._store.read_head(self._generation)
-        if found and (found.attempt, found.last, found.end) == (meant.attempt, meant.last, meant.end):
-            return found.version
-        raise Fenced from error
+    def _try(self, segment: Segment, end: End | None, writes: Sequence[Write]) -> None:
+        began, now = time.monotonic(), self._clock()
+        head = Head(
+            first=segment.first,
+            last=segment.last,
+            frames=segment.frames,
+            text=segment.text,
+            attempt=self._attempt,
+            lease_until=now + self._lease,
+            holder=self._holder,
+            end=end,
+        )
+        try:
+            put = self._store.head(self._generation, head, now, self._version)
+            self._version = self._store.commit(put, *writes)[0]
+        except (Stale, Exists) as error:
+            found = self._store.read_head(self._generation)
+            if found and found.version == self._version and self._writes_message(writes):
+                raise _MessageGone from error
+            self._version = _ours(found, head, error)
+        self.commit_seconds = time.monotonic() - began
+
+    def _writes_message(self, writes: Sequence[Write]) -> bool:
+        return any(write.path == self._generation.message_path for write in writes)
+
+
+class _MessageGone(Exception):
+    """The head is as it was known, so what failed a commit is the message: somebody deleted it."""
+
+
+def _ours(found: Head | None, meant: Head, error: Exception) -> Version:
+    """The head's version, if it is what was meant: a commit took effect and its answer was lost. Errors: `Fenced`."""
+    if found and (found.holder, found.last, found.end) == (meant.holder, meant.last, meant.end):
+        return found.version
+    raise Fenced from error
+
+
+def _retried(action: Callable[[], None]) -> None:
+    """Does it, again and again while Firestore can't be reached, for a bounded time. Errors: `Unreachable`."""
+    pause, longest = _RETRY_SECONDS
+    deadline = time.monotonic() + GIVE_UP_SECONDS
+    while True:
+        try:
+            return action()
+        except Unreachable as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("commit failed, will be tried again", extra={"cause": str(error)})
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, longest)
 
 
 def ended_fields(ended: Generation) -> Fields:

@@ -137,6 +137,8 @@ class _Stream:
             yield target
 
     def _dispatch(self, change: Change) -> None:
+        if change.refused and not change.targets:
+            raise Unreachable("all targets refused")
         for target_id in change.targets:
             watch = self._watches.get(target_id)
             if watch is None:

@@ -15,7 +15,8 @@ from lib.model import Fields, Generation, State
 
 INLINE_BYTES = 700 << 10  # of text in the message's own document; Firestore takes 1 MiB with all names and numbers
 PART_BYTES = 900 << 10
-_SHORT = 256  # characters: an id, a name, a reason; it stays where it is
+_SHORT = 256  # characters: an id, a name, a reason; it stays where it is,
+_SHORT_BYTES = 100 << 10  # unless there are very many of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def ended(generation: Generation, answer: Answer) -> tuple[Fields, list[Part]]:
 def spill(fields: Mapping[str, Any], prefix: str, inline: int = INLINE_BYTES) -> tuple[Fields, list[Part]]:
     """The fields with at most `inline` bytes of text, and the rest of each text in parts of at most `PART_BYTES`.
 
-    Short texts are not counted, and stay.
+    Short texts stay, up to `_SHORT_BYTES` beyond that.
     """
     parts: list[Part] = []
     left = inline
@@ -87,7 +88,10 @@ def spill(fields: Mapping[str, Any], prefix: str, inline: int = INLINE_BYTES) ->
             return {key: place(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
         if isinstance(value, list):
             return [place(item, f"{path}.{index}") for index, item in enumerate(value)]
-        if not isinstance(value, str) or len(value) <= _SHORT:
+        if not isinstance(value, str):
+            return value
+        if len(value) <= _SHORT and left > -_SHORT_BYTES:
+            left -= len(value.encode())
             return value
         kept, rest = cut(value, left)
         left -= len(kept.encode())

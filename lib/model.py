@@ -143,11 +143,12 @@ class Head(Segment):
     """The journal's open segment, which is the generation's lease as well.
 
     Whoever writes it says how long it may be silent (`lease_until`), and writes it only over the version it knows
-    (`version`, the document's update time). `end` is there once the generation has ended. An empty head has
-    `last == first - 1`.
+    (`version`, the document's update time). `holder` is a word of the writer's own: it tells its writes from those
+    of a rival that meant the same. `end` is there once the generation has ended. An empty head has `last == first - 1`.
     """
 
     lease_until: datetime
+    holder: str = ""
     end: End | None = None
     version: Any = None
 
@@ -159,6 +160,7 @@ class Head(Segment):
         return {
             **Segment.fields(self),
             "leaseUntil": self.lease_until,
+            "holder": self.holder,
             "final": self.end.fields() if self.end else None,
         }
 
@@ -167,6 +169,7 @@ class Head(Segment):
         return cls(
             **{name: fields[name] for name in Segment.__slots__},
             lease_until=fields["leaseUntil"],
+            holder=fields["holder"],
             end=End.from_fields(fields["final"]) if fields["final"] else None,
             version=version,
         )

@@ -6,17 +6,19 @@ do. No document of another room's making is created or overwritten here; a chat 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from lib.documents import Create, Delete, Document, Documents, Patch, Put, Stale, Unreachable, Version, Write
+from lib.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Stale, Unreachable, Version, Write
 from lib.message import Part
 from lib.model import LISTED_FIELDS, LIVE, Fields, Generation, Head, Segment, State
 
 INLINE_REQUEST_BYTES = 64 << 10  # a larger request lies in parts: listeners get the generation's document whole
 _REQUEST_PART_BYTES = 900 << 10
 _GROUP_BYTES = 3 << 20  # in one commit; Firestore takes 10 MiB
+_GENERATION_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 8  # segments a query, so that a replay holds few at a time
 
 
@@ -36,16 +38,23 @@ class Store:
         if len(request) > INLINE_REQUEST_BYTES:
             pieces = [request[at : at + _REQUEST_PART_BYTES] for at in range(0, len(request), _REQUEST_PART_BYTES)]
             parts = [
-                Put(f"{generation.path}/request/{n:03}", {"body": piece, "expireAt": generation.expire_at})
+                Put(_request_part(generation, n), {"body": piece, "expireAt": generation.expire_at})
                 for n, piece in enumerate(pieces)
             ]
         self._commit_in_groups(parts, _REQUEST_PART_BYTES)
         fields = generation.fields() | ({"request": b"", "requestParts": len(parts)} if parts else {})
-        self._documents.commit(
-            Create(generation.path, fields),
-            Create(generation.message_path, message),
-            Create(generation.head_path, self._head_fields(head, generation.created_at)),
-        )
+        try:
+            self._documents.commit(
+                Create(generation.path, fields),
+                Create(generation.message_path, message),
+                Create(generation.head_path, self._head_fields(head, generation.created_at)),
+            )
+        except Exists:
+            if parts and (
+                (there := self.generation(generation.id)) is None or there.request_hash != generation.request_hash
+            ):
+                self._documents.commit(*[Delete(part.path) for part in parts])
+            raise
 
     def generation(self, generation_id: str) -> Generation | None:
         return _generation(self._documents.get(f"generations/{generation_id}")[0])
@@ -54,7 +63,9 @@ class Store:
         """The generation that a message document says it is of."""
         found = self._documents.get(message_path)[0]
         generation_id = found.fields.get("generationId") if found else None
-        return self.generation(generation_id) if isinstance(generation_id, str) and generation_id else None
+        if not isinstance(generation_id, str) or not _GENERATION_ID.fullmatch(generation_id):
+            return None
+        return self.generation(generation_id)
 
     def generation_and_head(self, generation_id: str, message_path: str) -> tuple[Generation | None, Head | None]:
         """Both in one read, for who knows where the message is."""
@@ -65,7 +76,7 @@ class Store:
         """The body to send upstream."""
         if not generation.request_parts:
             return generation.request
-        paths = [f"{generation.path}/request/{n:03}" for n in range(generation.request_parts)]
+        paths = [_request_part(generation, n) for n in range(generation.request_parts)]
         return b"".join(part.fields["body"] for part in self._documents.get(*paths) if part)
 
     def list(
@@ -117,11 +128,16 @@ class Store:
             pass  # there is no such chat, or it is not worth a second try
 
     def delete(self, generation: Generation) -> None:
-        """Deletes the generation and everything it wrote. The head goes first: a worker then can write nothing more."""
-        self._documents.commit(Delete(generation.head_path), Delete(generation.message_path), Delete(generation.path))
+        """Deletes the generation and everything it wrote.
+
+        The head goes first: no worker can write anything more. The generation goes last: a deletion that broke off can
+        be made again.
+        """
+        self._documents.commit(Delete(generation.head_path), Delete(generation.message_path))
         for collection in (generation.journal_path, f"{generation.message_path}/parts", f"{generation.path}/request"):
             while found := self._documents.query(collection, limit=200, select=()):
                 self._documents.commit(*[Delete(each.path) for each in found])
+        self._documents.commit(Delete(generation.path))
 
     # The journal
 
@@ -182,6 +198,11 @@ class Store:
         step = max(1, _GROUP_BYTES // size)
         for at in range(0, len(writes), step):
             self._documents.commit(*writes[at : at + step])
+
+
+def _request_part(generation: Generation, n: int) -> str:
+    """The body's hash is in the name: another body under the same generation's id takes other documents."""
+    return f"{generation.path}/request/{generation.request_hash[:16]}-{n:03}"
 
 
 def _id(document: Document) -> str:

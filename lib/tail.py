@@ -52,7 +52,7 @@ class Gone(NotFound):
 class Feed:
     """One generation's head as this process follows it."""
 
-    def __init__(self, generation: Generation):
+    def __init__(self, generation: Generation, leased: bool):
         self.generation = generation
         self.viewers = 0
         self.unwatch: Callable[[], None] = lambda: None
@@ -64,7 +64,7 @@ class Feed:
         self._size = 0
         self._gone = False
         self._heard = time.monotonic()
-        self._lease_renewed = time.monotonic()
+        self._lease_renewed = time.monotonic() if leased else float("-inf")
 
     def on_change(self, document: Document | None) -> None:
         """Takes the head in as it is now; also what is older than what is known, which changes nothing."""
@@ -133,12 +133,17 @@ class Feed:
     def lease_due(self, now: float) -> bool:
         """Whether it is time to renew the viewer's lease; says so once an interval."""
         with self._changed:
-            if self._head is not None and self._head.end is not None:
+            if self._gone or self._head is None or self._head.end is not None:
                 return False
             if now - self._lease_renewed < WATCH_LEASE.total_seconds() / 2:
                 return False
             self._lease_renewed = now
             return True
+
+    @property
+    def gone(self) -> bool:
+        with self._changed:
+            return self._gone
 
     @property
     def live(self) -> bool:
@@ -165,13 +170,13 @@ class Tail:
         deadline = time.monotonic() + seconds
         while True:
             if self._older is not None:
-                piece = next(self._older, None)
+                older, self._older = self._older, None
+                piece = next(older, None)
                 if piece is not None:
+                    self._older = older
                     self.cursor = piece.last
                     return piece
-                self._older = None
                 if self.cursor + 1 < self._older_until:
-                    self._feed.wait(self.cursor, 0)
                     raise Gone("A part of this generation's journal no longer exists.")
             left = deadline - time.monotonic()
             self._feed.wait(self.cursor, max(0.0, min(left, 1.0)))
@@ -233,8 +238,9 @@ class Tails:
         """A viewer that has everything up to `cursor`."""
         with self._lock:
             feed = self._feeds.get(generation.id)
-            if feed is None:
-                feed = self._feeds[generation.id] = Feed(generation)
+            if feed is None or feed.gone:
+                leased = generation.watchers.get(self._viewer, self._clock()) > self._clock()
+                feed = self._feeds[generation.id] = Feed(generation, leased)
                 feed.unwatch = self._listener.watch(generation.head_path, feed.on_change)
             feed.viewers += 1
         return Tail(self, feed, cursor)
@@ -244,7 +250,8 @@ class Tails:
             feed.viewers -= 1
             if feed.viewers:
                 return
-            del self._feeds[feed.generation.id]
+            if self._feeds.get(feed.generation.id) is feed:
+                del self._feeds[feed.generation.id]
         feed.unwatch()
         if feed.live:
             self._lease(feed, held=False)
@@ -282,7 +289,11 @@ class Tails:
         frames: list[bytes] = []
         size = 0
         for first, segment in decoded(self._store.segments(feed.generation, cursor, feed.first)):
-            fresh = segment[max(0, cursor + 1 - first) :]
+            if first + len(segment) <= cursor + 1:
+                continue
+            if first > cursor + 1:
+                break  # the one before it is no longer there
+            fresh = segment[cursor + 1 - first :]
             frames += fresh
             size += sum(map(len, fresh))
             cursor = first + len(segment) - 1

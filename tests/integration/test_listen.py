@@ -306,6 +306,30 @@ def test_targets_that_the_server_ends_are_added_again(documents, listener_over, 
     assert refusing.opened == 2
 
 
+def test_a_stream_that_falls_silent_without_a_word_is_opened_again(documents, listener_over, paths, watcher, write):
+    """The emulator's streams do, sometimes, where targets are added while documents change; so does a dead network."""
+    heard, unheard = paths(2)
+
+    class Silent(Breaking):
+        def listen(self, targets):
+            self.opened += 1
+            for number, change in enumerate(self._documents.listen(targets), start=1):
+                if self.opened > 1 or number == 1:
+                    yield change
+
+    silent = Silent(documents, after=[])
+    listener = listener_over(silent)
+    first, second = watcher(), watcher()
+    listener.watch(heard, first)
+    first.until(len)
+    listener.watch(unheard, second)
+    second.until(len)
+    write(Put(heard, {"n": 1}), Put(unheard, {"n": 1}))
+    first.until_last("n", 1)
+    second.until_last("n", 1)
+    assert silent.opened == 2
+
+
 def test_a_watcher_that_fails_takes_nothing_from_the_others(listener, paths, watcher, stream_threads, write):
     (path, other) = paths(2)
     seen, beside = watcher(), watcher()

@@ -83,9 +83,9 @@ def test_a_prefix_is_no_substring_and_a_name_is_no_prefix() -> None:
 def test_an_unknown_model_is_refused_with_a_list_of_what_there_is() -> None:
     catalog = Catalog([upstream("one", "gpt-5", "o*"), upstream("two", "llama-3")])
     with pytest.raises(InvalidRequest) as refused:
-        catalog.serving("claude")
+        catalog.serving("mistral")
     assert (refused.value.status, refused.value.code, refused.value.param) == (400, "model_not_found", "model")
-    assert refused.value.message == "There is no model 'claude'. There is: gpt-5, o*, llama-3."
+    assert refused.value.message == "There is no model 'mistral'. There is: gpt-5, o*, llama-3."
 
 
 def test_a_very_long_unknown_name_is_not_repeated_whole() -> None:

@@ -533,8 +533,9 @@ def test_a_whole_completion_with_more_events_after_it_is_put_together() -> None:
     assert made["choices"][0]["message"]["content"] == "¡Hola! 😀 More."
 
 
-def test_a_completion_of_no_events_is_still_json() -> None:
-    assert orjson.loads(completion_from([b"[DONE]"]))["choices"] == []
+def test_a_completion_of_no_events_is_an_empty_answer_that_the_official_client_takes() -> None:
+    completion = ChatCompletion.model_validate(orjson.loads(completion_from([b"[DONE]"])))
+    assert completion.choices[0].message.content == ""
 
 
 def test_a_chunk_made_of_a_completion_is_one_that_the_official_client_takes() -> None:

@@ -188,9 +188,9 @@ def test_fields_are_named_in_camel_case_and_the_state_is_plain_text() -> None:
 
 
 def test_a_head_s_document_has_what_a_sealed_segment_has_and_its_end() -> None:
-    head = Head(first=3, last=4, frames=b"z", text="t", attempt=2, lease_until=NOW, end=END)
+    head = Head(first=3, last=4, frames=b"z", text="t", attempt=2, lease_until=NOW, holder="w", end=END)
     segment = Segment(first=3, last=4, frames=b"z", text="t", attempt=2)
-    assert head.fields() == {**segment.fields(), "leaseUntil": NOW, "final": END.fields()}
+    assert head.fields() == {**segment.fields(), "leaseUntil": NOW, "holder": "w", "final": END.fields()}
 
 
 def test_a_list_reads_everything_but_the_request() -> None:
