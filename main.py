@@ -20,7 +20,7 @@ from flask import Flask, Request
 
 from lib.documents import Documents
 from lib.errors import ConfigurationError, HoldfastError
-from lib.listen import Listener
+from lib.listen import TARGETS_PER_EMULATOR_STREAM, TARGETS_PER_STREAM, Listener
 from lib.settings import Settings
 from lib.store import Store
 
@@ -56,7 +56,8 @@ def _serve(name: str, build: Callable[[Settings, Store, Listener], Flask], reque
 def _built(build: Callable[[Settings, Store, Listener], Flask]) -> Flask:
     settings = Settings.from_env(os.environ)
     documents = Documents(settings.project, settings.database, settings.firestore_emulator)
-    return build(settings, Store(documents, settings.retention), Listener(documents))
+    per_stream = TARGETS_PER_EMULATOR_STREAM if settings.firestore_emulator else TARGETS_PER_STREAM
+    return build(settings, Store(documents, settings.retention), Listener(documents, per_stream))
 
 
 def _api(settings: Settings, store: Store, listener: Listener) -> Flask:

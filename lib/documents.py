@@ -251,10 +251,12 @@ class Documents:
 def _generated_client(database: str, emulator: str | None) -> tuple[FirestoreClient, list[tuple[str, str]]]:
     prefix = [("google-cloud-resource-prefix", database)]
     # A connection of its own, so that listeners can't use up the streams that reads need.
-    options = [("grpc.use_local_subchannel_pool", 1)]
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     if emulator:
         transport = FirestoreGrpcTransport(channel=grpc.insecure_channel(emulator, options=options))
         return FirestoreClient(transport=transport), [*prefix, ("authorization", "Bearer owner")]
+    # A connection that died without a word is noticed. (The emulator takes such pings for abuse.)
+    options += [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 10_000)]
     channel = FirestoreGrpcTransport.create_channel("firestore.googleapis.com:443", options=options)
     return FirestoreClient(transport=FirestoreGrpcTransport(channel=channel)), prefix
 

@@ -1,9 +1,12 @@
 """Listening to many documents over few streams.
 
 One listen stream carries up to a hundred documents, and one thread reads it, so a process with hundreds of viewers
-stays far below the hundred streams that a connection to Firestore may have. A stream that breaks is opened again with
-everything it carried: Firestore then sends each document as it is, so a watcher may see a version twice and may miss
-versions in between, but not the last. What a document means is the watcher's matter.
+stays far below the hundred streams that a connection to Firestore may have. A stream that breaks, or leaves a document
+unanswered, is opened again with everything it carried: Firestore then sends each document as it is, so a watcher may
+see a version twice and may miss versions in between, but not the last. What a document means is the watcher's matter.
+
+The emulator corrupts a stream when it answers a new document while another one changes: two of its threads write at
+once. Against the emulator a stream carries one document.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Protocol
@@ -18,10 +22,12 @@ from typing import Protocol
 from lib.documents import Change, Document, Target, Unreachable
 
 TARGETS_PER_STREAM = 100
-IDLE_SECONDS = 60.0
+TARGETS_PER_EMULATOR_STREAM = 1
+IDLE_SECONDS = 20.0  # without a document, after which a stream ends
+ANSWER_SECONDS = 5.0  # for the first word on a document, after which its stream counts as dead
 BACK_OFF_SECONDS = (0.05, 5.0)
 
-OnChange = Callable[[Document | None], None]
+OnChange = Callable[[Document | None], object]
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +42,26 @@ class Listener:
     A callback must not wait. It gets the document, or None where there is none.
     """
 
-    def __init__(self, documents: Listenable):
+    def __init__(self, documents: Listenable, targets_per_stream: int = TARGETS_PER_STREAM):
         self._documents = documents
+        self._targets_per_stream = targets_per_stream
         self._lock = threading.Lock()
         self._streams: list[_Stream] = []
         self._ids = count(1)
 
-    def watch(self, path: str, on_change: OnChange) -> Callable[[], None]:
-        """Starts to listen; the document as it is comes first. What is returned ends it, and is safe to call twice."""
+    def watch(self, path: str, on_change: OnChange) -> Watch:
+        """Starts to listen; the document as it is comes first."""
         with self._lock:
             target = Target(next(self._ids), path)
             for stream in self._streams:
                 if stream.add(target, on_change):
                     break
             else:
-                stream = _Stream(self._documents, on_end=self._forget)
+                stream = _Stream(self._documents, self._targets_per_stream, on_end=self._forget)
                 stream.add(target, on_change)
                 self._streams.append(stream)
                 stream.start()
-        return lambda: stream.remove(target)
+        return Watch(stream, target)
 
     @property
     def watching(self) -> int:
@@ -67,14 +74,31 @@ class Listener:
             self._streams.remove(stream)
 
 
+class Watch:
+    """One document that is listened to. Call it to end that; twice is safe."""
+
+    def __init__(self, stream: _Stream, target: Target):
+        self._stream = stream
+        self._target = target
+
+    def __call__(self) -> None:
+        self._stream.remove(self._target)
+
+    def restart(self) -> None:
+        """Opens its stream again: for who knows that the document has changed and was not told."""
+        self._stream.restart()
+
+
 class _Stream:
     """One listen stream and the thread that reads it, from the first document until a while after the last."""
 
-    def __init__(self, documents: Listenable, on_end: Callable[[_Stream], None]):
+    def __init__(self, documents: Listenable, capacity: int, on_end: Callable[[_Stream], None]):
         self._documents = documents
+        self._capacity = capacity
         self._on_end = on_end
         self._lock = threading.Lock()
         self._watches: dict[int, tuple[Target, OnChange]] = {}
+        self._unanswered: dict[int, float] = {}  # by target, the moment its answer is overdue
         self._requests: queue.SimpleQueue[Target | None] = queue.SimpleQueue()
         self._closed = False
 
@@ -86,16 +110,21 @@ class _Stream:
 
     def add(self, target: Target, on_change: OnChange) -> bool:
         with self._lock:
-            if self._closed or len(self._watches) >= TARGETS_PER_STREAM:
+            if self._closed or len(self._watches) >= self._capacity:
                 return False
             self._watches[target.id] = (target, on_change)
-            self._requests.put(target)
+            self._ask(target)
             return True
 
     def remove(self, target: Target) -> None:
         with self._lock:
             if self._watches.pop(target.id, None) is not None:
+                self._unanswered.pop(target.id, None)
                 self._requests.put(Target(target.id, None))
+
+    def restart(self) -> None:
+        with self._lock:
+            self._requests.put(None)
 
     def _run(self) -> None:
         pause, longest = BACK_OFF_SECONDS
@@ -119,19 +148,26 @@ class _Stream:
             self._requests.put(None)
             self._requests = queue.SimpleQueue()
             for target, _ in self._watches.values():
-                self._requests.put(target)
+                self._ask(target)
             return self._requests
 
+    def _ask(self, target: Target) -> None:
+        self._unanswered[target.id] = time.monotonic() + ANSWER_SECONDS
+        self._requests.put(target)
+
     def _targets(self, requests: queue.SimpleQueue[Target | None]) -> Iterator[Target]:
+        """What to listen to, as it comes. Its end ends the stream: where it is idle, dead, or replaced."""
         while True:
+            overdue = min(self._unanswered.copy().values(), default=float("inf"))
             try:
-                target = requests.get(timeout=IDLE_SECONDS)
+                target = requests.get(timeout=max(0.0, min(IDLE_SECONDS, overdue - time.monotonic())))
             except queue.Empty:
                 with self._lock:
-                    if self._watches or not requests.empty():
-                        continue
-                    self._closed = True
-                return
+                    idle = not self._watches and requests.empty()
+                    self._closed = self._closed or idle
+                if idle or time.monotonic() >= min(self._unanswered.copy().values(), default=float("inf")):
+                    return
+                continue
             if target is None:
                 return
             yield target
@@ -140,6 +176,7 @@ class _Stream:
         if change.refused and not change.targets:
             raise Unreachable("all targets refused")
         for target_id in change.targets:
+            self._unanswered.pop(target_id, None)
             watch = self._watches.get(target_id)
             if watch is None:
                 continue

@@ -20,12 +20,12 @@ from datetime import datetime, timedelta
 from lib.documents import Document, Stale, Unreachable
 from lib.errors import NotFound, Unavailable
 from lib.journal import Decoder, decoded
-from lib.listen import Listener
+from lib.listen import Listener, Watch
 from lib.model import End, Generation, Head
 from lib.store import Store
 
 WINDOW_BYTES = 256 << 10  # of sealed frames a feed still holds; a viewer that is further behind reads the journal
-REREAD_SECONDS = 15.0
+REREAD_SECONDS = 7.0  # of silence; a head that is worked is written at least every third of its lease
 WATCH_LEASE = timedelta(seconds=30)
 BACKLOG_BYTES = 1 << 20  # of older frames a viewer holds at a time
 
@@ -55,7 +55,7 @@ class Feed:
     def __init__(self, generation: Generation, leased: bool):
         self.generation = generation
         self.viewers = 0
-        self.unwatch: Callable[[], None] = lambda: None
+        self.watch: Watch | None = None
         self._changed = threading.Condition()
         self._head: Head | None = None
         self._decoder = Decoder(0)
@@ -66,16 +66,18 @@ class Feed:
         self._heard = time.monotonic()
         self._lease_renewed = time.monotonic() if leased else float("-inf")
 
-    def on_change(self, document: Document | None) -> None:
-        """Takes the head in as it is now; also what is older than what is known, which changes nothing."""
+    def on_change(self, document: Document | None) -> bool:
+        """Takes the head in as it is now, and says whether that is news: what is older changes nothing."""
         head = Head.from_fields(document.fields, document.version) if document else None
         with self._changed:
             self._heard = time.monotonic()
+            news = head is None or self._head is None or _newer(head, self._head)
             if head is None:
                 self._gone = True
-            elif self._head is None or _newer(head, self._head):
+            elif news:
                 self._take(head)
             self._changed.notify_all()
+            return news
 
     def _take(self, head: Head) -> None:
         if head.first != self._decoder.first or self._head is None:
@@ -241,7 +243,7 @@ class Tails:
             if feed is None or feed.gone:
                 leased = generation.watchers.get(self._viewer, self._clock()) > self._clock()
                 feed = self._feeds[generation.id] = Feed(generation, leased)
-                feed.unwatch = self._listener.watch(generation.head_path, feed.on_change)
+                feed.watch = self._listener.watch(generation.head_path, feed.on_change)
             feed.viewers += 1
         return Tail(self, feed, cursor)
 
@@ -252,7 +254,8 @@ class Tails:
                 return
             if self._feeds.get(feed.generation.id) is feed:
                 del self._feeds[feed.generation.id]
-        feed.unwatch()
+        if feed.watch is not None:
+            feed.watch()
         if feed.live:
             self._lease(feed, held=False)
 
@@ -264,7 +267,8 @@ class Tails:
         if feed.silent(now):
             try:
                 document = self._store.head_document(feed.generation)
-                feed.on_change(document)
+                if feed.on_change(document) and feed.watch is not None:
+                    feed.watch.restart()
                 if document is not None:
                     self.heal(feed.generation, Head.from_fields(document.fields, document.version))
             except (Unreachable, Unavailable):

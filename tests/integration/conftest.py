@@ -19,7 +19,7 @@ from lib import listen, message
 from lib.documents import Document, Documents, Unreachable
 from lib.journal import Entry
 from lib.lease import Claim, claim
-from lib.listen import Listener
+from lib.listen import TARGETS_PER_EMULATOR_STREAM, Listener, Watch
 from lib.model import Generation, Head, message_path
 from lib.sse import Event, frame
 from lib.store import Store
@@ -249,7 +249,7 @@ def listener_over(
     unwatches: list[Callable[[], None]] = []
 
     class Kept(Listener):
-        def watch(self, path: str, on_change: Any) -> Callable[[], None]:
+        def watch(self, path: str, on_change: Any) -> Watch:
             unwatch = super().watch(path, on_change)
             unwatches.append(unwatch)
             return unwatch
@@ -262,7 +262,8 @@ def listener_over(
 
 @pytest.fixture
 def listener(listener_over: Callable[[Any], Listener], documents: Documents) -> Listener:
-    return listener_over(documents)
+    """As it is against an emulator: a stream a document."""
+    return listener_over(documents, TARGETS_PER_EMULATOR_STREAM)
 
 
 @pytest.fixture

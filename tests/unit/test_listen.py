@@ -1,0 +1,193 @@
+"""Many documents over one stream, against a source that is a script: the emulator can't be trusted with it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lib import listen
+from lib.documents import Change, Document, Target, Unreachable
+from lib.listen import Listener, Watch
+
+WAIT_SECONDS = 30.0
+
+
+class Script:
+    """Listen streams that do what the test says; each notes the targets it was asked for."""
+
+    def __init__(self) -> None:
+        self.streams: list[Stream] = []
+        self.opened = threading.Semaphore(0)
+
+    def listen(self, targets: Iterator[Target]) -> Iterator[Change]:
+        stream = Stream()
+        self.streams.append(stream)
+        threading.Thread(target=stream.take, args=(targets,), daemon=True).start()
+        self.opened.release()
+        while True:
+            change = stream.changes.get(timeout=WAIT_SECONDS)
+            if isinstance(change, Exception):
+                raise change
+            yield change
+
+    def next(self) -> Stream:
+        assert self.opened.acquire(timeout=WAIT_SECONDS)
+        return self.streams[-1]
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.changes: queue.Queue[Change | Exception] = queue.Queue()
+        self.asked: list[Target] = []
+        self._told = threading.Condition()
+
+    def take(self, targets: Iterator[Target]) -> None:
+        for target in targets:
+            with self._told:
+                self.asked.append(target)
+                self._told.notify_all()
+        # As the real one does: the end of the targets ends the stream.
+        self.changes.put(Unreachable("cancelled"))
+
+    def until(self, paths: list[str | None]) -> list[int]:
+        """Waits until these were asked for, in this order, and gives their numbers."""
+        with self._told:
+            assert self._told.wait_for(lambda: [each.path for each in self.asked] == paths, WAIT_SECONDS), self.asked
+            return [each.id for each in self.asked]
+
+    def tell(self, target: int, n: int) -> None:
+        self.changes.put(Change([target], Document("d", {"n": n}, None)))
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def seen() -> Callable[[], Any]:
+    class Seen(queue.Queue[Any]):
+        def __call__(self, document: Document | None) -> None:
+            self.put(document.fields["n"] if document else None)
+
+    return Seen
+
+
+@pytest.fixture
+def listener_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Listener]]:
+    """Listeners whose streams have ended when the test has."""
+    monkeypatch.setattr(listen, "IDLE_SECONDS", 0.05)
+    watches: list[Watch] = []
+
+    class Kept(Listener):
+        def watch(self, path: str, on_change: Any) -> Watch:
+            watches.append(super().watch(path, on_change))
+            return watches[-1]
+
+    yield Kept
+    for unwatch in watches:
+        unwatch()
+    for thread in threading.enumerate():
+        if thread.name == "listen":
+            thread.join(WAIT_SECONDS)
+            assert not thread.is_alive()
+
+
+PATHS: list[str | None] = ["a", "b", "c"]
+
+
+def watch_all(listener: Listener, stream_of: Callable[[], Stream], seen: Callable[[], Any]) -> tuple[Stream, list[Any]]:
+    watchers = [seen() for _ in PATHS]
+    for path, watcher in zip(PATHS, watchers, strict=True):
+        listener.watch(str(path), watcher)
+    return stream_of(), watchers
+
+
+@pytest.mark.parametrize(
+    "how",
+    [Unreachable("broke"), RuntimeError("broke"), Change([], None, refused=True)],
+    ids=["unreachable", "a mistake", "the server ends all targets"],
+)
+def test_a_stream_that_breaks_is_opened_again_with_everything_watched(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any], how: Any
+) -> None:
+    first, watchers = watch_all(listener_of(script), script.next, seen)
+    for target in first.until(PATHS):
+        first.tell(target, 0)
+    first.changes.put(how)
+    second = script.next()
+    for target in second.until(PATHS):
+        second.tell(target, 1)
+    assert [[watcher.get(timeout=WAIT_SECONDS) for _ in range(2)] for watcher in watchers] == [[0, 1]] * 3
+
+
+def test_a_target_that_the_server_ends_is_asked_for_again(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
+) -> None:
+    first, watchers = watch_all(listener_of(script), script.next, seen)
+    targets = first.until(PATHS)
+    first.changes.put(Change(targets[1:2], None, refused=True))
+    second = script.next()
+    second.tell(second.until(PATHS)[1], 7)
+    assert watchers[1].get(timeout=WAIT_SECONDS) == 7
+
+
+def test_a_stream_that_leaves_a_document_unanswered_is_opened_again(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "ANSWER_SECONDS", 0.2)
+    first, watchers = watch_all(listener_of(script), script.next, seen)
+    first.tell(first.until(PATHS)[0], 0)
+    second = script.next()
+    for target in second.until(PATHS):
+        second.tell(target, 1)
+    assert [watcher.get(timeout=WAIT_SECONDS) for watcher in watchers] == [0, 1, 1]
+
+
+def test_who_was_not_told_of_a_change_can_have_the_stream_opened_again(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
+) -> None:
+    listener = listener_of(script)
+    watcher = seen()
+    watch = listener.watch("a", watcher)
+    first = script.next()
+    first.tell(first.until(["a"])[0], 0)
+    assert watcher.get(timeout=WAIT_SECONDS) == 0
+    watch.restart()
+    second = script.next()
+    second.tell(second.until(["a"])[0], 1)
+    assert watcher.get(timeout=WAIT_SECONDS) == 1
+
+
+def test_what_is_no_longer_watched_is_not_asked_for_again(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
+) -> None:
+    listener = listener_of(script)
+    unwatch = listener.watch("a", seen())
+    listener.watch("b", seen())
+    first = script.next()
+    (gone, _) = first.until(["a", "b"])
+    unwatch()
+    assert first.until(["a", "b", None])[2] == gone
+    first.changes.put(Unreachable("broke"))
+    assert script.next().until(["b"])
+    assert listener.watching == 1
+
+
+def test_a_full_stream_is_followed_by_another(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
+) -> None:
+    listener = listener_of(script, targets_per_stream=2)
+    for path in PATHS:
+        listener.watch(str(path), seen())
+    script.next()
+    script.next()
+    asked = sorted(sorted(str(each.path) for each in stream.asked) for stream in script.streams)
+    deadline = threading.Event()
+    while asked != [["a", "b"], ["c"]] and not deadline.wait(0.05):
+        asked = sorted(sorted(str(each.path) for each in stream.asked) for stream in script.streams)
+    assert listener.watching == 3
