@@ -14,7 +14,7 @@ from lib.documents import Patch
 from lib.journal import Clock, Fenced, Journal
 from lib.model import Generation, Head, State
 from lib.store import Store
-from lib.task_queue import Task
+from lib.task import Task
 
 TRIES = 5
 

@@ -6,44 +6,18 @@ what keeps a generation from being worked twice is its lease, not the queue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import grpc
-import orjson
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 from google.protobuf.duration_pb2 import Duration
 
-from lib.errors import InvalidRequest, Unavailable
+from lib.errors import Unavailable
 from lib.model import Generation
 from lib.settings import Settings
+from lib.task import Task
 
 ENQUEUE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What the worker is told: which generation, and the path of its message."""
-
-    generation_id: str
-    message_path: str
-
-    def encode(self) -> bytes:
-        return orjson.dumps({"generation": self.generation_id, "message": self.message_path})
-
-    @classmethod
-    def decode(cls, body: bytes) -> Task:
-        """Errors: `InvalidRequest`."""
-        try:
-            fields: Any = orjson.loads(body)
-            task = cls(fields["generation"], fields["message"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidRequest("The body must be a task: {'generation': …, 'message': …}.") from error
-        if not all(isinstance(value, str) and value for value in (task.generation_id, task.message_path)):
-            raise InvalidRequest("'generation' and 'message' must be non-empty strings.")
-        return task
 
 
 class TaskQueue:

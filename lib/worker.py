@@ -21,7 +21,7 @@ from lib.lease import Claim, Held, claim
 from lib.listen import Listener
 from lib.settings import Settings
 from lib.store import Store
-from lib.task_queue import Task
+from lib.task import Task
 from lib.upstream import new_session
 
 MAX_TASK_BYTES = 64 << 10

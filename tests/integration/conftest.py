@@ -23,7 +23,7 @@ from lib.listen import TARGETS_PER_EMULATOR_STREAM, Listener, Watch
 from lib.model import Generation, Head, message_path
 from lib.sse import Event, frame
 from lib.store import Store
-from lib.task_queue import Task
+from lib.task import Task
 from local.demo_text import token
 from local.ports import Ports
 from local.stack import Stack

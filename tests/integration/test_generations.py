@@ -24,7 +24,8 @@ from lib.model import End, State
 from lib.settings import Settings
 from lib.sse import event_of
 from lib.tail import Tails
-from lib.task_queue import Task, TaskQueue
+from lib.task import Task
+from lib.task_queue import TaskQueue
 from local.token import PROJECT
 
 PATIENCE = 30.0

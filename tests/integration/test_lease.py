@@ -14,7 +14,7 @@ from lib.journal import Fenced
 from lib.lease import Held, claim
 from lib.model import End, State
 from lib.store import Store
-from lib.task_queue import Task
+from lib.task import Task
 
 LEASE = timedelta(seconds=15)
 COMPLETED = End(state=State.COMPLETED)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.errors import InvalidRequest
-from lib.task_queue import Task
+from lib.task import Task
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
