@@ -119,7 +119,7 @@ class _Stream:
     def remove(self, target: Target) -> None:
         with self._lock:
             if self._watches.pop(target.id, None) is not None:
-                self._unanswered.pop(target.id, None)
+                # If it was not answered it stays so: the stream may be dead, and the next document must not wait anew.
                 self._requests.put(Target(target.id, None))
 
     def restart(self) -> None:
@@ -163,9 +163,13 @@ class _Stream:
                 target = requests.get(timeout=max(0.0, min(IDLE_SECONDS, overdue - time.monotonic())))
             except queue.Empty:
                 with self._lock:
+                    overdue = min(self._unanswered.values(), default=float("inf"))
+                    dead = time.monotonic() >= overdue
+                    if dead:
+                        self._unanswered.clear()
                     idle = not self._watches and requests.empty()
                     self._closed = self._closed or idle
-                if idle or time.monotonic() >= min(self._unanswered.copy().values(), default=float("inf")):
+                if idle or dead:
                     return
                 continue
             if target is None:
@@ -175,8 +179,13 @@ class _Stream:
     def _dispatch(self, change: Change) -> None:
         if change.refused and not change.targets:
             raise Unreachable("all targets refused")
+        with self._lock:
+            # A word on anything shows that the stream lives, so nobody need wait for a document that was left.
+            for target_id in [known for known in self._unanswered if known not in self._watches]:
+                del self._unanswered[target_id]
+            for target_id in change.targets:
+                self._unanswered.pop(target_id, None)
         for target_id in change.targets:
-            self._unanswered.pop(target_id, None)
             watch = self._watches.get(target_id)
             if watch is None:
                 continue

@@ -842,6 +842,8 @@ def test_a_deletion_that_broke_off_can_be_made_again(service_over, started, hold
     with pytest.raises(Unreachable):
         service.delete(uid, generation.id)
     assert faulty.failed == 1
+    with pytest.raises(Fenced):
+        journal.append(entries(5, 5))
     try:
         service.delete(uid, generation.id)
     except NotFound:

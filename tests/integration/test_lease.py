@@ -198,9 +198,10 @@ def test_what_never_was_can_not_be_claimed(store, clock, uid):
     assert claim(store, Task("no-such", f"users/{uid}/messages/no-such"), LEASE, clock) is None
 
 
-def test_a_generation_without_its_head_can_not_be_claimed(begin, store, clock, documents):
+@pytest.mark.parametrize("lost", ["path", "head_path"])
+def test_what_is_half_deleted_can_not_be_claimed(begin, store, clock, documents, lost):
     generation = begin()
-    documents.commit(Delete(generation.head_path))
+    documents.commit(Delete(getattr(generation, lost)))
     assert claim(store, task_of(generation), LEASE, clock) is None
 
 

@@ -249,10 +249,13 @@ def test_a_viewer_to_whom_versions_were_not_delivered_gets_every_frame_once(
     assert got == framed(written)
 
 
-def test_versions_that_come_twice_or_late_change_nothing(begin, hold, tails_over, listener, entries, together):
+@pytest.mark.parametrize("size", [0, 2 * KIB], ids=["one segment", "many segments"])
+def test_versions_that_come_twice_or_late_change_nothing(
+    begin, hold, faulty, store_over, tails_over, listener, entries, together, size
+):
     generation = begin()
     journal = hold(generation).journal
-    written = entries(1, 200, 2 * KIB)
+    written = entries(1, 200, size)
 
     class Stuttering:
         def watch(self, path, on_change):
@@ -260,14 +263,15 @@ def test_versions_that_come_twice_or_late_change_nothing(begin, hold, tails_over
 
             def stutter(document):
                 known.append(document)
-                for again in (document, known[len(known) // 2], known[0], document):
+                for again in (document, known[len(known) // 2], document, known[-1], known[0]):
                     on_change(again)
 
             return listener.watch(path, stutter)
 
-    with tails_over(listener=Stuttering()).open(generation, 0) as tail:
+    with tails_over(store_over(faulty), Stuttering()).open(generation, 0) as tail:
         got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=5))
     assert got == framed(written)
+    assert faulty.asked["get"] == 0
 
 
 def test_twenty_viewers_with_random_times_and_cursors_get_each_frame_once_and_in_order(
