@@ -16,6 +16,7 @@ import orjson
 
 from lib import chat
 from lib.catalog import Deadlines, Upstream
+from lib.continuation import Seam, continued
 from lib.documents import Document
 from lib.inbox import Inbox, Stop
 from lib.journal import Clock, Entry, Fenced, replayed
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Nothing was written and another attempt may do better, after this many seconds."""
+    """Another attempt may do better or go on, after this many seconds; nothing that was read is lost."""
 
     seconds: float
 
@@ -72,38 +73,61 @@ class Attempt:
         self._settings = settings
         self._clock = clock
         self._watched_until = max(self._generation.watchers.values(), default=clock())
+        self._request: chat.Json = {}
+        self._inbox: Inbox | None = None
 
     def run(self) -> Ended | RetryLater:
         """Makes the call and ends the generation. Errors: `Unreachable`, where Firestore stayed away for too long."""
         try:
-            if self._found.last > 0:
-                return self._end_broken_off()
+            request = orjson.loads(self._store.request(self._generation))
+            self._request = chat.with_usage(request)
+            answer = replayed(self._store, self._generation, self._found, request.get("n") or 1)
             if self._generation.stop_requested_at is not None:
-                return self._finish([], chat.Answer(), End(state=State.STOPPED, reason="stopped"))
+                return self._finish([], answer, End(state=State.STOPPED, reason="stopped", usage=answer.usage))
+            if answer.finished:
+                return self._finish([], answer, End(state=State.COMPLETED, usage=answer.usage))
             if self._generation.attempt > self._settings.max_attempts:
-                error = {"message": "The answer could not be started.", "code": "attempts_exhausted"}
-                return self._finish([], chat.Answer(), End(state=State.FAILED, reason="worker_lost", error=error))
-            return self._call()
+                return self._end_lost(answer)
+            if self._found.last == 0:
+                return self._call(self._request, answer)
+            rest = self._rest(answer)
+            return self._call(rest[0], answer, rest[1]) if rest else self._end_lost(answer)
         except Fenced:
             log.info("the generation is another's", extra={"generation": self._generation.id})
             return Ended(None)
 
-    def _end_broken_off(self) -> Ended:
-        """An earlier attempt wrote and was lost: what it saved is the answer."""
-        answer = replayed(self._store, self._generation, self._found)
-        error = {"message": "The answer broke off: its worker was lost.", "code": "worker_lost"}
-        return self._finish([], answer, End(state=State.INCOMPLETE, reason="worker_lost", error=error))
+    def leave(self, *, at_once: bool) -> None:
+        """Gives the generation up, as the process ends: where another attempt can go on with it, or else `at_once`.
 
-    def _call(self) -> Ended | RetryLater:
-        request = orjson.loads(self._store.request(self._generation))
-        inbox = Inbox(self._journal.last, request.get("n") or 1)
-        call = Call(self._session, self._upstream, self._key, orjson.dumps(chat.with_usage(request)))
+        May be called from any thread, and again.
+        """
+        inbox = self._inbox
+        if inbox is not None and (at_once or inbox.last == 0 or inbox.look(self._rest) is not None):
+            inbox.stop(Stop.SHUTDOWN)
+
+    def _rest(self, answer: chat.Answer) -> tuple[chat.Json, Seam] | None:
+        """What to ask for so that the upstream goes on with `answer`, where it can."""
+        return continued(self._request, answer, self._upstream.prefill) if self._upstream.prefill else None
+
+    def _end_lost(self, answer: chat.Answer) -> Ended:
+        """Earlier attempts were lost, and no other is to be made: what they saved is the answer."""
+        if self._found.last == 0:
+            state, what = State.FAILED, "The answer could not be started."
+        else:
+            state, what = State.INCOMPLETE, "The answer broke off: its worker was lost."
+        error = {"message": what, "code": "worker_lost"}
+        return self._finish([], answer, End(state=state, reason="worker_lost", error=error, usage=answer.usage))
+
+    def _call(self, request: chat.Json, answer: chat.Answer, seam: Seam | None = None) -> Ended | RetryLater:
+        inbox = self._inbox = Inbox(self._journal.last, answer)
+        call = Call(self._session, self._upstream, self._key, orjson.dumps(request))
         reading = Reading(
             call,
             inbox,
             stream_asked=bool(request.get("stream")),
             usage_asked=self._generation.usage_wanted,
             max_event=self._settings.max_event_bytes,
+            seam=seam,
         )
         unwatch = self._listener.watch(self._generation.path, lambda document: self._on_change(document, inbox))
         threading.Thread(target=reading.run, name=f"read-{self._generation.id}", daemon=True).start()
@@ -160,16 +184,24 @@ class Attempt:
         answer, fault = inbox.answer, inbox.fault
         if inbox.stopped is Stop.BY_USER:
             return self._finish(entries, answer, End(state=State.STOPPED, reason="stopped", usage=answer.usage))
-        if fault is None or answer.finished:
+        if inbox.whole:
             return self._finish(entries, answer, End(state=State.COMPLETED, usage=answer.usage))
-        if inbox.last > 0:
-            error = {"message": fault.message, "code": fault.reason}
-            end = End(state=State.INCOMPLETE, reason=fault.reason, error=error, usage=answer.usage)
-            return self._finish(entries, answer, end)
-        if fault.passing and self._generation.attempt < self._settings.max_attempts:
-            self._journal.release()
-            return RetryLater(min(fault.retry_after, RETRY_AFTER_SECONDS))
-        return self._finish([], answer, End(state=State.FAILED, reason=fault.reason, error=_failure(fault)))
+        if fault is None:
+            return self._retry(entries, 0.0)
+        again = fault.passing and self._generation.attempt < self._settings.max_attempts
+        if again and (inbox.last == 0 or self._rest(answer)):
+            return self._retry(entries, fault.retry_after)
+        if inbox.last == 0:
+            return self._finish([], answer, End(state=State.FAILED, reason=fault.reason, error=_failure(fault)))
+        error = {"message": fault.message, "code": fault.reason}
+        end = End(state=State.INCOMPLETE, reason=fault.reason, error=error, usage=answer.usage)
+        return self._finish(entries, answer, end)
+
+    def _retry(self, entries: list[Entry], seconds: float) -> RetryLater:
+        """Saves what there is and lets go of the generation: the task comes again, and another attempt goes on."""
+        self._journal.release(entries)
+        log.info("attempt given up", extra={"generation": self._generation.id, "attempt": self._generation.attempt})
+        return RetryLater(min(seconds, RETRY_AFTER_SECONDS))
 
     def _finish(self, entries: list[Entry], answer: chat.Answer, end: End) -> Ended:
         ended = self._journal.finish(entries, end, answer)

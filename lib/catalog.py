@@ -7,8 +7,9 @@ has it, and only the worker reads that.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,17 +28,27 @@ class Deadlines:
     total: float = 1500.0
 
 
+class Prefill(StrEnum):
+    """How an upstream is asked to go on with an answer that broke off."""
+
+    OPENROUTER = "openrouter"
+    ANTHROPIC = "anthropic"
+    VLLM = "vllm"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upstream:
     """A server that speaks OpenAI's chat completions at `{base_url}/chat/completions`.
 
-    `models` are exact names, prefixes that end in `*`, or `*` for all; `key_env` names the variable that has the key.
+    `models` are exact names, prefixes that end in `*`, or `*` for all; `key_env` names the variable that has the key;
+    `prefill` is there where a broken-off answer is to be continued.
     """
 
     name: str
     base_url: str
     models: tuple[str, ...] = ("*",)
     key_env: str | None = None
+    prefill: Prefill | None = None
     deadlines: Deadlines = Deadlines()
 
     def fit(self, model: str) -> int:
@@ -82,15 +93,15 @@ class Catalog:
 
 MAX_SECONDS = 86_400
 _DEADLINES = {f"{name}_seconds": name for name in ("connect", "first_byte", "idle", "total")}
-_KEYS = {"base_url", "models", "key_env", *_DEADLINES}
+_KEYS = {"base_url", "models", "key_env", "continue", "prefill_style", *_DEADLINES}
 
 
 def load(environ: Mapping[str, str]) -> Catalog:
     """The catalog that the environment asks for.
 
     `UPSTREAMS_FILE` names a TOML file with a table an upstream. Without it there is one upstream, `default`, from
-    `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated, `*` unless set) and `UPSTREAM_API_KEY`.
-    Errors: `ConfigurationError`, with every fault found.
+    `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated, `*` unless set), `UPSTREAM_API_KEY`, `UPSTREAM_CONTINUE`
+    and `UPSTREAM_PREFILL_STYLE`. Errors: `ConfigurationError`, with every fault found.
     """
     path = environ.get("UPSTREAMS_FILE")
     if path:
@@ -103,6 +114,9 @@ def load(environ: Mapping[str, str]) -> Catalog:
         tables = {"default": {"base_url": environ["UPSTREAM_BASE_URL"], "models": models}}
         if environ.get("UPSTREAM_API_KEY"):
             tables["default"]["key_env"] = "UPSTREAM_API_KEY"
+        for key in ("continue", "prefill_style"):
+            if environ.get(f"UPSTREAM_{key.upper()}"):
+                tables["default"][key] = environ[f"UPSTREAM_{key.upper()}"]
     else:
         raise ConfigurationError("UPSTREAM_BASE_URL or UPSTREAMS_FILE: one of them must say where the upstream is")
     faults = [fault for name, table in tables.items() for fault in _faults(name, table)]
@@ -129,11 +143,20 @@ def _faults(name: str, table: Any) -> list[str]:
         faults.append(f"upstream {name}: models must be a list of names, prefixes ending in '*', or '*'")
     if not isinstance(table.get("key_env", ""), str):
         faults.append(f"upstream {name}: key_env must be the name of the variable that has the key")
+    if table.get("continue", "prefill") != "prefill":
+        faults.append(f"upstream {name}: continue must be 'prefill'; leave it out where answers are not continued")
+    if "prefill_style" in table and ("continue" not in table or table["prefill_style"] not in list(Prefill)):
+        faults.append(f"upstream {name}: prefill_style goes with continue = 'prefill', and is {_either(Prefill)}")
     for key in _DEADLINES:
         value = table.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
             faults.append(f"upstream {name}: {key} must be a number of seconds above 0")
     return faults
+
+
+def _either(names: Iterable[str]) -> str:
+    *others, last = [f"'{name}'" for name in names]
+    return f"{', '.join(others)} or {last}"
 
 
 def is_url(value: str) -> bool:
@@ -151,5 +174,6 @@ def _upstream(name: str, table: Mapping[str, Any]) -> Upstream:
         base_url=table["base_url"].rstrip("/"),
         models=tuple(table.get("models", ["*"])),
         key_env=table.get("key_env"),
+        prefill=Prefill(table.get("prefill_style", Prefill.OPENROUTER)) if "continue" in table else None,
         deadlines=Deadlines(**{field: float(table[key]) for key, field in _DEADLINES.items() if key in table}),
     )

@@ -7,6 +7,7 @@ additions (reasoning, images, annotations) are merged like any other.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,10 @@ _DONE = b"[DONE]"
 # Strings that a stream repeats or sends once; every other string in a delta is a piece to append.
 _WHOLE = frozenset({"id", "index", "name", "object", "role", "type"})
 _REASONING = ("reasoning_content", "reasoning")
+_ERROR_CHARACTERS = 2000  # of an upstream's message: it goes into three documents
+_USAGE_CHARACTERS = 16_000  # as JSON, and so does the usage
+# Errors sent as events that another call may not meet: by OpenAI's and Anthropic's type, or by an HTTP status.
+_PASSING_ERRORS = frozenset({"server_error", "overloaded_error", "rate_limit_error", "api_error", "408", "425", "429"})
 
 
 class Malformed(Exception):
@@ -31,8 +36,11 @@ class UpstreamError(Exception):
 
     def __init__(self, error: Any):
         fields = error if isinstance(error, dict) else {"message": str(error)}
-        self.message = str(fields.get("message") or "The upstream reported an error.")
-        self.code = str(fields.get("code") or fields.get("type") or "upstream_error")
+        said = str(fields.get("message") or "The upstream reported an error.")
+        self.message = well_formed(said[:_ERROR_CHARACTERS])
+        named = [str(fields.get(name) or "") for name in ("code", "type")]
+        self.code = (named[0] or named[1] or "upstream_error")[:_ERROR_CHARACTERS]
+        self.passing = any(name in _PASSING_ERRORS or re.fullmatch(r"5\d\d", name) for name in named)
         super().__init__(self.message)
 
 
@@ -122,6 +130,7 @@ class Answer:
         self._choices: dict[int, Json] = {}
         self.usage: Json | None = None
         self.events = 0
+        self.spoken = 0  # events that added visible text: at least so many tokens were spent on it
 
     def add(self, chunk: Json) -> str:
         """Takes one event in, and gives the visible text that it adds."""
@@ -132,9 +141,10 @@ class Answer:
                 for part in value or ():
                     added += self._add_choice(part)
             elif key == "usage":
-                self.usage = _whole(value) if isinstance(value, dict) else self.usage
+                self.usage = whole(value) if isinstance(value, dict) and _small(value) else self.usage
             elif not self._top.get(key):
-                self._top[key] = _whole(value)
+                self._top[key] = whole(value)
+        self.spoken += bool(added)
         return added
 
     def _add_choice(self, part: Any) -> str:
@@ -166,10 +176,15 @@ class Answer:
         model = self._top.get("model")
         return model if isinstance(model, str) else None
 
+    @property
+    def identity(self) -> Json:
+        """What all chunks of one completion have in common: `id` and `created`."""
+        return {key: self._top[key] for key in ("id", "created") if key in self._top}
+
     def choices(self) -> list[Json]:
         """Each choice as a completion has it: `index`, `message`, `finish_reason`, and what else came with it."""
         return [
-            {"index": index, "finish_reason": None, **_whole(choice)} for index, choice in sorted(self._choices.items())
+            {"index": index, "finish_reason": None, **whole(choice)} for index, choice in sorted(self._choices.items())
         ]
 
     def completion(self) -> Json:
@@ -221,7 +236,7 @@ def chunk_from(completion: Json) -> Json:
         for choice in completion["choices"]
         if isinstance(choice, dict) and isinstance(choice.get("message"), dict)
     ]
-    chunk: Json = _whole({**completion, "object": "chat.completion.chunk", "choices": choices})
+    chunk: Json = whole({**completion, "object": "chat.completion.chunk", "choices": choices})
     return chunk
 
 
@@ -314,18 +329,31 @@ def _merge_items(into: list[Any], items: list[Any]) -> None:
         _merge(same, item)
 
 
+def _small(usage: Json) -> bool:
+    return len(json.dumps(usage)) <= _USAGE_CHARACTERS
+
+
 def _has_index(item: Any, index: Any) -> bool:
     return isinstance(item, dict) and item.get("index") == index
 
 
-def _whole(value: Any) -> Any:
+def visible_text(chunk: Json) -> str:
+    """The text of the first choice that one event adds."""
+    for choice in chunk.get("choices") or ():
+        if isinstance(choice, dict) and not choice.get("index"):
+            delta = choice.get("delta") or choice.get("message")
+            return _text(delta.get("content")) if isinstance(delta, dict) else ""
+    return ""
+
+
+def whole(value: Any) -> Any:
     """JSON that can be saved and sent: pieces joined, and every text well-formed."""
     if isinstance(value, _Pieces):
         return well_formed("".join(value))
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, dict):
-        return {well_formed(key): _whole(item) for key, item in value.items()}
+        return {well_formed(key): whole(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_whole(item) for item in value]
+        return [whole(item) for item in value]
     return value

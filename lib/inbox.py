@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from enum import Enum
+from typing import TypeVar
 
 from lib import chat, sse
 from lib.journal import BATCH_BYTES, Entry
@@ -17,18 +19,25 @@ from lib.upstream import UpstreamFault
 HELD_BYTES = 32 << 20  # of frames in memory while Firestore takes none; past it the upstream is read no further
 
 
+Seen = TypeVar("Seen")
+
+
 class Stop(Enum):
     """Why an attempt ends although the upstream would go on."""
 
     BY_USER = "stopped"
     DELETED = "deleted"
+    SHUTDOWN = "shutdown"
 
 
 class Inbox:
-    """What was read and is not committed yet, between the reading thread and the committing one."""
+    """What was read and is not committed yet, between the reading thread and the committing one.
 
-    def __init__(self, last: int, wanted_choices: int):
-        self.answer = chat.Answer(wanted_choices)
+    `last` and `answer` are what is saved already: it goes on from there.
+    """
+
+    def __init__(self, last: int, answer: chat.Answer):
+        self.answer = answer
         self.heard = time.monotonic()
         self.opened = False
         self.last = last
@@ -62,9 +71,9 @@ class Inbox:
                 self._changed.notify_all()
 
     def end(self, fault: UpstreamFault | None = None) -> None:
-        """The upstream has ended, of itself or by a fault; what is said first stands."""
+        """The upstream has ended, of itself or by a fault; what is said first stands, and so does a stop before it."""
         with self._changed:
-            if not self._over:
+            if not self._over and self._stopped is None:
                 self._over, self._fault = True, fault
             self._changed.notify_all()
 
@@ -99,6 +108,17 @@ class Inbox:
             self._bytes -= size
             self._changed.notify_all()
             return taken, bool(self._entries)
+
+    def look(self, at: Callable[[chat.Answer], Seen]) -> Seen:
+        """What `at` sees in the answer, while nothing is added to it."""
+        with self._changed:
+            return at(self.answer)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the upstream said that its answer is whole."""
+        with self._changed:
+            return self.answer.finished or (self._over and self._fault is None)
 
     @property
     def fault(self) -> UpstreamFault | None:

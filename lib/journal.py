@@ -119,10 +119,10 @@ class Journal:
         self._commit(writes, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
         return ended
 
-    def release(self) -> None:
-        """Gives the generation up, for the next attempt to take at once."""
+    def release(self, entries: Sequence[Entry]) -> None:
+        """Commits the last entries and gives the generation up, for the next attempt to take at once."""
         self._lease = timedelta(0)
-        self._commit([], ())
+        self.append(entries)
 
     def _add(self, entries: Sequence[Entry]) -> list[Write]:
         """Puts the entries into the open segment; the writes that seal what is full on the way.
@@ -211,8 +211,15 @@ class Journal:
             found = self._store.read_head(self._generation)
             if found and found.version == self._version and self._writes_message(writes):
                 raise _MessageGone from error
+            if found and found.version != self._version and self._left(found):
+                # The database was restored from a copy: the head is as this journal left it, with another version.
+                self._version = found.version
+                raise Unreachable("the head has another version") from error
             self._version = _ours(found, head, error)
         self.commit_seconds = time.monotonic() - began
+
+    def _left(self, found: Head) -> bool:
+        return found.holder == self._holder and found.last == self.last and found.end is None
 
     def _writes_message(self, writes: Sequence[Write]) -> bool:
         return any(write.path == self._generation.message_path for write in writes)

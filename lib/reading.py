@@ -6,12 +6,14 @@ over at once; how the answer ended is said once, whatever happens here.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 
 import orjson
 
 from lib import chat, sse
+from lib.continuation import Seam
 from lib.inbox import Inbox
 from lib.upstream import Call, UpstreamFault
 
@@ -22,12 +24,23 @@ class Reading:
     """Reads `call` into `inbox`.
 
     `stream_asked`: the client is to get chunks even if the upstream sends one body. `usage_asked`: the client itself
-    asked for the chunk with the usage, which is otherwise taken in and not passed on.
+    asked for the chunk with the usage, which is otherwise taken in and not passed on. `seam`: the call is for the rest
+    of an answer, and its chunks are to be fitted to what there is.
     """
 
-    def __init__(self, call: Call, inbox: Inbox, *, stream_asked: bool, usage_asked: bool, max_event: int):
+    def __init__(
+        self,
+        call: Call,
+        inbox: Inbox,
+        *,
+        stream_asked: bool,
+        usage_asked: bool,
+        max_event: int,
+        seam: Seam | None = None,
+    ):
         self._call = call
         self._inbox = inbox
+        self._seam = seam
         self._stream_asked = stream_asked
         self._usage_asked = usage_asked
         self._max_event = max_event
@@ -58,7 +71,7 @@ class Reading:
         except chat.Malformed:
             return UpstreamFault("upstream_malformed", "The upstream sent something that is no JSON object.")
         except chat.UpstreamError as error:
-            return UpstreamFault("upstream_error", error.message)
+            return UpstreamFault("upstream_error", error.message, passing=error.passing)
         return UpstreamFault(
             "upstream_content_type", "The upstream answered with neither an event stream nor JSON.", status=502
         )
@@ -94,6 +107,9 @@ class Reading:
         chunk = chat.read(event.data)
         if chunk is None:
             return True
+        if self._seam is not None:
+            chunk = self._seam.fit(chunk)
+            event = sse.Event(_escaped(chunk), event.name)
         passed_on = self._usage_asked or not chat.is_usage_chunk(chunk)
         self._inbox.put(chunk, event if passed_on else None)
         return False
@@ -108,7 +124,18 @@ class Reading:
         completion = chat.read(bytes(body))
         if completion is None or not chat.is_completion(completion):
             raise chat.Malformed
-        # A line's end inside of a frame is a line feed; JSON has no other use for a carriage return.
-        data = orjson.dumps(chat.chunk_from(completion)) if self._stream_asked else bytes(body).replace(b"\r", b"")
+        if self._seam is not None:
+            completion = chat.chunk_from(self._seam.fit(completion))
+            data = _escaped(completion)
+        elif self._stream_asked:
+            data = orjson.dumps(chat.chunk_from(completion))
+        else:
+            # A line's end inside of a frame is a line feed; JSON has no other use for a carriage return.
+            data = bytes(body).replace(b"\r", b"")
         self._inbox.put(completion, sse.Event(data))
         return None
+
+
+def _escaped(chunk: chat.Json) -> bytes:
+    """As ASCII, which can hold half a surrogate pair: the other half may be in the next chunk."""
+    return json.dumps(chunk, separators=(",", ":")).encode()

@@ -33,7 +33,7 @@ class Splitter:
     `max_event` bounds the bytes one event may hold before it is dispatched; past it `feed` raises `EventTooLarge`.
     """
 
-    def __init__(self, max_event: int = 4 << 20):
+    def __init__(self, max_event: int):
         self._max_event = max_event
         self._partial: list[bytes] = []  # the pieces of a line that has not ended
         self._partial_size = 0
@@ -96,10 +96,10 @@ class Splitter:
         if field == b"data":
             self._data_size += len(value) + bool(self._data)  # with the line feed that joins them
             self._data.append(value)
-            if self._data_size > self._max_event:
-                raise EventTooLarge
         elif field == b"event":
             self._name = value
+        if self._data_size + len(self._name) > self._max_event:
+            raise EventTooLarge
         return None
 
     def _dispatch(self) -> Event | None:

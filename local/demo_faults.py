@@ -75,6 +75,17 @@ def line(name: str, value: Any) -> str:
     return value
 
 
+def one_of(*names: str) -> Check:
+    """A check for one of some names."""
+
+    def check(name: str, value: Any) -> str:
+        if value not in names:
+            raise BadField(name, f"must be one of {', '.join(names)}, not {_shown(value)}")
+        return str(value)
+
+    return check
+
+
 def seed(name: str, value: Any) -> str:
     """A seed: a text, or a whole number, which is its decimal text."""
     return line(name, str(value) if type(value) is int else value)
@@ -211,6 +222,7 @@ _DEMO: dict[str, Check] = {
     "fault": lambda _, value: Fault.read(value),
     "first_byte_delay": number(0, MAX_SECONDS),
     "first_token_delay": number(0, MAX_SECONDS),
+    "prefill": one_of("anthropic", "vllm"),
     "rate": number(0, 100_000),
     "reasoning": switch(20, 100_000),
     "refusal": flag,
@@ -277,10 +289,10 @@ def _answer(given: Json, demo: Json) -> Answer:
     limit = _limit(given)
     own_seed = demo.get("seed") or seed_of(messages)
     token_bytes = demo.get("token_bytes", 0)
-    start, skip = _start(messages[-1], own_seed, token_bytes)
+    start, skip = _start(messages[-1], own_seed, token_bytes) if _goes_on(given, demo.get("prefill")) else (0, 0)
     return Answer(
         seed=own_seed,
-        tokens=demo.get("tokens", 120) if limit is None else limit,
+        tokens=demo.get("tokens", 120) if limit is None else start + limit,
         token_bytes=token_bytes,
         choices=whole(1, 128)("n", given.get("n", 1)),
         reasoning=demo.get("reasoning", 0),
@@ -312,6 +324,19 @@ def _start(last: Json, own_seed: str, token_bytes: int) -> tuple[int, int]:
         return place(own_seed, _said(last.get("content")), token_bytes)
     except NotThisAnswer as error:
         raise BadField("messages", f"the last is an assistant's, but not how this answer begins: {error}") from error
+
+
+def _goes_on(given: Json, prefill: str | None) -> bool:
+    """Whether a last message that is the assistant's is gone on with, by the rules of the server that is played.
+
+    vLLM opens a new turn unless it is asked not to; Anthropic refuses white space at the end; any other goes on.
+    """
+    last = given["messages"][-1]
+    if prefill == "anthropic" and last.get("role") == "assistant" and _said(last.get("content"))[-1:].isspace():
+        raise BadField("messages", "final assistant content cannot end with trailing whitespace")
+    return prefill != "vllm" or (
+        given.get("continue_final_message") is True and given.get("add_generation_prompt") is False
+    )
 
 
 def _said(content: Any) -> str:

@@ -31,6 +31,10 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def database(stack: Stack) -> firestore.Client:
+    return database_of(stack)
+
+
+def database_of(stack: Stack) -> firestore.Client:
     """Google's own client, to see what is there without our help."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)

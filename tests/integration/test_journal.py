@@ -10,9 +10,10 @@ import pytest
 
 from lib import message
 from lib.chat import Answer, read
-from lib.documents import Create, Patch, Put, Unreachable
+from lib.documents import Create, Delete, Patch, Put, Unreachable
 from lib.journal import DOCUMENT_BYTES, SEAL_BYTES, Fenced, Journal, decoded, replayed
 from lib.model import End, Head, Segment, State
+from lib.settings import EMULATOR_EVENT_BYTES
 from lib.sse import event_of
 from local.demo_text import blob
 
@@ -104,7 +105,7 @@ def test_a_writer_over_an_old_head_is_fenced_and_writes_nothing(
         lambda: old.append([]),
         lambda: old.append(entries(4, 6, 100 * KIB)),
         lambda: old.finish(entries(4, 6), COMPLETED, answer),
-        lambda: old.release(),
+        lambda: old.release([]),
     ):
         with pytest.raises(Fenced):
             write()
@@ -113,6 +114,39 @@ def test_a_writer_over_an_old_head_is_fenced_and_writes_nothing(
 
     new.append(entries(4, 5))
     assert len(frames(generation)) == 5
+
+
+def test_a_head_that_came_back_from_a_copy_of_the_database_is_still_its_writers(
+    begin, hold, entries, frames, documents, store
+):
+    """Its update time is another then. What nobody else wrote is written on, to the end, without a gap."""
+    generation = begin()
+    journal = hold(generation).journal
+    journal.append(entries(1, 3))
+    for written in (entries(4, 6), [], entries(7, 8)):
+        restore(documents, generation.head_path)
+        journal.append(written)
+    restore(documents, generation.head_path)
+    journal.finish(entries(9, 9), COMPLETED, answer_of(entries(1, 9)))
+    assert frames(generation) == [each.frame for each in entries(1, 9)]
+    assert store.read_head(generation).end == COMPLETED
+
+
+def test_a_copy_of_the_database_that_is_older_than_what_was_written_is_not_written_on(begin, hold, entries, documents):
+    generation = begin()
+    journal = hold(generation).journal
+    journal.append(entries(1, 3))
+    older = documents.get(generation.head_path)[0]
+    journal.append(entries(4, 6))
+    documents.commit(Put(older.path, older.fields))
+    with pytest.raises(Fenced):
+        journal.append(entries(7, 8))
+
+
+def restore(documents, path):
+    found = documents.get(path)[0]
+    documents.commit(Delete(path))
+    documents.commit(Put(path, found.fields))
 
 
 def test_of_two_journals_over_one_head_only_the_first_to_commit_writes(begin, hold, store, clock, entries, frames):
@@ -381,11 +415,29 @@ def test_an_event_larger_than_a_document_is_laid_out_in_several(
         assert {document.fields["last"] for document in parts} == {seq}
 
 
-def test_the_largest_event_that_is_taken_is_kept(begin, hold, entry, entries, frames):
-    """MAX_EVENT_BYTES is 4 MiB unless set otherwise. It has no text: the emulator takes no commit above 4 MiB."""
+def test_the_largest_event_fits_the_commit_that_ends_its_answer(begin, hold, store_over, documents, entry, frames):
+    """With all that may go with it: a full segment that is sealed, and a message of more than a document."""
+
+    class OneTry:
+        def __getattr__(self, name):
+            return getattr(documents, name)
+
+        def commit(self, *writes):
+            try:
+                return documents.commit(*writes)
+            except Unreachable as error:
+                raise AssertionError("the commit was refused") from error
+
     generation = begin()
-    written = [*entries(1, 1), entry(2, "", noise=blob("n", (4 << 20) - 200, True))]
-    hold(generation).journal.append(written)
+    without_text = len(event_of(entry(2, "").frame).data)
+    written = [
+        entry(1, blob("before", DOCUMENT_BYTES - 100, True)),
+        entry(2, blob("largest", EMULATOR_EVENT_BYTES - without_text, True)),
+    ]
+    assert len(event_of(written[1].frame).data) == EMULATOR_EVENT_BYTES
+    journal = hold(generation, over=store_over(OneTry())).journal
+    journal.append(written[:1])
+    journal.finish(written[1:], COMPLETED, answer_of(written))
     assert frames(generation) == [each.frame for each in written]
 
 

@@ -170,7 +170,7 @@ def test_an_expired_lease_is_taken_over_and_the_old_journal_is_fenced(begin, hol
     assert taken.generation.attempt == 2
     assert (taken.found.last, taken.found.attempt, taken.journal.last) == (3, 1, 3)
 
-    for write in (lambda: old.append(entries(4, 5)), lambda: old.append([]), lambda: old.release()):
+    for write in (lambda: old.append(entries(4, 5)), lambda: old.append([]), lambda: old.release([])):
         with pytest.raises(Fenced):
             write()
     taken.journal.append(entries(4, 5))
@@ -223,7 +223,7 @@ def test_a_released_generation_can_be_claimed_at_once(begin, hold, store, clock,
     generation = begin()
     journal = hold(generation).journal
     journal.append(entries(1, 2))
-    journal.release()
+    journal.release([])
     assert not store.read_head(generation).leased(clock())
     taken = claim(store, task_of(generation), LEASE, clock)
     assert (taken.generation.attempt, taken.found.last) == (2, 2)

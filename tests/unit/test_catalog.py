@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.catalog import Catalog, Deadlines, Upstream, load
+from lib.catalog import Catalog, Deadlines, Prefill, Upstream, load
 from lib.errors import ConfigurationError, InvalidRequest
 
 TOML = """
@@ -231,3 +231,37 @@ def test_where_nothing_says_where_the_upstream_is_both_ways_are_named(environ: d
         load(environ)
     assert "UPSTREAM_BASE_URL" in str(refused.value)
     assert "UPSTREAMS_FILE" in str(refused.value)
+
+
+# Going on with what broke off
+
+
+def test_an_upstream_is_asked_to_go_on_only_where_it_is_set_to(tmp_path: Path) -> None:
+    table = '[{0}]\nbase_url = "http://{0}/v1"\n{1}\n'
+    catalog = from_file(
+        tmp_path,
+        table.format("plain", "")
+        + table.format("unnamed", 'continue = "prefill"')
+        + table.format("named", 'continue = "prefill"\nprefill_style = "vllm"'),
+    )
+    found = {name: catalog[name].prefill for name in ("plain", "unnamed", "named")}
+    assert found == {"plain": None, "unnamed": Prefill.OPENROUTER, "named": Prefill.VLLM}
+
+
+def test_the_environment_s_one_upstream_can_be_set_so_as_well() -> None:
+    one = {"UPSTREAM_BASE_URL": "http://u/v1", "UPSTREAM_CONTINUE": "prefill", "UPSTREAM_PREFILL_STYLE": "anthropic"}
+    assert load(one)["default"].prefill is Prefill.ANTHROPIC
+    assert load({"UPSTREAM_BASE_URL": "http://u/v1"})["default"].prefill is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('continue = "again"', "continue must be 'prefill'"),
+        ("continue = true", "continue must be 'prefill'"),
+        ('prefill_style = "vllm"', "goes with continue"),
+        ('continue = "prefill"\nprefill_style = "echo"', "is 'openrouter', 'anthropic' or 'vllm'"),
+    ],
+)
+def test_a_wrong_way_to_go_on_is_named(tmp_path: Path, lines: str, said: str) -> None:
+    assert said in refusal(tmp_path, f'[up]\nbase_url = "http://u/v1"\n{lines}\n')

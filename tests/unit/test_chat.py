@@ -669,3 +669,31 @@ def test_the_usage_chunk_is_the_one_with_a_usage_and_no_choice() -> None:
     assert not is_usage_chunk({**chunk(finish="stop"), "usage": USAGE})
     assert not is_usage_chunk({**chunk(content="a"), "usage": None})
     assert not is_usage_chunk({**HEADER, "choices": [], "usage": None})
+
+
+def test_an_upstreams_words_of_an_error_and_its_usage_have_a_bound() -> None:
+    with pytest.raises(UpstreamError) as raised:
+        read(json.dumps({"error": {"message": "m" * 900_000, "code": "c" * 900_000}}).encode())
+    assert (len(raised.value.message), len(raised.value.code)) == (2000, 2000)
+    answer = Answer()
+    answer.add({"usage": {"total_tokens": 3, "note": "n" * 900}})
+    answer.add({"usage": {"total_tokens": 4, "note": "n" * 900_000}})
+    assert answer.usage == {"total_tokens": 3, "note": "n" * 900}
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        ({"message": "m", "type": "server_error"}, True),
+        ({"message": "m", "type": "overloaded_error", "code": None}, True),
+        ({"message": "m", "code": 429}, True),
+        ({"message": "m", "code": "503"}, True),
+        ({"message": "m", "code": 400, "type": "invalid_request_error"}, False),
+        ({"message": "m", "code": "content_filter"}, False),
+        ("overloaded", False),
+    ],
+)
+def test_an_error_event_may_pass_where_its_code_or_type_says_so(error: Any, passing: bool) -> None:
+    with pytest.raises(UpstreamError) as raised:
+        read(json.dumps({"error": error}).encode())
+    assert raised.value.passing is passing

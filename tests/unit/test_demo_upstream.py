@@ -683,6 +683,37 @@ def test_a_continuation_counts_only_what_it_adds(upstream: DemoUpstream) -> None
     assert ended(upstream)[0]["tokens_sent"] == 14
 
 
+def test_a_continuation_has_the_requests_limit_to_itself(upstream: DemoUpstream) -> None:
+    begun = [*MESSAGES, {"role": "assistant", "content": text(SEED, 10)}]
+    raw = Reply(upstream, body(messages=begun) | {"max_tokens": 5}).read()
+    assert text(SEED, 10) + content(raw) == text(SEED, 15)
+    assert finish_reasons(raw) == ["length"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "goes_on"),
+    [
+        ({}, False),
+        ({"continue_final_message": True}, False),
+        ({"continue_final_message": True, "add_generation_prompt": False}, True),
+    ],
+)
+def test_as_vllm_it_opens_a_new_turn_unless_it_is_told_not_to(
+    upstream: DemoUpstream, flags: Json, goes_on: bool
+) -> None:
+    begun = text(SEED, 10)
+    messages = [*MESSAGES, {"role": "assistant", "content": begun}]
+    said = content(Reply(upstream, body(messages=messages, demo={"prefill": "vllm", "rate": 0}) | flags).read())
+    assert ((begun if goes_on else "") + said) == text(SEED, 24)
+
+
+def test_as_anthropic_it_refuses_white_space_at_the_end(upstream: DemoUpstream) -> None:
+    messages = [*MESSAGES, {"role": "assistant", "content": text(SEED, 10).rstrip() + "\n"}]
+    reply = Reply(upstream, body(messages=messages, demo={"prefill": "anthropic"}))
+    assert reply.status == 400
+    assert "trailing whitespace" in reply.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("demo", [{}, {"reasoning": 3}, {"refusal": True}, {"tool_calls": 2}])
 def test_the_places_a_fault_can_have_are_as_many_as_the_deltas(demo: Json) -> None:
     answer = Order.read(body(demo=demo, tools=TOOLS)).answer

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.chat import Answer
 from lib.inbox import HELD_BYTES, Inbox, Stop
 from lib.journal import BATCH_BYTES, Entry
 from lib.reading import Reading
@@ -85,7 +86,7 @@ def read(
     choices: int = 1,
 ) -> Inbox:
     """Reads the call to its end, as the reading thread does."""
-    inbox = inbox or Inbox(0, choices)
+    inbox = inbox or Inbox(0, Answer(choices))
     reading = Reading(
         call,  # type: ignore[arg-type]
         inbox,
@@ -132,7 +133,7 @@ def test_an_answer_up_to_done_is_whole_and_each_of_its_events_is_kept_with_its_n
 
 
 def test_numbers_go_on_from_where_an_earlier_attempt_left_them() -> None:
-    inbox = read(ScriptedCall(SSE, *hello(), DONE), inbox=Inbox(41, 1))
+    inbox = read(ScriptedCall(SSE, *hello(), DONE), inbox=Inbox(41, Answer()))
     assert [(entry.seq, entry.frame[:7]) for entry in entries(inbox)] == [
         (42, b"id: 42\n"),
         (43, b"id: 43\n"),
@@ -400,22 +401,31 @@ def test_what_goes_wrong_in_here_is_a_fault_that_tells_nothing_of_it(
 
 @pytest.mark.parametrize("why", Stop)
 def test_after_a_stop_nothing_more_is_read_and_what_there_is_stays(why: Stop) -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     read(ScriptedCall(SSE, *hello(), lambda: inbox.stop(why), data(delta(content="!")), BROKEN), inbox=inbox)
     assert inbox.stopped is why
     assert texts(inbox) == ["", "Hel", "lo"]
-    assert reason(inbox) == "cancelled"
+    assert not inbox.whole
+
+
+def test_how_the_upstream_ends_after_a_stop_is_of_no_account() -> None:
+    inbox = Inbox(0, Answer())
+    inbox.stop(Stop.SHUTDOWN)
+    inbox.end(UpstreamFault("cancelled", "The attempt is over."))
+    assert (inbox.fault, inbox.whole) == (None, False)
+    inbox.end()
+    assert not inbox.whole
 
 
 def test_what_came_too_late_to_be_kept_is_not_in_the_answer_either() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     stop = [lambda: inbox.stop(Stop.BY_USER)]
     read(ScriptedCall(SSE, *hello(), *stop, data(delta("stop", content=" and more")), DONE), inbox=inbox)
     assert inbox.answer.message()["content"] == "".join(texts(inbox))
 
 
 def test_a_deadline_that_passed_first_is_why_it_ended() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     deadline = UpstreamFault("deadline", "Too long.")
     read(ScriptedCall(SSE, *hello(), lambda: inbox.end(deadline), data(delta(content="!")), DONE), inbox=inbox)
     assert inbox.fault is deadline
@@ -435,11 +445,11 @@ def frames(taken: Iterable[Entry]) -> list[bytes]:
 
 
 def test_nothing_is_taken_where_nothing_was_put() -> None:
-    assert Inbox(0, 1).take() == ([], False)
+    assert Inbox(0, Answer()).take() == ([], False)
 
 
 def test_what_is_taken_is_what_was_put_in_its_order_once() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     put(inbox, b"a", b"b")
     taken, more = inbox.take()
     put(inbox, b"c")
@@ -449,7 +459,7 @@ def test_what_is_taken_is_what_was_put_in_its_order_once() -> None:
 
 
 def test_one_take_is_never_more_than_one_commit_may_have() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     put(inbox, *[b"x" * 300_000] * 10)
     taken: list[Entry] = []
     more = True
@@ -461,13 +471,13 @@ def test_one_take_is_never_more_than_one_commit_may_have() -> None:
 
 
 def test_a_take_is_as_much_as_fits() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     put(inbox, *[b"x" * 300_000] * 10)
     assert [len(inbox.take()[0]) for _ in range(4)] == [3, 3, 3, 1]
 
 
 def test_an_event_larger_than_a_commit_is_taken_alone() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     put(inbox, b"a", b"x" * (BATCH_BYTES + 1), b"b")
     batches = [inbox.take() for _ in range(3)]
     assert [([entry.seq for entry in batch], more) for batch, more in batches] == [
@@ -502,13 +512,13 @@ class Putter(threading.Thread):
 
 
 def full() -> Inbox:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     put(inbox, b"x" * (HELD_BYTES + 1))
     return inbox
 
 
 def test_up_to_the_bound_no_put_waits() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     put(inbox, b"x" * (HELD_BYTES - 100))
     putter = Putter(inbox)
     assert putter.ends()
@@ -543,26 +553,26 @@ def test_a_put_that_waits_is_released_with_a_fault_when_the_attempt_is_over(over
 
 
 def test_what_is_said_first_of_the_end_stands() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     inbox.end(BROKEN)
     inbox.end()
     inbox.end(UpstreamFault("deadline", "Too long."))
     assert inbox.fault is BROKEN
-    whole = Inbox(0, 1)
+    whole = Inbox(0, Answer())
     whole.end()
     whole.end(BROKEN)
     assert whole.fault is None
 
 
 def test_what_is_said_first_of_a_stop_stands() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     inbox.stop(Stop.DELETED)
     inbox.stop(Stop.BY_USER)
     assert inbox.stopped is Stop.DELETED
 
 
 def test_a_wait_is_over_at_once_where_there_is_an_end_or_it_is_time() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     past = time.monotonic() - 1
     assert not inbox.wait(FAR, past)
     put(inbox, b"a")
@@ -595,7 +605,7 @@ class Waiter(threading.Thread):
     ids=["entry", "end", "fault", "stop"],
 )
 def test_who_waits_is_woken_by_the_first_entry_the_end_and_a_stop(what: Callable[[Inbox], None], ended: bool) -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     waiter = Waiter(inbox)
     waiter.join(0.05)
     assert waiter.is_alive()
@@ -605,7 +615,7 @@ def test_who_waits_is_woken_by_the_first_entry_the_end_and_a_stop(what: Callable
 
 
 def test_two_threads_lose_nothing_between_them() -> None:
-    inbox = Inbox(0, 1)
+    inbox = Inbox(0, Answer())
     call = ScriptedCall(SSE, *[data(delta(content=str(number % 10))) for number in range(5000)], data(delta("stop")))
     reader = threading.Thread(target=lambda: read(call, inbox=inbox), daemon=True)
     reader.start()

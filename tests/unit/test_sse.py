@@ -176,6 +176,13 @@ def test_an_event_of_exactly_the_bound_is_no_event_too_large() -> None:
         read([b"data: 123456789\n\n"], max_event=8)
 
 
+def test_an_events_name_counts_as_well() -> None:
+    assert read([b"event: 1234\ndata: 5678\n\n"], max_event=8) == [Event(b"5678", b"1234")]
+    for stream in (b"event: 1234\ndata: 56789\n\n", b"data: 56789\nevent: 1234\n\n", b"event: 123456789\n\n"):
+        with pytest.raises(EventTooLarge):
+            read([stream], max_event=8)
+
+
 def test_many_small_events_never_add_up_to_one_too_large() -> None:
     assert len(read([b"data: 12345678\n\n" * 1000], max_event=8)) == 1000
 
