@@ -22,8 +22,10 @@ from lib.documents import Documents
 from lib.errors import ConfigurationError, HoldfastError
 from lib.listen import TARGETS_PER_EMULATOR_STREAM, TARGETS_PER_STREAM, Listener
 from lib.settings import Settings
+from lib.shutdown import Shutdown
 from lib.store import Store
 
+_shutdown = Shutdown.of_forked(os.environ)
 _building = threading.Lock()
 _apps: dict[str, Flask] = {}
 
@@ -61,7 +63,7 @@ def _built(build: Callable[[Settings, Store, Listener], Flask]) -> Flask:
 
 
 def _api(settings: Settings, store: Store, listener: Listener) -> Flask:
-    from lib.auth import UserTokens
+    from lib.auth import AppTokens, UserTokens
     from lib.generations import Generations
     from lib.tail import Tails
     from lib.task_queue import TaskQueue
@@ -71,7 +73,9 @@ def _api(settings: Settings, store: Store, listener: Listener) -> Flask:
     tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock)
     generations = Generations(settings, store, TaskQueue(settings), tails, clock)
     tails.heal = generations.heal
-    return create_api(settings, generations, UserTokens(settings.project))
+    _shutdown.call(tails.close)
+    apps = AppTokens(settings.project, settings.app_check_keys_url) if settings.app_check == "enforced" else None
+    return create_api(settings, generations, UserTokens(settings.project), apps)
 
 
 def _worker(settings: Settings, store: Store, listener: Listener) -> Flask:
@@ -79,4 +83,4 @@ def _worker(settings: Settings, store: Store, listener: Listener) -> Flask:
     from lib.worker import create_worker
 
     tokens = QueueTokens(settings.worker_url, settings.invoker, settings.oidc_certs_url)
-    return create_worker(settings, store, listener, tokens, os.environ)
+    return create_worker(settings, store, listener, tokens, os.environ, _shutdown)

@@ -15,6 +15,9 @@ from lib.catalog import MAX_SECONDS, Catalog, is_url
 from lib.errors import ConfigurationError
 
 MAX_DAYS = 36_500
+# Up to twice the event is in one commit, as frames and as text, with up to 1.8 MiB besides: a segment and the message.
+MAX_EVENT_BYTES = 4 << 20  # Firestore takes commits of 10 MiB,
+EMULATOR_EVENT_BYTES = 1 << 20  # its emulator of 4 MiB
 
 
 def _text(value: str) -> str:
@@ -33,6 +36,12 @@ def _whole(value: str) -> int:
     return int(value)
 
 
+def _event_bytes(value: str) -> int:
+    if (number := _whole(value)) > MAX_EVENT_BYTES:
+        raise ValueError(f"{MAX_EVENT_BYTES} at the most, so that an event fits into a commit")
+    return number
+
+
 def _seconds(value: str) -> float:
     if not 0 < (number := _number(value)) <= MAX_SECONDS:
         raise ValueError("a number of seconds above 0")
@@ -49,6 +58,19 @@ def _dispatch_seconds(value: str) -> float:
     if not 15 <= (number := _number(value)) <= 1800:
         raise ValueError("15 to 1800, which is what Cloud Tasks allows")
     return number
+
+
+def _origins(value: str) -> tuple[str, ...]:
+    origins = tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+    if origins == ("*",) or (origins and all(is_url(origin) and origin.count("/") == 2 for origin in origins)):
+        return origins
+    raise ValueError("origins such as https://app.example, comma-separated, or '*'")
+
+
+def _app_check(value: str) -> str:
+    if value not in ("off", "enforced"):
+        raise ValueError("'off' or 'enforced'")
+    return value
 
 
 def _days(value: str) -> timedelta:
@@ -93,8 +115,23 @@ class Settings:
         "https://www.googleapis.com/oauth2/v1/certs",
         "Where the certificates for the tasks' token are; only set for local use.",
     )
+    cors_origins: tuple[str, ...] = _of(
+        "CORS_ORIGINS", _origins, ("*",), "The web origins that may call, comma-separated, or `*` for all."
+    )
+    app_check: str = _of("APP_CHECK", _app_check, "off", "`enforced` where every call must have an App Check token.")
+    app_check_keys_url: str = _of(
+        "APP_CHECK_KEYS_URL",
+        _url,
+        "https://firebaseappcheck.googleapis.com/v1/jwks",
+        "Where the keys for App Check tokens are; only set for local use.",
+    )
     max_request_bytes: int = _of("MAX_REQUEST_BYTES", _whole, 10 << 20, "The largest request body, in bytes.")
-    max_event_bytes: int = _of("MAX_EVENT_BYTES", _whole, 4 << 20, "The largest single upstream event, in bytes.")
+    max_event_bytes: int = _of(
+        "MAX_EVENT_BYTES",
+        _event_bytes,
+        EMULATOR_EVENT_BYTES,
+        "The largest single upstream event, in bytes; 4194304 at the most, with an emulator 1048576.",
+    )
     max_live_generations: int = _of("MAX_LIVE_GENERATIONS", _whole, 20, "How many generations a user may have live.")
     max_attempts: int = _of("MAX_ATTEMPTS", _whole, 3, "How often the upstream is called for one generation.")
     flush_seconds: float = _of(
@@ -110,6 +147,9 @@ class Settings:
         "STATUS_WAIT_SECONDS", _seconds, 10.0, "How long a client's status line waits for the upstream's."
     )
     keepalive_seconds: float = _of("KEEPALIVE_SECONDS", _seconds, 15.0, "The time between two keep-alives of a stream.")
+    send_seconds: float = _of(
+        "SEND_SECONDS", _seconds, 60.0, "How long a client may take nothing of what is sent before it is dropped."
+    )
     response_seconds: float = _of(
         "RESPONSE_SECONDS", _seconds, 3300.0, "How long one response may last before it is ended in order."
     )
@@ -164,6 +204,8 @@ def _inconsistent(values: Mapping[str, Any], environ: Mapping[str, str]) -> list
     # firebase-admin reads this one itself, and then takes any token that is not signed.
     if environ.get("FIREBASE_AUTH_EMULATOR_HOST") and not values["firestore_emulator"]:
         faults.append("FIREBASE_AUTH_EMULATOR_HOST: unset it: it lets everybody in, and is only for a local Firestore")
+    if values["firestore_emulator"] and values["max_event_bytes"] > EMULATOR_EVENT_BYTES:
+        faults.append(f"MAX_EVENT_BYTES: the emulator takes no larger commits: {EMULATOR_EVENT_BYTES} at the most")
     if values["catalog"].longest >= values["dispatch_seconds"]:
         faults.append("DISPATCH_SECONDS: it must be above every upstream's total_seconds")
     return faults

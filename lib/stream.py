@@ -7,7 +7,6 @@ that a blank line follows as an event, and fails on it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import orjson
@@ -21,6 +20,7 @@ from lib.tail import Piece, Tail
 
 KEEP_ALIVE = b": keep-alive\n"
 DONE = b"data: [DONE]\n\n"
+WRITE_BYTES = 64 << 10
 
 
 class UpstreamRefusal(HoldfastError):
@@ -60,44 +60,34 @@ def first_piece(tail: Tail, seconds: float) -> Piece:
     return piece
 
 
-def frames(tail: Tail, piece: Piece, *, keepalive: float, seconds: float) -> Iterator[bytes]:
-    """The stream from `piece` on. It ends in order after `seconds` at the latest, and closes the tail."""
-    deadline = time.monotonic() + seconds
+def frames(tail: Tail, first: Piece, *, keepalive: float, seconds: float) -> Iterator[bytes]:
+    """The stream from `first` on. It ends in order after `seconds` at the latest, and closes the tail."""
     try:
-        while True:
+        for piece in tail.follow(first, keepalive=keepalive, seconds=seconds):
             if piece.frames:
-                yield b"".join(piece.frames)
+                yield from _writes(b"".join(piece.frames))
             elif piece.end is None:
                 yield KEEP_ALIVE  # the first one sends the status line, too
-            if piece.end is not None:
-                yield closing(piece.end)
-                return
-            left = deadline - time.monotonic()
-            if left <= 0:
-                yield planned_end(tail)
-                return
-            piece = tail.next(min(keepalive, left))
+        yield closing(piece.end) if piece.end is not None else planned_end(tail)
     except HoldfastError as error:
         yield error_frame(error)
     except Unreachable:
         yield error_frame(HoldfastError("The answer can't be read now. Resume with Last-Event-ID.", code="unavailable"))
-    finally:
-        tail.close()
 
 
-def body(tail: Tail, piece: Piece, seconds: float) -> bytes:
+def _writes(data: bytes) -> Iterator[bytes]:
+    """In pieces that a slow client can take in the time that one write may last."""
+    for at in range(0, len(data), WRITE_BYTES):
+        yield data[at : at + WRITE_BYTES]
+
+
+def body(tail: Tail, first: Piece, seconds: float) -> bytes:
     """The whole answer as one JSON body. Closes the tail. Errors: `StillRunning`, `UpstreamRefusal`, `Interrupted`."""
-    deadline = time.monotonic() + seconds
-    held = list(piece.frames)
-    try:
-        while piece.end is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise StillRunning("The answer is not complete yet. Get it at the Location that this response has.")
-            piece = tail.next(left)
-            held += piece.frames
-    finally:
-        tail.close()
+    held: list[bytes] = []
+    for piece in tail.follow(first, keepalive=seconds, seconds=seconds):
+        held += piece.frames
+    if piece.end is None:
+        raise StillRunning("The answer is not complete yet. Get it at the Location that this response has.")
     if piece.end.state is State.FAILED:
         raise UpstreamRefusal(piece.end)
     if piece.end.state is State.INCOMPLETE:

@@ -124,20 +124,20 @@ class Feed:
         with self._changed:
             return self._first
 
-    def silent(self, now: float) -> bool:
-        """Whether it is time to read the head without the listener's help; says so once an interval."""
+    def silent(self, now: float, interval: float) -> bool:
+        """Whether it is time to read the head without the listener's help; says so once an interval, in seconds."""
         with self._changed:
-            if now - self._heard < REREAD_SECONDS:
+            if now - self._heard < interval:
                 return False
             self._heard = now
             return True
 
-    def lease_due(self, now: float) -> bool:
-        """Whether it is time to renew the viewer's lease; says so once an interval."""
+    def lease_due(self, now: float, interval: float) -> bool:
+        """Whether it is time to renew the viewer's lease; says so once an interval, in seconds."""
         with self._changed:
             if self._gone or self._head is None or self._head.end is not None:
                 return False
-            if now - self._lease_renewed < WATCH_LEASE.total_seconds() / 2:
+            if now - self._lease_renewed < interval:
                 return False
             self._lease_renewed = now
             return True
@@ -190,18 +190,40 @@ class Tail:
             elif held.frames or held.end:
                 self.cursor = max(self.cursor, held.last)
                 return held
-            elif left <= 0:
+            elif left <= 0 or self._tails.closing:
                 return held
+
+    def follow(self, piece: Piece, *, keepalive: float, seconds: float) -> Iterator[Piece]:
+        """What one response is made from: `piece`, what comes after it, and an empty piece every `keepalive` seconds.
+
+        Ends with the piece that has the end, or without one after `seconds`, or when the process is to end. Closes
+        this. Errors: as `next`.
+        """
+        deadline = time.monotonic() + seconds
+        try:
+            while True:
+                yield piece
+                left = deadline - time.monotonic()
+                if piece.end is not None or left <= 0 or self.closing:
+                    return
+                piece = self.next(min(keepalive, left))
+        finally:
+            self.close()
 
     def wait_for_end(self, seconds: float) -> None:
         """Waits until the generation has ended or is gone, or the time is over."""
         deadline = time.monotonic() + seconds
         try:
             while self.next(max(0.0, deadline - time.monotonic())).end is None:
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline or self.closing:
                     return
         except Gone:
             return
+
+    @property
+    def closing(self) -> bool:
+        """Whether this process is about to end, so that the viewer should come back to another."""
+        return self._tails.closing
 
     @property
     def generation_id(self) -> str:
@@ -227,14 +249,30 @@ class Tails:
     a while, and may end it.
     """
 
-    def __init__(self, store: Store, listener: Listener, viewer: str, clock: Clock):
+    def __init__(
+        self,
+        store: Store,
+        listener: Listener,
+        viewer: str,
+        clock: Clock,
+        *,
+        reread_seconds: float = REREAD_SECONDS,
+        watch_lease: timedelta = WATCH_LEASE,
+    ):
         self._store = store
         self._listener = listener
         self._viewer = viewer
         self._clock = clock
+        self._reread_seconds = reread_seconds
+        self._watch_lease = watch_lease
         self._lock = threading.Lock()
         self._feeds: dict[str, Feed] = {}
+        self.closing = False
         self.heal: Callable[[Generation, Head], object] = lambda _generation, _head: None
+
+    def close(self) -> None:
+        """The process is about to end: nobody need wait for more."""
+        self.closing = True
 
     def open(self, generation: Generation, cursor: int) -> Tail:
         """A viewer that has everything up to `cursor`."""
@@ -262,9 +300,9 @@ class Tails:
     def keep(self, feed: Feed) -> None:
         """What has to be done now and then while a feed is watched, by whichever viewer comes by first."""
         now = time.monotonic()
-        if feed.lease_due(now):
+        if feed.lease_due(now, self._watch_lease.total_seconds() / 2):
             self._lease(feed, held=True)
-        if feed.silent(now):
+        if feed.silent(now, self._reread_seconds):
             try:
                 document = self._store.head_document(feed.generation)
                 if feed.on_change(document) and feed.watch is not None:
@@ -276,13 +314,13 @@ class Tails:
 
     def first_lease(self) -> dict[str, datetime]:
         """The viewer's lease that a generation is created with."""
-        return {self._viewer: self._clock() + WATCH_LEASE}
+        return {self._viewer: self._clock() + self._watch_lease}
 
     def _lease(self, feed: Feed, held: bool) -> None:
         field = f"watchers.{self._viewer}"
         try:
             if held:
-                self._store.patch(feed.generation, {field: self._clock() + WATCH_LEASE})
+                self._store.patch(feed.generation, {field: self._clock() + self._watch_lease})
             else:
                 self._store.patch(feed.generation, {}, remove=[field])
         except (Stale, Unreachable):

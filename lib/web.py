@@ -11,13 +11,15 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, current_app, jsonify, request
+from flask_cors import CORS
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from lib import stream
-from lib.auth import UserTokens
+from lib import firebase_callable, stream
+from lib.auth import AppTokens, UserTokens
 from lib.documents import Unreachable
 from lib.errors import HoldfastError, InvalidRequest, NotFound, TooLarge, Unavailable, UnsupportedMediaType
+from lib.firebase_callable import Resume, Start, Stop
 from lib.generations import MAX_PAGE, ChatRequest, Generations
 from lib.model import Generation, State, document_id
 from lib.settings import Settings
@@ -25,17 +27,27 @@ from lib.stream import UpstreamRefusal
 from lib.tail import Piece, Tail
 
 PAGE = 20
-_STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_STREAM = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+}
+_JSON = {"Content-Type": "application/json"}
+_EXPOSED = ["X-Generation-Id", "Location", "Retry-After"]
+_PREFLIGHT_SECONDS = 3600
 
 log = logging.getLogger(__name__)
 
 
-def create_api(settings: Settings, generations: Generations, users: UserTokens) -> Flask:
-    """The public API as a Flask application."""
+def create_api(settings: Settings, generations: Generations, users: UserTokens, apps: AppTokens | None = None) -> Flask:
+    """The public API as a Flask application. With `apps`, every call must have an App Check token."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
+    CORS(app, origins=list(settings.cors_origins), expose_headers=_EXPOSED, max_age=_PREFLIGHT_SECONDS)
 
     def uid() -> str:
+        if apps is not None:
+            apps.verify(request.headers.get("X-Firebase-AppCheck"))
         return users.uid(request.headers.get("Authorization"))
 
     @app.post("/v1/chat/completions")
@@ -53,6 +65,48 @@ def create_api(settings: Settings, generations: Generations, users: UserTokens) 
             ),
         )
         return respond(started.generation, started.tail, streamed=bool(started.request.get("stream")), refusing=True)
+
+    @app.post("/")
+    def call() -> Response:
+        """The Firebase callable protocol, in which a stream's errors have the status 200 as well."""
+        streamed = "text/event-stream" in request.headers.get("Accept", "")
+        _bound_writes(settings.send_seconds)
+        try:
+            user = uid()
+            if request.mimetype != "application/json":
+                raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
+            return answer_call(user, firebase_callable.read(request.get_data()), streamed)
+        except Exception as error:
+            failure, status = firebase_callable.failure(_shown_error(error))
+            if streamed:
+                return Response(firebase_callable.line({"error": failure}), headers=_STREAM)
+            return Response(orjson.dumps({"error": failure}), status=status, mimetype="application/json")
+
+    def answer_call(user: str, asked: Start | Resume | Stop, streamed: bool) -> Response:
+        if isinstance(asked, Stop):
+            generation, _ = generations.stop(user, asked.generation)
+            ended = firebase_callable.result(*generations.answer(generation))
+            return Response(firebase_callable.reply(ended, streamed), headers=_STREAM if streamed else _JSON)
+        if isinstance(asked, Resume):
+            generation, head = generations.find(user, asked.generation)
+            if asked.after > head.last:
+                raise InvalidRequest(f"'after' must be from 0 to {head.last}, the last there is.", param="after")
+            tail = generations.resume(generation, asked.after)
+        else:
+            started = generations.start(user, asked.request)
+            generation, tail = started.generation, started.tail
+
+        def ending() -> dict[str, Any]:
+            return firebase_callable.ended(*generations.answer(generation))
+
+        bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
+        if streamed:
+            answer = Response(firebase_callable.messages(generation, tail, ending, **bounds), headers=_STREAM)
+            answer.call_on_close(tail.close)
+            return answer
+        for _ in tail.follow(Piece([], tail.cursor), **bounds):
+            pass
+        return Response(firebase_callable.reply(ending(), streamed=False), headers=_JSON)
 
     @app.get("/v1/generations/<generation_id>")
     def show(generation_id: str) -> Response:
@@ -103,6 +157,7 @@ def create_api(settings: Settings, generations: Generations, users: UserTokens) 
 
     def respond(generation: Generation, tail: Tail, *, streamed: bool, refusing: bool) -> Response:
         """The answer from where `tail` is. `refusing`: an upstream's refusal is this response's status."""
+        _bound_writes(settings.send_seconds)
         headers = {"X-Generation-Id": generation.id, "Location": f"/v1/generations/{generation.id}"}
         try:
             piece = stream.first_piece(tail, settings.status_wait_seconds) if refusing else Piece([], tail.cursor)
@@ -117,24 +172,14 @@ def create_api(settings: Settings, generations: Generations, users: UserTokens) 
             raise
         answer = Response(
             stream.frames(tail, piece, keepalive=settings.keepalive_seconds, seconds=settings.response_seconds),
-            content_type="text/event-stream; charset=utf-8",
-            headers={**headers, **_STREAM_HEADERS},
+            headers={**headers, **_STREAM},
         )
         answer.call_on_close(tail.close)
         return answer
 
-    @app.errorhandler(HoldfastError)
-    def refuse(error: HoldfastError) -> Response:
-        return _refusal(error, {})
-
-    @app.errorhandler(Unreachable)
-    def unreachable(error: Unreachable) -> Response:
-        log.warning("Firestore can't be reached", extra={"cause": str(error)})
-        return _refusal(Unavailable("The database can't be reached. Try again.", retry_after=1), {})
-
-    @app.errorhandler(RequestEntityTooLarge)
-    def too_large(_error: RequestEntityTooLarge) -> Response:
-        return _refusal(TooLarge(f"The body is larger than {settings.max_request_bytes} bytes, the limit here."), {})
+    @app.errorhandler(Exception)
+    def refuse(error: Exception) -> Response:
+        return _refusal(_shown_error(error), {})
 
     @app.errorhandler(HTTPException)
     def unroutable(error: HTTPException) -> Response:
@@ -144,12 +189,21 @@ def create_api(settings: Settings, generations: Generations, users: UserTokens) 
             answer.headers["Allow"] = dict(error.get_headers())["Allow"]
         return answer
 
-    @app.errorhandler(Exception)
-    def unexpected(_error: Exception) -> Response:
-        log.exception("request failed")
-        return _refusal(HoldfastError("Something went wrong here. Try again."), {})
-
     return app
+
+
+def _shown_error(error: Exception) -> HoldfastError:
+    """An error as a client may see it."""
+    if isinstance(error, HoldfastError):
+        return error
+    if isinstance(error, Unreachable):
+        log.warning("Firestore can't be reached", extra={"cause": str(error)})
+        return Unavailable("The database can't be reached. Try again.", retry_after=1)
+    if isinstance(error, RequestEntityTooLarge):
+        limit = current_app.config["MAX_CONTENT_LENGTH"]
+        return TooLarge(f"The body is larger than {limit} bytes, the limit here.")
+    log.error("request failed", exc_info=error)
+    return HoldfastError("Something went wrong here. Try again.")
 
 
 def _refusal(error: HoldfastError, headers: dict[str, str]) -> Response:
@@ -164,6 +218,13 @@ def _refusal(error: HoldfastError, headers: dict[str, str]) -> Response:
     if error.status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
+
+
+def _bound_writes(seconds: float) -> None:
+    """A client that reads nothing blocks the thread that writes to it; after this time the write fails."""
+    for name in ("gunicorn.socket", "werkzeug.socket"):
+        if name in request.environ:
+            request.environ[name].settimeout(seconds)
 
 
 def _header(name: str) -> str | None:

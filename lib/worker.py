@@ -1,42 +1,54 @@
 """The worker's door: Cloud Tasks comes in, one delivery at a time, and a generation is worked to its end.
 
 A 2xx tells the queue that nothing is left to do; a 503 that it is to come again. Only the queue's own service account
-may enter. Nothing here serves a client.
+may enter. Nothing here serves a client. When the process is to end, the attempts under way are handed over.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
 
-from lib.attempt import Attempt, RetryLater
+from lib.attempt import Attempt, Ended, RetryLater
 from lib.auth import QueueTokens
 from lib.documents import Unreachable
 from lib.errors import HoldfastError
 from lib.lease import Claim, Held, claim
 from lib.listen import Listener
 from lib.settings import Settings
+from lib.shutdown import Shutdown
 from lib.store import Store
 from lib.task import Task
 from lib.upstream import new_session
 
 MAX_TASK_BYTES = 64 << 10
 HELD_RETRY_SECONDS = 5
+HAND_OVER_SECONDS = 6.0  # of the ten that a process has to end; what is read no further then is saved in the rest
+_POLL_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
 
 def create_worker(
-    settings: Settings, store: Store, listener: Listener, tokens: QueueTokens, environ: Mapping[str, str]
+    settings: Settings,
+    store: Store,
+    listener: Listener,
+    tokens: QueueTokens,
+    environ: Mapping[str, str],
+    shutdown: Shutdown,
 ) -> Flask:
     """The worker as a Flask application. `environ` is where the upstreams' keys are."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_TASK_BYTES
     session = new_session()
+    running = Running()
+    shutdown.call(running.hand_over)
 
     def attempt(claimed: Claim) -> Attempt:
         upstream = settings.catalog[claimed.generation.upstream]
@@ -55,11 +67,13 @@ def create_worker(
     def work() -> Any:
         tokens.verify(request.headers.get("Authorization"))
         task = Task.decode(request.get_data())
+        if shutdown.begun:
+            return _again(0)
         try:
             claimed = claim(store, task, settings.lease, now)
             if claimed is None:
                 return jsonify(state=None)
-            outcome = attempt(claimed).run()
+            outcome = running.run(attempt(claimed))
         except Held:
             return _again(HELD_RETRY_SECONDS)
         except Unreachable:
@@ -74,6 +88,37 @@ def create_worker(
         return jsonify(error.body()), error.status
 
     return app
+
+
+class Running:
+    """The attempts under way in this process."""
+
+    def __init__(self) -> None:
+        self._attempts: set[Attempt] = set()
+        self._lock = threading.Lock()
+
+    def run(self, attempt: Attempt) -> Ended | RetryLater:
+        with self._lock:
+            self._attempts.add(attempt)
+        try:
+            return attempt.run()
+        finally:
+            with self._lock:
+                self._attempts.discard(attempt)
+
+    def hand_over(self) -> None:
+        """Lets go of what another process can go on with; the rest is read on for as long as there is time."""
+        deadline = time.monotonic() + HAND_OVER_SECONDS
+        while self._leave(at_once=False) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        self._leave(at_once=True)
+
+    def _leave(self, *, at_once: bool) -> int:
+        with self._lock:
+            attempts = list(self._attempts)
+        for attempt in attempts:
+            attempt.leave(at_once=at_once)
+        return len(attempts)
 
 
 def now() -> datetime:

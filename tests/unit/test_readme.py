@@ -25,6 +25,8 @@ def shown(default: object) -> str:
         return "must be set"
     if default is None:
         return "none"
+    if isinstance(default, tuple):
+        return f"`{','.join(default)}`"
     if isinstance(default, timedelta):
         return f"`{default.days}`"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"

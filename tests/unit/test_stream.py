@@ -20,6 +20,8 @@ class ScriptedTail:
     """Gives the pieces it was made with, then nothing; raises what is an exception."""
 
     generation_id = "g1"
+    closing = False
+    follow = Tail.follow
 
     def __init__(self, *script: Piece | Exception, cursor: int = 0):
         self.script = list(script)
