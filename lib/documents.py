@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -212,14 +213,19 @@ class Documents:
     def listen(self, targets: Iterator[Target]) -> Iterator[Change]:
         """Changes to the targets, for as long as the stream lasts: until `targets` ends, or by `Unreachable`."""
 
+        over = threading.Event()
+        answers: Any = None
+
         def requests() -> Iterator[Any]:
             yield from map(self._listen_request, targets)
+            over.set()
             if answers is not None:
                 answers.cancel()
 
-        answers: Any = None
         with _translated():
             answers = self._rpc.listen(requests=requests(), retry=None, timeout=None, metadata=self._metadata)
+            if over.is_set():
+                answers.cancel()
             for answer in answers:
                 change = self._change(rpc.ListenResponse.pb(answer))
                 if change is not None:
@@ -253,12 +259,17 @@ def _generated_client(database: str, emulator: str | None) -> tuple[FirestoreCli
     # A connection of its own, so that listeners can't use up the streams that reads need.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     if emulator:
-        transport = FirestoreGrpcTransport(channel=grpc.insecure_channel(emulator, options=options))
-        return FirestoreClient(transport=transport), [*prefix, ("authorization", "Bearer owner")]
-    # A connection that died without a word is noticed. (The emulator takes such pings for abuse.)
-    options += [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 10_000)]
-    channel = FirestoreGrpcTransport.create_channel("firestore.googleapis.com:443", options=options)
-    return FirestoreClient(transport=FirestoreGrpcTransport(channel=channel)), prefix
+        channel = grpc.insecure_channel(emulator, options=options)
+        metadata = [*prefix, ("authorization", "Bearer owner")]
+    else:
+        # A connection that died without a word is noticed. (The emulator takes such pings for abuse.)
+        options += [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 10_000)]
+        channel = FirestoreGrpcTransport.create_channel("firestore.googleapis.com:443", options=options)
+        metadata = prefix
+    transport = FirestoreGrpcTransport(channel=channel)
+    # Else the call is not there to be cancelled before its first answer, and a dead stream never has one.
+    transport.listen._prefetch_first_result_ = False
+    return FirestoreClient(transport=transport), metadata
 
 
 class _translated:

@@ -27,7 +27,7 @@ from lib.task_queue import TaskQueue
 
 START_GRACE = timedelta(minutes=30)  # how long a task may be on its way before its generation counts as lost
 LOST_GRACE = timedelta(seconds=90)  # how long after a lease the queue may take to deliver again
-REQUEUE_AFTER = timedelta(seconds=10)  # how long a queued generation waits before a repeated request asks again
+REQUEUE_AFTER = timedelta(seconds=15)  # how long a generation may be queued before it gets a second task, and no third
 STOP_WAIT_SECONDS = 3.0
 LIMIT_RETRY_SECONDS = 5
 MAX_PAGE = 100
@@ -74,8 +74,7 @@ class Generations:
             return self._start(generation, request)
         except Exists:
             found = self._repeated(generation)
-            if found.state is State.QUEUED and self._clock() - found.created_at > REQUEUE_AFTER:
-                self._queue.enqueue(found)  # its task may never have been made; a second one does no harm
+            self._enqueue_again(found)
             return Started(found, self._tails.open(found, 0), request, attached=True)
         except Unreachable as error:
             raise Unavailable("The database can't be reached. Try again.") from error
@@ -167,6 +166,11 @@ class Generations:
             raise NotFound("There is no such generation.", code="generation_not_found")
         return generation
 
+    def answer(self, generation: Generation) -> tuple[Generation, int, str]:
+        """The generation as it is now, the number of its last event, and the text there is."""
+        generation, head = self.find(generation.owner, generation.id)
+        return generation, head.last, replayed(self._store, generation, head).message()["content"]
+
     def resume(self, generation: Generation, after: int) -> Tail:
         """A viewer's place in a generation, after event `after`."""
         return self._tails.open(generation, after)
@@ -217,7 +221,11 @@ class Generations:
 
     def heal(self, generation: Generation, head: Head) -> bool:
         """Ends a generation that no task will pick up again; says whether there is news to read."""
-        if head.end is not None or self._clock() <= head.lease_until + LOST_GRACE:
+        if head.end is not None:
+            return False
+        if head.attempt == 0:
+            self._enqueue_again(generation)
+        if self._clock() <= head.lease_until + LOST_GRACE:
             return False
         if head.last > 0:
             state, what = State.INCOMPLETE, "The answer broke off: its worker was lost."
@@ -225,6 +233,19 @@ class Generations:
             state, what = State.FAILED, "The answer was not started."
         end = End(state=state, reason="worker_lost", error={"message": what, "code": "worker_lost", "status": 503})
         return self._end(generation, head, end)
+
+    def _enqueue_again(self, generation: Generation) -> None:
+        """A second task for a generation that waits: its own may never have been made. Two do no harm."""
+        if generation.state is not State.QUEUED or self._clock() <= generation.created_at + REQUEUE_AFTER:
+            return
+        try:
+            found = self._store.generation(generation.id)  # who asks may have known it for long
+            if found is None or found.state is not State.QUEUED or found.requeued_at is not None:
+                return
+            self._queue.enqueue(found)
+            self._store.patch(found, {"requeuedAt": self._clock()})
+        except (Unavailable, Unreachable, Stale):
+            log.info("no second task could be made", extra={"generation": generation.id})
 
     def _end(self, generation: Generation, head: Head, end: End) -> bool:
         """Ends a generation that no worker holds, with what it saved; False where somebody else was faster."""

@@ -6,7 +6,7 @@ unanswered, is opened again with everything it carried: Firestore then sends eac
 see a version twice and may miss versions in between, but not the last. What a document means is the watcher's matter.
 
 The emulator corrupts a stream when it answers a new document while another one changes: two of its threads write at
-once. Against the emulator a stream carries one document.
+once. Against the emulator a stream carries one document in its life.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from typing import Protocol
 
@@ -42,9 +43,22 @@ class Listener:
     A callback must not wait. It gets the document, or None where there is none.
     """
 
-    def __init__(self, documents: Listenable, targets_per_stream: int = TARGETS_PER_STREAM):
-        self._documents = documents
-        self._targets_per_stream = targets_per_stream
+    def __init__(
+        self,
+        documents: Listenable,
+        targets_per_stream: int = TARGETS_PER_STREAM,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
+    ):
+        self._new_stream = partial(
+            _Stream,
+            documents,
+            targets_per_stream,
+            idle_seconds=idle_seconds,
+            answer_seconds=answer_seconds,
+            on_end=self._forget,
+        )
         self._lock = threading.Lock()
         self._streams: list[_Stream] = []
         self._ids = count(1)
@@ -57,7 +71,7 @@ class Listener:
                 if stream.add(target, on_change):
                     break
             else:
-                stream = _Stream(self._documents, self._targets_per_stream, on_end=self._forget)
+                stream = self._new_stream()
                 stream.add(target, on_change)
                 self._streams.append(stream)
                 stream.start()
@@ -90,11 +104,24 @@ class Watch:
 
 
 class _Stream:
-    """One listen stream and the thread that reads it, from the first document until a while after the last."""
+    """One listen stream and the thread that reads it, from the first document until a while after the last.
 
-    def __init__(self, documents: Listenable, capacity: int, on_end: Callable[[_Stream], None]):
+    A stream for one document ends with it.
+    """
+
+    def __init__(
+        self,
+        documents: Listenable,
+        capacity: int,
+        *,
+        idle_seconds: float,
+        answer_seconds: float,
+        on_end: Callable[[_Stream], None],
+    ):
         self._documents = documents
         self._capacity = capacity
+        self._idle_seconds = idle_seconds
+        self._answer_seconds = answer_seconds
         self._on_end = on_end
         self._lock = threading.Lock()
         self._watches: dict[int, tuple[Target, OnChange]] = {}
@@ -118,9 +145,14 @@ class _Stream:
 
     def remove(self, target: Target) -> None:
         with self._lock:
-            if self._watches.pop(target.id, None) is not None:
-                # If it was not answered it stays so: the stream may be dead, and the next document must not wait anew.
-                self._requests.put(Target(target.id, None))
+            if self._watches.pop(target.id, None) is None:
+                return
+            if self._capacity == 1:
+                self._closed = True
+                self._requests.put(None)
+                return
+            # If it was not answered it stays so: the stream may be dead, and the next document must not wait anew.
+            self._requests.put(Target(target.id, None))
 
     def restart(self) -> None:
         with self._lock:
@@ -152,15 +184,15 @@ class _Stream:
             return self._requests
 
     def _ask(self, target: Target) -> None:
-        self._unanswered[target.id] = time.monotonic() + ANSWER_SECONDS
+        self._unanswered[target.id] = time.monotonic() + self._answer_seconds
         self._requests.put(target)
 
     def _targets(self, requests: queue.SimpleQueue[Target | None]) -> Iterator[Target]:
-        """What to listen to, as it comes. Its end ends the stream: where it is idle, dead, or replaced."""
-        while True:
+        """What to listen to, as it comes. Its end ends the stream: where it is idle, used up, dead, or replaced."""
+        while not self._closed:
             overdue = min(self._unanswered.copy().values(), default=float("inf"))
             try:
-                target = requests.get(timeout=max(0.0, min(IDLE_SECONDS, overdue - time.monotonic())))
+                target = requests.get(timeout=max(0.0, min(self._idle_seconds, overdue - time.monotonic())))
             except queue.Empty:
                 with self._lock:
                     overdue = min(self._unanswered.values(), default=float("inf"))

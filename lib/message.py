@@ -21,7 +21,10 @@ _SHORT_BYTES = 100 << 10  # unless there are very many of them
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A further piece of one of the message's texts; `field` is its dotted place in the message."""
+    """A further piece of one of the message's texts; `field` is its dotted place in the message.
+
+    Like the message, and unlike generations and journals, it does not expire.
+    """
 
     id: str
     field: str

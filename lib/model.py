@@ -82,6 +82,7 @@ class Generation:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     stop_requested_at: datetime | None = None
+    requeued_at: datetime | None = None
     watchers: dict[str, datetime] = field(default_factory=dict)
 
     @property

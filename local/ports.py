@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
 from typing import Self
 
 HOST = "127.0.0.1"
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST = 20_000  # above the ports that servers and browsers have set aside
+_HIGHEST = 32_767  # below what Linux and macOS give out, unless told otherwise
 
 
 class PortFault(Exception):
@@ -38,20 +44,44 @@ class Ports:
         return cls(**given)
 
     @classmethod
-    def free(cls) -> Self:
-        """Ports that nothing listens on now."""
-        sockets = [socket.create_server((HOST, 0)) for _ in fields(cls)]
-        found = {each.name: bound.getsockname()[1] for each, bound in zip(fields(cls), sockets, strict=True)}
-        for bound in sockets:
-            bound.close()
-        return cls(**found)
+    def free(cls, among: Sequence[int] | None = None) -> Self:
+        """Ports that nothing listens on now, picked at random, so that two stacks rarely pick the same.
+
+        Not the system's own pick: it may give such a port to any process before the stack listens there.
+        """
+        names = [each.name for each in fields(cls)]
+        return cls(**dict(zip(names, islice(_free(unasked() if among is None else among), len(names)), strict=True)))
 
     def check(self) -> None:
         """Errors: `PortFault`, where something listens on one of them."""
         for each in fields(self):
             port = getattr(self, each.name)
-            try:
-                socket.create_server((HOST, port)).close()
-            except OSError:
-                variable = each.name.upper()
-                raise PortFault(f"Port {port} is taken: end what listens there, or set {variable}.") from None
+            if not _is_free(port):
+                raise PortFault(f"Port {port} is taken: end what listens there, or set {each.name.upper()}.")
+
+
+def unasked(ephemeral: Path = _EPHEMERAL) -> range:
+    """The ports that the system gives to nobody who does not ask for that very port."""
+    try:
+        first = int(ephemeral.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = _HIGHEST + 1
+    return range(_LOWEST, first if first >= _LOWEST + 1000 else _HIGHEST + 1)
+
+
+def free_port() -> int:
+    """One more port, chosen like those."""
+    return next(_free(unasked()))
+
+
+def _free(among: Sequence[int]) -> Iterator[int]:
+    # Not the shared generator: tests seed it.
+    return filter(_is_free, random.SystemRandom().sample(among, len(among)))
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ import orjson
 import pytest
 from google.cloud import firestore
 
-from lib import listen, message
+from lib import message
 from lib.documents import Document, Documents, Unreachable
 from lib.journal import Entry
 from lib.lease import Claim, claim
@@ -242,10 +243,9 @@ def stream_threads() -> Callable[[], int]:
 
 @pytest.fixture
 def listener_over(
-    stream_threads: Callable[[], int], eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Any], Listener]]:
+    stream_threads: Callable[[], int], eventually: Callable[..., None]
+) -> Iterator[Callable[..., Listener]]:
     """A listener of the test's own, over some documents; its streams end with the test."""
-    monkeypatch.setattr(listen, "IDLE_SECONDS", 0.1)
     unwatches: list[Callable[[], None]] = []
 
     class Kept(Listener):
@@ -254,14 +254,14 @@ def listener_over(
             unwatches.append(unwatch)
             return unwatch
 
-    yield Kept
+    yield partial(Kept, idle_seconds=0.1)
     for unwatch in unwatches:
         unwatch()
     eventually(lambda: stream_threads() == 0)
 
 
 @pytest.fixture
-def listener(listener_over: Callable[[Any], Listener], documents: Documents) -> Listener:
+def listener(listener_over: Callable[..., Listener], documents: Documents) -> Listener:
     """As it is against an emulator: a stream a document."""
     return listener_over(documents, TARGETS_PER_EMULATOR_STREAM)
 

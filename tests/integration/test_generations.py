@@ -13,17 +13,16 @@ import pytest
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
-from lib import tail as tailing
 from lib.chat import Answer, read
 from lib.documents import Create, Delete, Patch, Put, Unreachable
 from lib.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
-from lib.generations import LOST_GRACE, START_GRACE, ChatRequest, Generations
+from lib.generations import LOST_GRACE, REQUEUE_AFTER, START_GRACE, ChatRequest, Generations
 from lib.journal import Fenced
 from lib.lease import claim
 from lib.model import End, State
 from lib.settings import Settings
 from lib.sse import event_of
-from lib.tail import Tails
+from lib.tail import REREAD_SECONDS, Tails
 from lib.task import Task
 from lib.task_queue import TaskQueue
 from local.token import PROJECT
@@ -73,9 +72,9 @@ def settings_of(stack):
 def service_over(documents, store_over, listener, line, clock, settings_of):
     """The service, over a database, a queue and settings."""
 
-    def service_over(over=documents, queue=line, **settings):
+    def service_over(over=documents, queue=line, reread_seconds=REREAD_SECONDS, **settings):
         store = store_over(over)
-        tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock)
+        tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock, reread_seconds=reread_seconds)
         generations = Generations(settings_of(**settings), store, queue, tails, clock)
         tails.heal = generations.heal
         return generations
@@ -402,18 +401,55 @@ def test_a_start_whose_commits_answer_was_lost_gets_its_task_when_it_is_asked_fo
         service.start(uid, request(key="key"))
     assert faulty.failed == 1
 
-    clock.advance(timedelta(seconds=11))
+    clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
     again = service.start(uid, request(key="key"))
     again.tail.close()
     assert line.enqueued == [again.generation.id]
     assert len(documents.query("generations", where=[("owner", "==", uid)])) == 1
 
 
+@pytest.mark.parametrize("reader", ["find", "list", "a viewer"])
+def test_a_generation_that_has_waited_for_long_gets_a_second_task_by_who_reads_it_and_no_third(
+    service_over, started, uid, line, clock, reader
+):
+    service = service_over(reread_seconds=0.02)
+    generation = started(on=service)
+    assert line.enqueued == [generation.id]
+
+    def read():
+        if reader == "find":
+            service.find(uid, generation.id)
+        elif reader == "list":
+            service.list(uid, chat_id=None, states=[], after=None, limit=10)
+        else:
+            with service.resume(generation, 0) as tail:
+                for _ in range(5):
+                    tail.next(0.05)
+
+    read()
+    assert line.enqueued == [generation.id]
+    clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
+    read()
+    read()
+    assert line.enqueued == [generation.id] * 2
+    assert service.find(uid, generation.id)[0].state is State.QUEUED
+
+
+def test_a_queue_that_can_not_be_reached_keeps_nobody_from_reading(service_over, started, uid, clock):
+    class Away:
+        def enqueue(self, generation):
+            raise Unavailable("away")
+
+    generation = started()
+    clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
+    assert service_over(queue=Away()).find(uid, generation.id)[0].requeued_at is None
+
+
 def test_a_generation_that_a_worker_has_taken_gets_no_second_task(service, started, hold, uid, line, clock):
     running, ended = started(key="running"), started(key="ended")
     hold(running)
     hold(ended).journal.finish([], COMPLETED, Answer())
-    clock.advance(timedelta(seconds=11))
+    clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
     for key in ("running", "ended"):
         again = service.start(uid, request(key=key))
         again.tail.close()
@@ -554,9 +590,9 @@ def test_a_lost_generation_that_many_read_at_once_is_ended_once_for_all(
     assert (found.state, found.attempt) == (head.end.state, head.attempt) == (State.INCOMPLETE, 2)
 
 
-def test_a_lost_generation_ends_for_who_watches_it(service, started, hold, uid, clock, entries, monkeypatch):
-    monkeypatch.setattr(tailing, "REREAD_SECONDS", 0.1)
-    generation = started()
+def test_a_lost_generation_ends_for_who_watches_it(service_over, started, hold, uid, clock, entries):
+    service = service_over(reread_seconds=0.1)
+    generation = started(on=service)
     hold(generation).journal.append(entries(1, 2))
     clock.advance(timedelta(minutes=5))
     with service.resume(generation, 2) as tail:
@@ -723,7 +759,7 @@ def test_a_released_generation_is_stopped_without_a_worker_and_keeps_its_text(
     generation = started()
     journal = hold(generation).journal
     journal.append(entries(1, 5))
-    journal.release()
+    journal.release([])
     stopped, head = service.stop(uid, generation.id)
     assert (stopped.state, stopped.last_seq, head.last) == (State.STOPPED, 5, 5)
     (said,) = documents.get(generation.message_path)

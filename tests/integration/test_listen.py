@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
-from lib import listen
 from lib.documents import Delete, Document, Put, Target, Unreachable
 from lib.listen import Listener
 
@@ -289,12 +290,14 @@ def test_a_stream_without_watchers_ends_and_the_next_watcher_gets_a_new_one(
     assert stream_threads() == 1
 
 
-def test_a_stream_stays_while_somebody_watches_though_nothing_happens(listener, paths, watcher, stream_threads, write):
+def test_a_stream_stays_while_somebody_watches_though_nothing_happens(
+    documents, listener_over, paths, watcher, stream_threads, write
+):
     (path,) = paths(1)
     seen = watcher()
-    listener.watch(path, seen)
+    listener_over(documents, idle_seconds=0.1).watch(path, seen)
     seen.until(len)
-    threading.Event().wait(3 * listen.IDLE_SECONDS)
+    threading.Event().wait(0.3)
     assert stream_threads() == 1
     write(Put(path, {"n": 1}))
     seen.until_last("n", 1)
@@ -366,3 +369,52 @@ def test_the_end_of_its_targets_ends_a_listen_stream(documents, paths):
     come.set()
     with pytest.raises(Unreachable):
         list(changes)
+
+
+@pytest.fixture
+def mute():
+    """A server that takes every stream and never says a word; its host, and how many streams it has had and has."""
+
+    class Mute(grpc.GenericRpcHandler):
+        opened = 0
+        open = 0
+
+        def service(self, _details):
+            return grpc.stream_stream_rpc_method_handler(self.hold)
+
+        def hold(self, _requests, context):
+            Mute.opened += 1
+            Mute.open += 1
+            over = threading.Event()
+            if context.add_callback(over.set):
+                over.wait(30)
+            Mute.open -= 1
+            yield from ()
+
+    server = grpc.server(ThreadPoolExecutor(8), handlers=[Mute()])
+    Mute.host = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield Mute
+    server.stop(None).wait()
+
+
+def test_a_stream_that_never_says_a_word_is_given_up_and_opened_again(
+    mute, connect, listener_over, watcher, eventually, stream_threads
+):
+    documents = connect(mute.host)
+    leave = listener_over(documents, answer_seconds=0.1).watch("things/a", watcher())
+    eventually(lambda: mute.opened >= 3)
+    leave()
+    eventually(lambda: stream_threads() == mute.open == 0)
+    documents.close()
+
+
+def test_a_stream_for_one_document_is_over_at_once_when_its_viewer_leaves_before_any_answer(
+    mute, connect, listener_over, watcher, eventually, stream_threads
+):
+    documents = connect(mute.host)
+    listener = listener_over(documents, 1, idle_seconds=60, answer_seconds=60)
+    for _ in range(20):
+        listener.watch("things/a", watcher())()
+    eventually(lambda: stream_threads() == mute.open == 0)
+    documents.close()

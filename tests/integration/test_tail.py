@@ -13,7 +13,6 @@ from functools import partial
 import orjson
 import pytest
 
-from lib import tail as tailing
 from lib.chat import Answer
 from lib.documents import Delete, Unreachable
 from lib.journal import DOCUMENT_BYTES, SEAL_BYTES, Entry
@@ -25,6 +24,8 @@ from local.demo_text import blob, token
 PATIENCE = 30.0
 COMPLETED = End(state=State.COMPLETED)
 KIB = 1 << 10
+QUICK = 0.1  # seconds of silence after which a head is read again, so that a test need not wait for it
+SHORT = timedelta(seconds=0.4)
 
 now = partial(datetime.now, UTC)
 
@@ -33,8 +34,8 @@ now = partial(datetime.now, UTC)
 def tails_over(store, listener):
     """This process's tails, over a store and a listener."""
 
-    def tails_over(store=store, listener=listener, viewer="viewer"):
-        return Tails(store, listener, viewer=viewer, clock=now)
+    def tails_over(store=store, listener=listener, viewer="viewer", **intervals):
+        return Tails(store, listener, viewer=viewer, clock=now, **intervals)
 
     return tails_over
 
@@ -42,17 +43,6 @@ def tails_over(store, listener):
 @pytest.fixture
 def tails(tails_over):
     return tails_over()
-
-
-@pytest.fixture
-def quick_reread(monkeypatch):
-    """The head is read again after a tenth of a second of silence, so that a test need not wait for it."""
-    monkeypatch.setattr(tailing, "REREAD_SECONDS", 0.1)
-
-
-@pytest.fixture
-def short_watch_lease(monkeypatch):
-    monkeypatch.setattr(tailing, "WATCH_LEASE", timedelta(seconds=0.4))
 
 
 def collect(tail):
@@ -330,11 +320,11 @@ def test_a_viewer_that_leaves_and_comes_back_again_and_again_gets_each_frame_onc
     assert got == framed(written)
 
 
-def test_a_dead_listener_does_not_keep_a_viewer_from_the_end(begin, hold, tails_over, entries, together, quick_reread):
+def test_a_dead_listener_does_not_keep_a_viewer_from_the_end(begin, hold, tails_over, entries, together):
     generation = begin()
     journal = hold(generation).journal
     written = entries(1, 60, 4 * KIB)
-    tails = tails_over(listener=Deaf())
+    tails = tails_over(listener=Deaf(), reread_seconds=QUICK)
     with tails.open(generation, 0) as tail, tails.open(generation, 0) as other:
         got, beside, _ = together(
             lambda: collect(tail), lambda: collect(other), lambda: write(journal, written, at_a_time=5)
@@ -343,20 +333,22 @@ def test_a_dead_listener_does_not_keep_a_viewer_from_the_end(begin, hold, tails_
 
 
 def test_a_listener_that_dies_in_the_middle_does_not_keep_a_viewer_from_the_end(
-    begin, hold, tails_over, listener, entries, together, quick_reread
+    begin, hold, tails_over, listener, entries, together
 ):
     generation = begin()
     journal = hold(generation).journal
     written = entries(1, 60, 4 * KIB)
-    with tails_over(listener=Deaf(listener, lambda number, _: number < 5)).open(generation, 0) as tail:
+    tails = tails_over(listener=Deaf(listener, lambda number, _: number < 5), reread_seconds=QUICK)
+    with tails.open(generation, 0) as tail:
         got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=5))
     assert got == framed(written)
 
 
-def test_a_silent_head_is_shown_to_who_may_end_it(begin, hold, tails, entries, quick_reread):
+def test_a_silent_head_is_shown_to_who_may_end_it(begin, hold, tails_over, entries):
     generation = begin()
     hold(generation).journal.append(entries(1, 2))
     shown = []
+    tails = tails_over(reread_seconds=QUICK)
     tails.heal = lambda *which: shown.append(which)
     with tails.open(generation, 2) as tail:
         deadline = time.monotonic() + PATIENCE
@@ -376,9 +368,7 @@ def test_a_head_that_changes_is_not_read_again(begin, hold, faulty, store_over, 
     assert faulty.asked["get"] == 0
 
 
-def test_a_head_that_can_not_be_read_again_is_no_end(
-    begin, hold, documents, store_over, tails_over, entries, quick_reread
-):
+def test_a_head_that_can_not_be_read_again_is_no_end(begin, hold, documents, store_over, tails_over, entries):
     class Away:
         away = True
 
@@ -393,17 +383,18 @@ def test_a_head_that_can_not_be_read_again_is_no_end(
     generation = begin()
     write(hold(generation).journal, entries(1, 3), at_a_time=1)
     between = Away()
-    with tails_over(store_over(between), Deaf()).open(generation, 0) as tail:
+    with tails_over(store_over(between), Deaf(), reread_seconds=QUICK).open(generation, 0) as tail:
         assert tail.next(0.5).frames == []
         between.away = False
         assert collect(tail) == framed(entries(1, 3))
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["told by the listener", "found out by reading"])
-def test_a_deletion_ends_every_tail(begin, hold, store, tails_over, listener, entries, together, quick_reread, deaf):
+def test_a_deletion_ends_every_tail(begin, hold, store, tails_over, listener, entries, together, deaf):
     generation = begin()
     hold(generation).journal.append(entries(1, 3))
-    tails = tails_over(listener=Deaf(listener, lambda _, document: document is not None) if deaf else listener)
+    hears = Deaf(listener, lambda _, document: document is not None) if deaf else listener
+    tails = tails_over(listener=hears, reread_seconds=QUICK)
     reading = threading.Barrier(4)
 
     def view():
@@ -572,12 +563,13 @@ def lease_of(store, generation, viewer):
 
 
 def test_a_viewers_lease_is_renewed_while_it_watches_and_removed_when_it_leaves(
-    begin, hold, store, tails_over, entries, short_watch_lease
+    begin, hold, store, tails_over, entries
 ):
     generation = begin()
     hold(generation)
     seen = set()
-    with tails_over(viewer="0a").open(generation, 0) as tail, tails_over(viewer="9f").open(generation, 0):
+    one, other = tails_over(viewer="0a", watch_lease=SHORT), tails_over(viewer="9f", watch_lease=SHORT)
+    with one.open(generation, 0) as tail, other.open(generation, 0):
         deadline = time.monotonic() + PATIENCE
         while len(seen) < 3 and time.monotonic() < deadline:
             tail.next(0.1)
@@ -589,10 +581,10 @@ def test_a_viewers_lease_is_renewed_while_it_watches_and_removed_when_it_leaves(
     assert store.generation(generation.id).watchers == {}
 
 
-def test_a_viewer_leaves_the_leases_of_other_processes_alone(begin, hold, store, tails_over, short_watch_lease):
+def test_a_viewer_leaves_the_leases_of_other_processes_alone(begin, hold, store, tails_over):
     generation = begin(watchers={"other": now() + timedelta(minutes=1)})
     hold(generation)
-    with tails_over(viewer="ours").open(generation, 0) as tail:
+    with tails_over(viewer="ours", watch_lease=SHORT).open(generation, 0) as tail:
         deadline = time.monotonic() + PATIENCE
         while lease_of(store, generation, "ours") is None and time.monotonic() < deadline:
             tail.next(0.1)
@@ -610,12 +602,10 @@ def test_a_viewer_of_a_generation_that_runs_already_is_noticed_at_once(begin, ho
         assert store.generation(generation.id).watched(now())
 
 
-def test_who_watches_what_has_ended_writes_nothing(
-    begin, hold, faulty, store_over, tails_over, entries, short_watch_lease
-):
+def test_who_watches_what_has_ended_writes_nothing(begin, hold, faulty, store_over, tails_over, entries):
     generation = begin()
     write(hold(generation).journal, entries(1, 3), at_a_time=1)
-    with tails_over(store_over(faulty)).open(generation, 0) as tail:
+    with tails_over(store_over(faulty), watch_lease=SHORT).open(generation, 0) as tail:
         assert collect(tail) == framed(entries(1, 3))
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
@@ -625,12 +615,12 @@ def test_who_watches_what_has_ended_writes_nothing(
 
 
 def test_a_lease_that_can_not_be_written_does_not_stop_the_tail(
-    begin, hold, faulty, store_over, tails_over, entries, together, short_watch_lease
+    begin, hold, faulty, store_over, tails_over, entries, together
 ):
     generation = begin()
     journal = hold(generation).journal
     faulty.fail(times=1000)
-    with tails_over(store_over(faulty)).open(generation, 0) as tail:
+    with tails_over(store_over(faulty), watch_lease=SHORT).open(generation, 0) as tail:
         deadline = time.monotonic() + PATIENCE
         while not faulty.failed and time.monotonic() < deadline:
             tail.next(0.1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
 
-from lib import listen
 from lib.documents import Change, Document, Target, Unreachable
 from lib.listen import Listener, Watch
 
@@ -43,6 +45,7 @@ class Stream:
     def __init__(self) -> None:
         self.changes: queue.Queue[Change | Exception] = queue.Queue()
         self.asked: list[Target] = []
+        self.over = threading.Event()
         self._told = threading.Condition()
 
     def take(self, targets: Iterator[Target]) -> None:
@@ -50,6 +53,7 @@ class Stream:
             with self._told:
                 self.asked.append(target)
                 self._told.notify_all()
+        self.over.set()
         # As the real one does: the end of the targets ends the stream.
         self.changes.put(Unreachable("cancelled"))
 
@@ -78,9 +82,8 @@ def seen() -> Callable[[], Any]:
 
 
 @pytest.fixture
-def listener_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Listener]]:
+def listener_of() -> Iterator[Callable[..., Listener]]:
     """Listeners whose streams have ended when the test has."""
-    monkeypatch.setattr(listen, "IDLE_SECONDS", 0.05)
     watches: list[Watch] = []
 
     class Kept(Listener):
@@ -88,7 +91,7 @@ def listener_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Liste
             watches.append(super().watch(path, on_change))
             return watches[-1]
 
-    yield Kept
+    yield partial(Kept, idle_seconds=0.05)
     for unwatch in watches:
         unwatch()
     for thread in threading.enumerate():
@@ -137,15 +140,45 @@ def test_a_target_that_the_server_ends_is_asked_for_again(
 
 
 def test_a_stream_that_leaves_a_document_unanswered_is_opened_again(
-    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
 ) -> None:
-    monkeypatch.setattr(listen, "ANSWER_SECONDS", 0.2)
-    first, watchers = watch_all(listener_of(script), script.next, seen)
+    first, watchers = watch_all(listener_of(script, answer_seconds=0.2), script.next, seen)
     first.tell(first.until(PATHS)[0], 0)
     second = script.next()
     for target in second.until(PATHS):
         second.tell(target, 1)
     assert [watcher.get(timeout=WAIT_SECONDS) for watcher in watchers] == [0, 1, 1]
+
+
+def test_viewers_that_come_and_go_do_not_put_off_the_reopening_of_a_stream_that_never_answers(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
+) -> None:
+    """Each stays for much less than the time in which the stream has to answer; one is always there."""
+    listener = listener_of(script, answer_seconds=1.0)
+    numbers = count()
+    leave = listener.watch(f"{next(numbers)}", seen())
+    script.next()
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not script.opened.acquire(timeout=0.02):
+        come = listener.watch(f"{next(numbers)}", seen())
+        leave()
+        leave = come
+        assert time.monotonic() < deadline, "the stream was not opened again"
+
+
+def test_a_document_that_was_left_unanswered_does_not_have_a_stream_opened_again_that_lives(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
+) -> None:
+    listener = listener_of(script, answer_seconds=0.2)
+    watcher = seen()
+    listener.watch("a", watcher)
+    leave = listener.watch("b", seen())
+    stream = script.next()
+    (stays, _) = stream.until(["a", "b"])
+    leave()
+    stream.tell(stays, 0)
+    assert watcher.get(timeout=WAIT_SECONDS) == 0
+    assert not script.opened.acquire(timeout=0.6)
 
 
 def test_who_was_not_told_of_a_change_can_have_the_stream_opened_again(
@@ -191,3 +224,34 @@ def test_a_full_stream_is_followed_by_another(
     while asked != [["a", "b"], ["c"]] and not deadline.wait(0.05):
         asked = sorted(sorted(str(each.path) for each in stream.asked) for stream in script.streams)
     assert listener.watching == 3
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before an answer", "after it"])
+def test_a_stream_for_one_document_ends_at_once_when_its_viewer_leaves(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any], answered: bool
+) -> None:
+    listener = listener_of(script, 1, idle_seconds=WAIT_SECONDS, answer_seconds=WAIT_SECONDS)
+    watcher = seen()
+    leave = listener.watch("a", watcher)
+    stream = script.next()
+    (target,) = stream.until(["a"])
+    if answered:
+        stream.tell(target, 0)
+        assert watcher.get(timeout=WAIT_SECONDS) == 0
+    leave()
+    assert stream.over.wait(WAIT_SECONDS / 2)
+    assert not script.opened.acquire(timeout=0.2)
+
+
+def test_a_stream_for_one_document_takes_no_other_after_it(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
+) -> None:
+    """As it is against the emulator, which may corrupt a stream that gets a further document."""
+    listener = listener_of(script, 1)
+    leave = listener.watch("a", seen())
+    first = script.next()
+    first.until(["a"])
+    leave()
+    listener.watch("b", seen())
+    script.next().until(["b"])
+    assert [each.path for each in first.asked] == ["a"]
