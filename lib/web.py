@@ -177,6 +177,7 @@ def create_api(settings: Settings, generations: Generations, users: UserTokens, 
         answer.call_on_close(tail.close)
         return answer
 
+    @app.errorhandler(RequestEntityTooLarge)
     @app.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         return _refusal(_shown_error(error), {})
