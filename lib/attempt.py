@@ -107,6 +107,8 @@ class Attempt:
 
     def _rest(self, answer: chat.Answer) -> tuple[chat.Json, Seam] | None:
         """What to ask for so that the upstream goes on with `answer`, where it can."""
+        if answer.silent:
+            return self._request, Seam(answer.identity)
         return continued(self._request, answer, self._upstream.prefill) if self._upstream.prefill else None
 
     def _end_lost(self, answer: chat.Answer) -> Ended:
@@ -154,8 +156,7 @@ class Attempt:
         renewal = self._settings.lease_seconds / 3
         due = committed = time.monotonic()
         while True:
-            until = min(committed + renewal, deadline.next(inbox))
-            if inbox.wait(due, until):
+            if inbox.wait(due, lambda: min(committed + renewal, deadline.next(inbox))):  # noqa: B023
                 return
             if (fault := deadline.passed(inbox)) is not None:
                 inbox.end(fault)
@@ -251,4 +252,5 @@ def _failure(fault: UpstreamFault) -> Fields:
         "status": fault.status or 502,
         "body": fault.body.decode("utf-8", "replace"),
         "contentType": fault.content_type,
+        "retryAfter": fault.retry_after,
     }

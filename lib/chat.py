@@ -22,13 +22,15 @@ _DONE = b"[DONE]"
 _WHOLE = frozenset({"id", "index", "name", "object", "role", "type"})
 _REASONING = ("reasoning_content", "reasoning")
 _ERROR_CHARACTERS = 2000  # of an upstream's message: it goes into three documents
-_USAGE_CHARACTERS = 16_000  # as JSON, and so does the usage
+_USAGE_CHARACTERS = 1400  # as JSON; so does the usage, and Firestore takes a name of at most 1,500 bytes
+_USAGE_LEVELS = 5
+_LEVELS = 100  # of maps and lists in an event
 # Errors sent as events that another call may not meet: by OpenAI's and Anthropic's type, or by an HTTP status.
 _PASSING_ERRORS = frozenset({"server_error", "overloaded_error", "rate_limit_error", "api_error", "408", "425", "429"})
 
 
 class Malformed(Exception):
-    """An event that is no JSON object."""
+    """An event that is no JSON object, or none of this dialect, or nested beyond reason."""
 
 
 class UpstreamError(Exception):
@@ -56,7 +58,23 @@ def read(data: bytes) -> Json | None:
         raise Malformed
     if payload.get("error"):
         raise UpstreamError(payload["error"])
+    if not isinstance(payload.get("choices"), list | None) or _too_deep(payload, data):
+        raise Malformed
     return payload
+
+
+def _too_deep(payload: Json, data: bytes) -> bool:
+    if data.count(b"{") + data.count(b"[") <= _LEVELS:
+        return False
+    inner: list[Any] = [payload]
+    for _ in range(_LEVELS):
+        inner = [
+            member
+            for item in inner
+            if isinstance(item, dict | list)
+            for member in (item.values() if isinstance(item, dict) else item)
+        ]
+    return bool(inner)
 
 
 def _read_loosely(data: bytes) -> Any:
@@ -141,7 +159,7 @@ class Answer:
                 for part in value or ():
                     added += self._add_choice(part)
             elif key == "usage":
-                self.usage = whole(value) if isinstance(value, dict) and _small(value) else self.usage
+                self.usage = whole(value) if isinstance(value, dict) and _modest(value) else self.usage
             elif not self._top.get(key):
                 self._top[key] = whole(value)
         self.spoken += bool(added)
@@ -172,6 +190,13 @@ class Answer:
         return finished == len(self._choices) and finished >= self._wanted
 
     @property
+    def silent(self) -> bool:
+        """Whether it has said nothing yet, but whose answer it is."""
+        choices = self.choices()
+        said = [value for choice in choices for key, value in choice["message"].items() if key != "role"]
+        return not any(said) and not any(choice["finish_reason"] for choice in choices)
+
+    @property
     def model(self) -> str | None:
         model = self._top.get("model")
         return model if isinstance(model, str) else None
@@ -191,7 +216,8 @@ class Answer:
         """The `chat.completion` that the chunks add up to."""
         choices = self.choices()
         for choice in choices:
-            for call in choice["message"].get("tool_calls") or ():
+            calls = choice["message"].get("tool_calls")
+            for call in calls if isinstance(calls, list) else ():
                 if isinstance(call, dict):
                     call.pop("index", None)
         if not choices:
@@ -244,7 +270,8 @@ def _indexed(message: Json) -> Json:
     calls = message.get("tool_calls")
     if not isinstance(calls, list):
         return message
-    return {**message, "tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]}
+    indexed = [{"index": index, **call} if isinstance(call, dict) else call for index, call in enumerate(calls)]
+    return {**message, "tool_calls": indexed}
 
 
 def _message(choice: Json) -> Json:
@@ -329,7 +356,15 @@ def _merge_items(into: list[Any], items: list[Any]) -> None:
         _merge(same, item)
 
 
-def _small(usage: Json) -> bool:
+def _modest(usage: Json) -> bool:
+    """Whether this is small and flat enough to be kept in three documents."""
+    levels = 0
+    inner: list[Any] = [usage]
+    while inner:
+        levels += 1
+        inner = [item for value in inner if isinstance(value, dict) for item in value.values()]
+        if levels > _USAGE_LEVELS or any(isinstance(value, list) for value in inner):
+            return False
     return len(json.dumps(usage)) <= _USAGE_CHARACTERS
 
 

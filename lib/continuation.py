@@ -55,7 +55,7 @@ class Seam:
     `space` is saved white space that the upstream was not told of; where it is said again, it is left out.
     """
 
-    def __init__(self, identity: Json, space: str):
+    def __init__(self, identity: Json, space: str = ""):
         self._identity = identity
         self._space = space
 

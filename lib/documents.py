@@ -56,6 +56,10 @@ class Stale(Exception):
     """A document is not, or no longer, what the commit was made for."""
 
 
+class Refused(Exception):
+    """Firestore can't hold what was to be written, and never will."""
+
+
 class Unreachable(Exception):
     """Firestore did not answer, or asked for a later try. A commit may have taken effect all the same."""
 
@@ -184,7 +188,7 @@ class Documents:
     def commit(self, *writes: Write) -> list[Version]:
         """Does all the writes or none, and gives the version each document has now.
 
-        Errors: `Exists`, `Stale`, `Unreachable` (which leaves open whether the commit took effect).
+        Errors: `Exists`, `Stale`, `Refused`, `Unreachable` (which leaves open whether the commit took effect).
         """
         request = _COMMIT(database=self._database)
         for write in writes:
@@ -283,6 +287,8 @@ class _translated:
             raise Exists from error
         if isinstance(error, exceptions.FailedPrecondition | exceptions.NotFound):
             raise Stale from error
+        if isinstance(error, exceptions.InvalidArgument):
+            raise Refused from error
         if isinstance(error, _TRANSIENT):
             raise Unreachable(type(error).__name__) from error
         return False

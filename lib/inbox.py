@@ -70,6 +70,12 @@ class Inbox:
             if len(self._entries) == 1:
                 self._changed.notify_all()
 
+    def open(self) -> None:
+        """The upstream has begun to answer: from now on another deadline holds."""
+        with self._changed:
+            self.opened = True
+            self._changed.notify_all()
+
     def end(self, fault: UpstreamFault | None = None) -> None:
         """The upstream has ended, of itself or by a fault; what is said first stands, and so does a stop before it."""
         with self._changed:
@@ -84,14 +90,14 @@ class Inbox:
             self._stopped = self._stopped or why
             self._changed.notify_all()
 
-    def wait(self, due: float, until: float) -> bool:
+    def wait(self, due: float, until: Callable[[], float]) -> bool:
         """Waits for the end, or an entry and the time `due`, or the time `until`; says whether it is the end."""
         with self._changed:
             while True:
                 if self._over or self._stopped is not None:
                     return True
                 now = time.monotonic()
-                wake = min(due, until) if self._entries else until
+                wake = min(due, until()) if self._entries else until()
                 if now >= wake:
                     return False
                 self._changed.wait(wake - now)

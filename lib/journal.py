@@ -19,7 +19,7 @@ from itertools import groupby
 
 from lib import message
 from lib.chat import Answer, read, well_formed
-from lib.documents import Exists, Patch, Stale, Unreachable, Version, Write
+from lib.documents import Exists, Patch, Refused, Stale, Unreachable, Version, Write
 from lib.model import End, Fields, Generation, Head, Segment
 from lib.sse import event_of, split_frames
 from lib.store import Store
@@ -116,7 +116,12 @@ class Journal:
         ended = replace(self._generation, attempt=self._attempt).ended(end, self._open.last, self._clock())
         fields, parts = message.ended(ended, answer)
         _retried(lambda: self._store.save_parts(ended, parts))
-        self._commit(writes, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
+        try:
+            self._commit(writes, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
+        except Refused:
+            log.exception("Firestore refused a message, which is kept in words alone", extra={"generation": ended.id})
+            ended, end, fields = replace(ended, usage=None), replace(end, usage=None), message.plain(fields)
+            self._commit(writes, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
         return ended
 
     def release(self, entries: Sequence[Entry]) -> None:

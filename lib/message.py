@@ -5,6 +5,7 @@ Pure. Says what is in the document at each stage, and how what is too large for 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,9 @@ INLINE_BYTES = 700 << 10  # of text in the message's own document; Firestore tak
 PART_BYTES = 900 << 10
 _SHORT = 256  # characters: an id, a name, a reason; it stays where it is,
 _SHORT_BYTES = 100 << 10  # unless there are very many of them
+_LEVELS = 15
+_MEMBERS = 5_000
+_NAME_BYTES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,8 @@ def ended(generation: Generation, answer: Answer) -> tuple[Fields, list[Part]]:
 
     The parts' ids have the attempt in them: a worker that lost its lease can't overwrite those of the one that has it.
     """
-    fields, parts = spill(answer.message(), prefix=f"{generation.attempt}-")
+    said = {name: _kept(value) for name, value in answer.message().items()}
+    fields, parts = spill(said, prefix=f"{generation.attempt}-")
     return {
         **fields,
         "parts": [part.id for part in parts],
@@ -75,6 +80,34 @@ def ended(generation: Generation, answer: Answer) -> tuple[Fields, list[Part]]:
         "updatedAt": generation.finished_at,
         "finishedAt": generation.finished_at,
     }, parts
+
+
+def plain(fields: Fields) -> Fields:
+    """What of the fields Firestore takes in any case: the words, and none of an upstream's structures."""
+    return {
+        name: value for name, value in fields.items() if isinstance(value, str | datetime | None) or name == "parts"
+    }
+
+
+def _kept(value: Any) -> Any:
+    """A structure that Firestore can hold, or its JSON text.
+
+    Firestore takes 20 levels of maps and lists, names of 1,500 bytes, and 40,000 entries in indexes for a document.
+    """
+    levels = members = 0
+    inner = [value]
+    while inner:
+        levels += 1
+        members += len(inner)
+        if levels > _LEVELS or members > _MEMBERS:
+            return json.dumps(value, ensure_ascii=False)
+        maps = [item for item in inner if isinstance(item, Mapping)]
+        if any(len(name.encode()) > _NAME_BYTES for item in maps for name in item):
+            return json.dumps(value, ensure_ascii=False)
+        inner = [member for item in maps for member in item.values()] + [
+            member for item in inner if isinstance(item, list) for member in item
+        ]
+    return value
 
 
 def spill(fields: Mapping[str, Any], prefix: str, inline: int = INLINE_BYTES) -> tuple[Fields, list[Part]]:

@@ -59,7 +59,7 @@ class Reading:
         try:
             media_type = self._call.open()
             self._heard()
-            self._inbox.opened = True
+            self._inbox.open()
             if media_type == "text/event-stream":
                 return self._stream()
             if media_type == "application/json" or media_type.endswith("+json"):
@@ -73,7 +73,10 @@ class Reading:
         except chat.UpstreamError as error:
             return UpstreamFault("upstream_error", error.message, passing=error.passing)
         return UpstreamFault(
-            "upstream_content_type", "The upstream answered with neither an event stream nor JSON.", status=502
+            "upstream_content_type",
+            "The upstream answered with neither an event stream nor JSON.",
+            passing=not media_type,  # its head may have been cut
+            status=502,
         )
 
     def _heard(self) -> None:

@@ -7,7 +7,9 @@ that a blank line follows as an event, and fails on it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
@@ -24,16 +26,21 @@ WRITE_BYTES = 64 << 10
 
 
 class UpstreamRefusal(HoldfastError):
-    """The upstream refused before its first event: its own status, body and content type go to the client."""
+    """The upstream refused before its first event: its own status goes to the client, and its body where it is JSON."""
 
     type = "upstream_error"
 
     def __init__(self, end: End):
         error = end.error or {}
-        super().__init__(str(error.get("message")), code=str(error.get("code")))
+        retry_after = math.ceil(error.get("retryAfter") or 0)
+        super().__init__(str(error.get("message")), code=str(error.get("code")), retry_after=retry_after)
         self.status = int(error.get("status") or 502)
-        self.upstream_body = str(error.get("body") or "")
-        self.content_type = str(error.get("contentType") or "")
+        self.upstream_body = str(error.get("body") or "") if _is_json(error.get("contentType")) else ""
+
+
+def _is_json(content_type: Any) -> bool:
+    media_type = str(content_type or "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
 
 
 class Interrupted(HoldfastError):

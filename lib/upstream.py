@@ -8,6 +8,7 @@ that, so that no thread waits for ever.
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from lib.catalog import Upstream
 READ_BYTES = 64 << 10
 ERROR_BODY_BYTES = 64 << 10
 POOL = 256
+_MARGIN_SECONDS = 5.0  # beyond the deadlines, which are enforced by who cancels
+_LONGEST_RETRY_SECONDS = 86_400.0
 _PASSING = frozenset({408, 425, 429})  # and every 5xx
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 Session = requests.Session
@@ -94,7 +97,7 @@ class Call:
                 auth=self._authorize,
                 stream=True,
                 allow_redirects=False,
-                timeout=(deadlines.connect, max(deadlines.first_byte, deadlines.idle)),
+                timeout=(deadlines.connect, max(deadlines.first_byte, deadlines.idle) + _MARGIN_SECONDS),
             )
         except requests.RequestException as error:
             raise _unanswered(error) from error
@@ -166,7 +169,7 @@ class Call:
 
 
 def _unanswered(error: requests.RequestException) -> UpstreamFault:
-    if isinstance(error, requests.exceptions.SSLError):
+    if _certificate_refused(error):
         return UpstreamFault("upstream_tls", "The upstream's certificate was not accepted.", status=502)
     if isinstance(error, requests.ConnectTimeout):
         return UpstreamFault(
@@ -181,12 +184,24 @@ def _unanswered(error: requests.RequestException) -> UpstreamFault:
     return UpstreamFault("upstream_unreachable", "The request to the upstream could not be made.", status=502)
 
 
+def _certificate_refused(error: BaseException) -> bool:
+    """Whether that is at the bottom of it: any other fault of TLS may be a connection that broke."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return True
+        reason = getattr(seen, "reason", None) or next(iter(seen.args), None)
+        seen = reason if isinstance(reason, BaseException) else seen.__cause__ or seen.__context__
+    return False
+
+
 def _retry_after(headers: Mapping[str, str]) -> float:
     """RFC 9110, section 10.2.3: seconds, or a date."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
-        return float(value)
+        return min(float(value), _LONGEST_RETRY_SECONDS)
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        left = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        return max(0.0, min(left, _LONGEST_RETRY_SECONDS))
     except (TypeError, ValueError):
         return 0.0

@@ -18,7 +18,15 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from lib import firebase_callable, stream
 from lib.auth import AppTokens, UserTokens
 from lib.documents import Unreachable
-from lib.errors import HoldfastError, InvalidRequest, NotFound, TooLarge, Unavailable, UnsupportedMediaType
+from lib.errors import (
+    HoldfastError,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
 from lib.firebase_callable import Resume, Start, Stop
 from lib.generations import MAX_PAGE, ChatRequest, Generations
 from lib.model import Generation, State, document_id
@@ -209,14 +217,13 @@ def _shown_error(error: Exception) -> HoldfastError:
 
 def _refusal(error: HoldfastError, headers: dict[str, str]) -> Response:
     if isinstance(error, UpstreamRefusal) and error.upstream_body:
-        answer = Response(error.upstream_body, status=error.status)
-        answer.headers["Content-Type"] = error.content_type or "text/plain; charset=utf-8"
+        answer = Response(error.upstream_body, status=error.status, mimetype="application/json")
     else:
         answer = Response(orjson.dumps(error.body()), status=error.status, mimetype="application/json")
     answer.headers.update(headers)
     if error.retry_after:
         answer.headers["Retry-After"] = str(error.retry_after)
-    if error.status == 401:
+    if isinstance(error, Unauthenticated):
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
 

@@ -140,6 +140,16 @@ def test_without_the_setting_nothing_is_asked_for_again(stack: Stack, ask: Calla
     assert len(asked.calls(stack)) == 1
 
 
+def test_an_answer_that_broke_off_before_it_said_a_word_is_asked_for_again_without_the_setting(
+    stack: Stack, ask: Callable[..., Asked]
+) -> None:
+    asked = ask("demo", 30, rate=500, fault={"kind": "break", "at": 0, "times": 1})
+    *frames, done = asked.frames()
+    assert (said(frames), done.data) == (asked.whole, "[DONE]")
+    assert [frame.id for frame in frames] == list(range(1, len(frames) + 1))
+    assert len(asked.calls(stack)) == 2
+
+
 @pytest.mark.parametrize(
     "fields",
     [

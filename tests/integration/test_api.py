@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -187,9 +188,15 @@ def test_the_message_is_there_from_the_first_moment_and_grows_into_its_final_for
     database.document(f"users/{client.user}/chats/c1").set({"title": "mine"})
     reference = database.document(f"users/{client.user}/chats/c1/messages/m1")
     seen: list[dict[str, Any]] = []
-    watch = reference.on_snapshot(
-        lambda documents, *_: seen.extend(each.to_dict() for each in documents if each.exists)
-    )
+    listening = threading.Event()
+
+    def on_change(documents: Any, *_: Any) -> None:
+        seen.extend(each.to_dict() for each in documents if each.exists)
+        listening.set()
+
+    watch = reference.on_snapshot(on_change)
+    # A change before a first answer can kill the listener in the emulator, and Google's client then says nothing.
+    assert listening.wait(WAIT_SECONDS)
     with client.stream(asked, X_Chat_Id="c1", X_Message_Id="m1") as stream:
         list(stream.frames())
     deadline = time.monotonic() + WAIT_SECONDS

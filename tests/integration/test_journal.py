@@ -143,6 +143,20 @@ def test_a_copy_of_the_database_that_is_older_than_what_was_written_is_not_writt
         journal.append(entries(7, 8))
 
 
+def test_an_end_that_firestore_refuses_is_saved_in_words_alone(begin, hold, documents, entries):
+    generation = begin()
+    journal = hold(generation).journal
+    journal.append(entries(1, 3))
+    strange = {"n" * 1600: 1}
+    answer = answer_of(entries(1, 4))
+    answer.usage = strange
+    ended = journal.finish(entries(4, 4), replace(COMPLETED, usage=strange), answer)
+    assert (ended.state, ended.usage) == (State.COMPLETED, None)
+    message, found = documents.get(generation.message_path, generation.path)
+    assert (message.fields["state"], message.fields["content"]) == ("completed", answer.message()["content"])
+    assert found.fields["state"] == "completed"
+
+
 def restore(documents, path):
     found = documents.get(path)[0]
     documents.commit(Delete(path))

@@ -697,3 +697,50 @@ def test_an_error_event_may_pass_where_its_code_or_type_says_so(error: Any, pass
     with pytest.raises(UpstreamError) as raised:
         read(json.dumps({"error": error}).encode())
     assert raised.value.passing is passing
+
+
+@pytest.mark.parametrize("choices", [7, "x", {"a": 1}, True])
+def test_choices_that_are_no_list_are_malformed(choices: Any) -> None:
+    with pytest.raises(Malformed):
+        read(json.dumps({"choices": choices}).encode())
+
+
+@pytest.mark.parametrize("around", ["[{}]", '{{"a": {}}}'], ids=["lists", "maps"])
+def test_what_is_nested_beyond_reason_is_malformed_and_what_is_merely_long_is_not(around: str) -> None:
+    deep = "1"
+    for _ in range(99):
+        deep = around.format(deep)
+    assert read(f'{{"x": {deep}}}'.encode())
+    with pytest.raises(Malformed):
+        read(f'{{"x": {around.format(deep)}}}'.encode())
+    assert read(json.dumps({"x": [[]] * 500}).encode())
+
+
+@pytest.mark.parametrize("calls", [7, "x", [7], [None], {"a": 1}])
+def test_tool_calls_of_a_shape_of_their_own_break_nothing(calls: Any) -> None:
+    answer = Answer()
+    completion = {"choices": [{"index": 0, "message": {"content": "a", "tool_calls": calls}, "finish_reason": "stop"}]}
+    answer.add(completion)
+    assert answer.completion()["choices"][0]["message"]["content"] == "a"
+    assert answer.message()["content"] == "a"
+    assert chunk_from(completion)["choices"][0]["delta"]["content"] == "a"
+
+
+def test_an_answer_that_told_only_whose_it_is_has_said_nothing() -> None:
+    answer = Answer()
+    assert answer.silent
+    answer.add({"id": "x", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "", "refusal": None}}]})
+    assert answer.silent
+    for said in ({"content": " "}, {"reasoning": "hm"}, {"tool_calls": [{"index": 0, "id": "a"}]}, {"refusal": "no"}):
+        spoken = Answer()
+        spoken.add({"choices": [{"index": 0, "delta": said}]})
+        assert not spoken.silent
+    answer.add({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    assert not answer.silent
+
+
+@pytest.mark.parametrize("usage", [{"a": {"b": {"c": {"d": {"e": {}}}}}}, {"a": [1]}, {"a" * 1500: 1}])
+def test_a_usage_that_is_no_small_flat_thing_is_left_out(usage: Any) -> None:
+    answer = Answer()
+    answer.add({"usage": usage})
+    assert answer.usage is None

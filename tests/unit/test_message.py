@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lib.chat import Answer
-from lib.message import INLINE_BYTES, PART_BYTES, Part, cut, ended, opening, spill, started
+from lib.message import INLINE_BYTES, PART_BYTES, Part, cut, ended, opening, plain, spill, started
 from lib.model import End, Generation, State
 
 SHORT = 256  # characters; a text of no more stays where it is and is not counted
@@ -161,3 +163,39 @@ def test_the_parts_of_two_attempts_never_have_the_same_id() -> None:
     done = GENERATION.ended(End(state=State.COMPLETED), 1, NOW)
     fields, parts = ended(done, answer)
     assert fields["parts"] == [part.id for part in parts] == ["2-00000"]
+
+
+def nested(levels: int) -> Any:
+    return 1 if levels == 0 else {"in": nested(levels - 1)}
+
+
+@pytest.mark.parametrize(
+    ("structure", "kept"),
+    [
+        (nested(10), True),
+        (nested(30), False),
+        ({"n" * 900: 1}, True),
+        ({"n" * 1600: 1}, False),
+        ([1] * 4000, True),
+        ([1] * 40_000, False),
+    ],
+    ids=["some levels", "too deep", "a long name", "too long a name", "a list", "too long a list"],
+)
+def test_a_structure_that_firestore_can_not_hold_is_there_as_its_json(structure: Any, kept: bool) -> None:
+    answer = Answer()
+    answer.add({"choices": [{"index": 0, "message": {"content": "a", "strange": structure}, "finish_reason": "stop"}]})
+    fields, parts = ended(GENERATION, answer)
+    assert fields["content"] == "a"
+    assert not parts
+    if kept:
+        assert fields["extra"] == {"strange": structure}
+    else:
+        assert json.loads(fields["extra"]) == {"strange": structure}
+
+
+def test_what_is_plain_of_a_message_has_its_words_and_state() -> None:
+    answer = Answer()
+    answer.add({"choices": [{"index": 0, "message": {"content": "a", "reasoning": "b", "strange": {"c": 1}}}]})
+    fields = plain(ended(GENERATION, answer)[0])
+    assert {"content": "a", "reasoning": "b", "parts": []}.items() <= fields.items()
+    assert "extra" not in fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -128,14 +129,18 @@ FAILED = End(
 )
 
 
-def test_a_failure_before_the_first_event_is_the_status() -> None:
+@pytest.mark.parametrize(
+    ("content_type", "passed_on"),
+    [("application/json; x=1", True), ("application/problem+json", True), ("text/html", False), ("", False)],
+)
+def test_a_failure_before_the_first_event_is_the_status_and_the_upstreams_own_words_where_they_are_json(
+    content_type: str, passed_on: bool
+) -> None:
+    failed = replace(FAILED, error={**(FAILED.error or {}), "contentType": content_type, "retryAfter": 6.5})
     with pytest.raises(stream.UpstreamRefusal) as refusal:
-        stream.first_piece(cast(Tail, ScriptedTail(Piece([], 0, FAILED))), 1.0)
-    assert (refusal.value.status, refusal.value.upstream_body, refusal.value.content_type) == (
-        429,
-        "slow down",
-        "text/x",
-    )
+        stream.first_piece(cast(Tail, ScriptedTail(Piece([], 0, failed))), 1.0)
+    assert (refusal.value.status, refusal.value.retry_after) == (429, 7)
+    assert refusal.value.upstream_body == ("slow down" if passed_on else "")
 
 
 def test_a_failure_after_the_status_line_is_said_in_the_stream_in_the_same_words() -> None:
