@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from local.token import id_token
 
@@ -25,6 +27,19 @@ class Frame:
 
     id: int | None
     data: str
+
+    @classmethod
+    def parse(cls, raw: str) -> Self:
+        """One frame as it is on the wire, without the blank line that ends it; comments are passed over."""
+        number = None
+        data = []
+        for line in raw.split("\n"):
+            field, _, value = line.partition(": ")
+            if field == "id":
+                number = int(value)
+            elif field == "data":
+                data.append(value)
+        return cls(number, "\n".join(data))
 
     @property
     def text(self) -> str:
@@ -51,7 +66,7 @@ class Stream:
         for piece in self.response.iter_content(None):
             *frames, rest = (rest + piece).split(b"\n\n")
             for frame in frames:
-                yield _frame(frame.decode())
+                yield Frame.parse(frame.decode())
 
     def leave(self) -> None:
         self.response.close()
@@ -72,6 +87,9 @@ class Client:
         self.url = url
         self.user = user
         self.session = requests.Session()
+        # gunicorn closes a kept connection after two seconds; what was asked on it at that moment is asked again.
+        again = Retry(total=3, connect=0, status=0, allowed_methods={"GET"})
+        self.session.mount("http://", HTTPAdapter(max_retries=again))
         self.session.headers["Authorization"] = f"Bearer {id_token(user)}"
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
@@ -124,15 +142,3 @@ def question(text: str, tokens: int, **demo: Any) -> dict[str, Any]:
 
 def _named(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-def _frame(raw: str) -> Frame:
-    number = None
-    data = []
-    for line in raw.split("\n"):
-        field, _, value = line.partition(": ")
-        if field == "id":
-            number = int(value)
-        elif field == "data":
-            data.append(value)
-    return Frame(number, "\n".join(data))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
 from local.ports import HOST
 
 MAIN_CLASS = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
+SAVE_SECONDS = 60.0
 _IN_SDK = Path("platform/cloud-firestore-emulator/cloud-firestore-emulator.jar")
 _FIREBASE_CACHE = Path(".cache/firebase/emulators")
 
@@ -67,13 +70,43 @@ def _version(path: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
-def command(port: int, project: str, rules: Path | None = None, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The command line that serves it. Java itself is started: to end a wrapper would orphan it."""
+def command(
+    port: int,
+    project: str,
+    rules: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    saved: Path | None = None,
+) -> list[str]:
+    """The command line that serves it. Java itself is started: to end a wrapper would orphan it.
+
+    `saved` is what `save` gave: the data to begin with.
+    """
     flags = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-Duser.language=en"]
     options = [f"--host={HOST}", f"--port={port}", f"--project_id={project}"]
     if rules is not None:
         options.append(f"--rules={rules}")
+    if saved is not None:
+        options.append(f"--seed_from_export={saved}")
     return [java(environ), *flags, "-cp", jar(environ), MAIN_CLASS, *options]
+
+
+def save(port: int, project: str, folder: Path) -> Path:
+    """Has the emulator on `port` write its data under `folder`; gives the file to start another one from.
+
+    What is committed after that is not in it, and a document has another update time when it is read in again.
+    """
+    asked = {
+        "database": f"projects/{project}/databases/(default)",
+        "export_directory": str(folder),
+        "export_name": "saved",
+    }
+    request = urllib.request.Request(
+        f"http://{HOST}:{port}/emulator/v1/projects/{project}:export",
+        json.dumps(asked).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=SAVE_SECONDS):
+        return folder / "saved" / "saved.overall_export_metadata"
 
 
 def main(what: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,7 +12,18 @@ from pathlib import Path
 
 GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.02
-_PR_SET_PDEATHSIG = 1
+# Linux ends the process when its parent is killed (prctl's PR_SET_PDEATHSIG), so that a killed stack leaves nothing
+# behind. It is asked for by a word in between and not by a `preexec_fn`: with that Python forks instead of spawning,
+# and where a gRPC channel is open its threads make the fork end in an abort.
+_DIE_WITH_PARENT = (
+    [
+        sys.executable,
+        *("-I", "-S", "-c"),
+        "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])",
+    ]
+    if sys.platform == "linux"
+    else []
+)
 
 
 class ProcessFault(Exception):
@@ -21,21 +31,22 @@ class ProcessFault(Exception):
 
 
 class Process:
-    """A running command. What it prints goes to `{folder}/{name}.log`."""
+    """A running command. What it prints is added to `{folder}/{name}.log`."""
 
     def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], folder: Path, cwd: Path):
         self.name = name
+        self._waker: subprocess.Popen[bytes] | None = None
         self.log = folder / f"{name}.log"
-        with self.log.open("wb") as output:
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                command,
+                [*_DIE_WITH_PARENT, *command],
                 env=dict(environ),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     @property
@@ -56,31 +67,57 @@ class Process:
                 raise ProcessFault(f"{self.name} was not ready within {seconds:.0f} s. {self.said()}")
             time.sleep(_POLL_SECONDS)
 
+    @property
+    def printed(self) -> str:
+        """All it has printed so far, without what an earlier one of the same name left in the log."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
     def said(self) -> str:
         """The last lines it printed."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        lines = self.printed.strip().splitlines()
         return "Its last lines:\n  " + "\n  ".join(lines[-8:]) if lines else "It printed nothing."
 
     def terminate(self) -> None:
         """Asks the whole group to end."""
         self._signal(signal.SIGTERM)
 
-    def end(self, deadline: float) -> None:
-        """Waits for it until `deadline`, then kills what is left of its group."""
+    def end(self, deadline: float) -> bool:
+        """Waits for it until `deadline`, then kills what is left of its group. Says whether it ended by itself."""
         try:
             self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             pass
+        ended = not self.running
         self._signal(signal.SIGKILL)
         self._process.wait()
+        self.resume()
+        return ended
+
+    def kill(self) -> None:
+        """Ends the whole group at once, as a machine that is lost does."""
+        self.end(0.0)
+
+    def pause(self) -> None:
+        """Stops the whole group where it is: its connections stay open, and nothing is read or written."""
+        self._signal(signal.SIGSTOP)
+        # What stands still can't see that it is orphaned, so should this one be killed, another process ends it.
+        self._waker = subprocess.Popen(
+            ["/bin/sh", "-c", f"read _ && kill -s CONT -- -{self.pid} || kill -s KILL -- -{self.pid}"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def resume(self) -> None:
+        """Lets the group go on; does nothing where it was not paused."""
+        if self._waker is not None:
+            self._waker.communicate(b"\n")
+            self._waker = None
 
     def _signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self._process.pid, number)
         except ProcessLookupError:
             pass
-
-
-def _die_with_parent() -> None:
-    """Linux ends the process when its parent is killed, so that even a killed stack leaves nothing behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

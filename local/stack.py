@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import grpc
 from google.api_core.exceptions import AlreadyExists
@@ -27,13 +28,15 @@ from google.protobuf.duration_pb2 import Duration
 
 from local import firestore_emulator
 from local.firestore_emulator import EmulatorMissing
-from local.ports import HOST, PortFault, Ports
+from local.ports import HOST, PortFault, Ports, free_port
 from local.process import GRACE_SECONDS, Process, ProcessFault
 from local.token import PROJECT
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60.0
 INVOKER = f"invoker@{PROJECT}.iam.gserviceaccount.com"
+LOCATION = f"projects/{PROJECT}/locations/us-central1"
+QUEUE = f"{LOCATION}/queues/holdfast"
 THREADS = "320"
 _RULES = ROOT / "firestore.rules"
 _WATCH_SECONDS = 0.2
@@ -53,6 +56,12 @@ class Stack:
         self._environ = environ
         self._folder = tempfile.TemporaryDirectory(prefix="holdfast-")
         self.processes: dict[str, Process] = {}
+        self._worker_urls = {"worker": self.worker_url}
+
+    @property
+    def worker_url(self) -> str:
+        """The private function's, where tasks go."""
+        return f"http://{HOST}:{self.ports.worker_port}/"
 
     @property
     def url(self) -> str:
@@ -82,34 +91,74 @@ class Stack:
         return self
 
     def _start(self) -> None:
-        emulator = firestore_emulator.command(
-            self.ports.firestore_port, PROJECT, _RULES if _RULES.exists() else None, self._environ
-        )
-        self._run("firestore", emulator)
+        self._firestore()
         self._run("tasks", [sys.executable, "-m", "local.tasks_emulator", "--port", str(self.ports.tasks_port)])
         if "UPSTREAM_BASE_URL" not in self._settings:
             self._run(
                 "upstream", [sys.executable, "-m", "local.demo_upstream", "--port", str(self.ports.upstream_port)]
             )
             self._wait("upstream", lambda: _answers(f"{self.upstream_url}/v1/models"))
-        certificates = self._tasks_http()
-        functions = self._function_settings(certificates)
-        self._function("api", self.ports.api_port, functions)
-        self._function("worker", self.ports.worker_port, functions)
-        self._wait("firestore", lambda: _answers(f"http://{self.firestore_host}/"))
+        self.tasks_http = self._side("tasks")
+        self._function("api")
+        self._function("worker")
+        self.wait_for("firestore")
         self._create_queue()
-        self._wait("api", lambda: _answers(f"{self.url}/healthz"))
-        self._wait("worker", lambda: _answers(f"http://{HOST}:{self.ports.worker_port}/", refused=401))
+        self.wait_for("api")
+        self.wait_for("worker")
 
-    def _tasks_http(self) -> str:
-        """The tasks emulator's HTTP side, which it names when it is ready."""
-        tasks = self.processes["tasks"]
-        self._wait("tasks", lambda: " http=" in tasks.log.read_text())
-        found = re.search(r"http=(\S+)", tasks.log.read_text())
-        self.tasks_http = found.group(1) if found else ""
-        return f"{self.tasks_http}/certs"
+    def wait_for(self, name: str) -> None:
+        """Waits until Firestore, or a function, answers. Errors: `ProcessFault`."""
+        match name:
+            case "firestore":
+                self._wait(name, lambda: _answers(f"http://{self.firestore_host}/"))
+            case "api":
+                self._wait(name, lambda: _answers(f"{self.url}/healthz"))
+            case _:
+                self._wait(name, lambda: _answers(self._worker_urls[name], refused=401))
 
-    def _function_settings(self, certificates: str) -> dict[str, str]:
+    def restart(self, name: str, settings: Mapping[str, str] | None = None) -> None:
+        """Starts a function anew, after it has ended, and does not wait. `settings` go before the stack's own."""
+        self._function(name, settings)
+
+    def add_worker(self, name: str) -> str:
+        """Starts another worker, which the queue knows nothing of, and gives its URL.
+
+        It takes the tokens that the first one takes.
+        """
+        self._worker_urls[name] = f"http://{HOST}:{free_port()}/"
+        self._function(name)
+        self.wait_for(name)
+        return self._worker_urls[name]
+
+    def save_firestore(self) -> Path:
+        """Firestore's data as it is now, for `start_firestore`."""
+        folder = tempfile.mkdtemp(dir=self._folder.name)
+        return firestore_emulator.save(self.ports.firestore_port, PROJECT, Path(folder))
+
+    def start_firestore(self, saved: Path) -> None:
+        """Starts Firestore with the data that was saved, after it has ended, and waits for it."""
+        self._firestore(saved)
+        self.wait_for("firestore")
+
+    def add_firestore_proxy(self) -> tuple[str, str]:
+        """Starts a proxy to Firestore that can make commits fail: its gRPC host, and the URL of its faults."""
+        name = "firestore-proxy"
+        self._run(name, [sys.executable, "-m", "local.firestore_proxy", "--target", self.firestore_host, "--port=0"])
+        return self._side(name, "grpc"), self._side(name)
+
+    def _firestore(self, saved: Path | None = None) -> None:
+        rules = _RULES if _RULES.exists() else None
+        port = self.ports.firestore_port
+        self._run("firestore", firestore_emulator.command(port, PROJECT, rules, self._environ, saved))
+
+    def _side(self, name: str, what: str = "http") -> str:
+        """What a part says of itself when it is ready."""
+        process = self.processes[name]
+        self._wait(name, lambda: "\n" in process.printed)
+        found = re.search(rf"{what}=(\S+)", process.printed)
+        return found.group(1) if found else ""
+
+    def _function_settings(self) -> dict[str, str]:
         return {
             **self._environ,
             "PYTHONPATH": str(ROOT),
@@ -119,28 +168,24 @@ class Stack:
             # Nothing need listen there: it makes firebase-admin take the unsigned tokens of local use.
             "FIREBASE_AUTH_EMULATOR_HOST": self._environ.get("FIREBASE_AUTH_EMULATOR_HOST", f"{HOST}:9099"),
             "TASKS_EMULATOR_HOST": self.tasks_host,
-            "WORKER_URL": f"http://{HOST}:{self.ports.worker_port}/",
+            "WORKER_URL": self.worker_url,
             "TASKS_INVOKER": INVOKER,
-            "OIDC_CERTS_URL": certificates,
+            "OIDC_CERTS_URL": f"{self.tasks_http}/certs",
             "UPSTREAM_BASE_URL": f"{self.upstream_url}/v1",
             **self._settings,
         }
 
-    def _function(self, target: str, port: int, settings: Mapping[str, str]) -> None:
-        command = ["-m", "functions_framework", "--target", target, "--host", HOST, "--port", str(port)]
-        self._run(target, [sys.executable, *command], settings)
-
-    def restart(self, target: str) -> None:
-        """Starts a function anew, after it was killed."""
-        port = self.ports.api_port if target == "api" else self.ports.worker_port
-        self._function(target, port, self._function_settings(f"{self.tasks_http}/certs"))
+    def _function(self, name: str, settings: Mapping[str, str] | None = None) -> None:
+        target = "api" if name == "api" else "worker"
+        port = str(self.ports.api_port if name == "api" else urlsplit(self._worker_urls[name]).port)
+        command = ["-m", "functions_framework", "--target", target, "--host", HOST, "--port", port]
+        self._run(name, [sys.executable, *command], {**self._function_settings(), **(settings or {})})
 
     def _create_queue(self) -> None:
         channel = grpc.insecure_channel(self.tasks_host)
         client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
-        location = f"projects/{PROJECT}/locations/us-central1"
         queue = tasks_v2.Queue(
-            name=f"{location}/queues/holdfast",
+            name=QUEUE,
             rate_limits=tasks_v2.RateLimits(max_dispatches_per_second=500, max_concurrent_dispatches=1000),
             retry_config=tasks_v2.RetryConfig(
                 max_attempts=100,
@@ -150,7 +195,7 @@ class Stack:
             ),
         )
         try:
-            client.create_queue(parent=location, queue=queue, timeout=READY_SECONDS)
+            client.create_queue(parent=LOCATION, queue=queue, timeout=READY_SECONDS)
         except AlreadyExists:
             pass
         finally:

@@ -57,6 +57,7 @@ TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,500}")
 MAX_TASK_BYTES = 1 << 20  # https://cloud.google.com/tasks/docs/quotas
 MAX_AHEAD = timedelta(days=30)  # the same page
 MAX_DEADLINE = timedelta(minutes=30)
+MAX_LATE_SECONDS = 3600.0
 WITH_BODY = (v2.HttpMethod.POST, v2.HttpMethod.PUT, v2.HttpMethod.PATCH)
 REPLACED_HEADERS = re.compile(
     r"(connection|host|content-length|user-agent)$|x-(google|appengine|cloudtasks)-", re.IGNORECASE
@@ -97,14 +98,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Faults:
-    """Faults that a test asks for. Cloud Tasks has both, but never on demand."""
+    """Faults that a test asks for. Cloud Tasks has all of them, but never on demand."""
 
     duplicate: int = 1
+    late: float = 0.0
     unavailable: bool = False
 
     def __post_init__(self) -> None:
         if type(self.duplicate) is not int or self.duplicate < 1 or type(self.unavailable) is not bool:
             raise ValueError("duplicate is a whole number of at least 1, unavailable is true or false")
+        if type(self.late) not in (int, float) or not 0 <= self.late <= MAX_LATE_SECONDS:
+            raise ValueError(f"late is a number of seconds from 0 to {MAX_LATE_SECONDS:g}")
 
 
 def backoff(retry: v2.RetryConfig, failures: int) -> float:
@@ -283,10 +287,11 @@ class TasksEmulator:
         """For `id_token.verify_token(…, certs_url=…)`."""
         return f"{self.url}/certs"
 
-    def fault(self, **changes: int | bool) -> Faults:
+    def fault(self, **changes: float | bool) -> Faults:
         """Sets faults until they are set otherwise; what is not named stays. Raises ValueError or TypeError.
 
-        `duplicate=N` delivers every attempt N times at once; `unavailable=True` refuses CreateTask as UNAVAILABLE.
+        `duplicate=N` delivers every attempt N times at once; `late=S` holds every delivery back for S seconds, after
+        the queue has launched it; `unavailable=True` refuses CreateTask as UNAVAILABLE.
         """
         self.faults = replace(self.faults, **changes)  # type: ignore[arg-type]
         return self.faults
@@ -442,7 +447,7 @@ class TasksEmulator:
         for _ in range(self.faults.duplicate):
             line.in_flight += 1
             entry.in_flight += 1
-            threading.Thread(target=self._deliver, args=(line, entry, headers), daemon=True).start()
+            threading.Thread(target=self._deliver, args=(line, entry, headers, self.faults.late), daemon=True).start()
 
     def _headers(self, entry: Entry) -> urllib3.HTTPHeaderDict:
         """What a delivery says of itself (https://cloud.google.com/tasks/docs/creating-http-target-tasks#handler).
@@ -471,7 +476,8 @@ class TasksEmulator:
             headers["Authorization"] = f"Bearer {token}"
         return headers
 
-    def _deliver(self, line: Line, entry: Entry, headers: urllib3.HTTPHeaderDict) -> None:
+    def _deliver(self, line: Line, entry: Entry, headers: urllib3.HTTPHeaderDict, late: float) -> None:
+        time.sleep(late)
         outcome = self._request(entry.task.http_request, headers, entry.task.dispatch_deadline.total_seconds())
         with self._changed:
             line.settle(entry, outcome)

@@ -34,11 +34,11 @@ def database(stack: Stack) -> firestore.Client:
     return database_of(stack)
 
 
-def database_of(stack: Stack) -> firestore.Client:
+def database_of(stack: Stack, project: str = PROJECT) -> firestore.Client:
     """Google's own client, to see what is there without our help."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
-        return firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
+        return firestore.Client(project=project, credentials=AnonymousCredentials())
 
 
 @pytest.fixture

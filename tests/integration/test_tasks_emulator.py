@@ -222,7 +222,7 @@ def stack(emulator: TasksEmulator, client: v2.CloudTasksClient) -> Iterator[Stac
     stack = Stack(emulator, client, target, name)
     stack.configure(min_backoff=SOON, max_backoff=SOON)
     yield stack
-    emulator.fault(duplicate=1, unavailable=False)
+    emulator.fault(duplicate=1, late=0, unavailable=False)
     client.delete_queue(name=name)
     target.close()
 
@@ -817,6 +817,26 @@ def test_a_duplicate_that_fails_waits_for_the_other_before_a_retry(stack: Stack)
 
 
 @pytest.mark.parametrize("ask", [by_method, by_http])
+def test_a_fault_holds_every_delivery_back(stack: Stack, ask: Callable[..., None]) -> None:
+    ask(stack, {"late": 0.3})
+    began = time.monotonic()
+    stack.target.will_answer(500, 200)
+    stack.wait_until_gone(stack.create())
+    first, second = stack.target.waiting()
+    assert first.at - began >= 0.3
+    assert second.at - first.at >= 0.3
+
+
+def test_a_fault_that_is_taken_back_holds_no_further_delivery_back(stack: Stack) -> None:
+    stack.emulator.fault(late=3600)
+    held = stack.create(url=f"{stack.target.url}/held")
+    wait_for(lambda: stack.client.get_task(name=held.name).dispatch_count == 1)
+    stack.emulator.fault(late=0)
+    stack.create(url=f"{stack.target.url}/after")
+    assert stack.target.next().path == "/after"
+
+
+@pytest.mark.parametrize("ask", [by_method, by_http])
 def test_a_fault_refuses_new_tasks_as_unavailable_until_it_is_taken_back(
     stack: Stack, ask: Callable[..., None]
 ) -> None:
@@ -828,12 +848,23 @@ def test_a_fault_refuses_new_tasks_as_unavailable_until_it_is_taken_back(
     assert stack.target.next().path == "/work"
 
 
-@pytest.mark.parametrize("faults", [{"duplicate": 0}, {"duplicate": "2"}, {"unavailable": 1}, {"unknown": 1}, ["list"]])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"duplicate": 0},
+        {"duplicate": "2"},
+        {"late": -1},
+        {"late": True},
+        {"unavailable": 1},
+        {"unknown": 1},
+        ["list"],
+    ],
+)
 def test_a_fault_that_is_misspelt_is_refused_and_changes_nothing(stack: Stack, faults: Any) -> None:
     answer = requests.post(f"{stack.emulator.url}/faults", json=faults, timeout=PATIENCE)
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
     now = requests.get(f"{stack.emulator.url}/faults", timeout=PATIENCE).json()
-    assert now == {"duplicate": 1, "unavailable": False}
+    assert now == {"duplicate": 1, "late": 0.0, "unavailable": False}
 
 
 # As a process of its own

@@ -1,0 +1,454 @@
+"""What goes wrong, and what is promised all the same: a class a fault.
+
+A fault strikes from outside, as the world does: signals to processes, refusals at the network, an upstream that
+misbehaves. It leaves the stage as it found it.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import requests
+from google.cloud.firestore_v1.base_query import FieldFilter
+
+from chaos.plan import Plan
+from chaos.promise import Promise
+from chaos.question import CHAT, Question
+from chaos.round import Round
+from chaos.stage import WAIT_SECONDS, Stage
+from local.client import Client
+from local.ports import HOST
+from local.token import id_token
+
+ENDS_OR_BREAKS_OFF = frozenset({"completed", "incomplete"})
+DRAIN_SECONDS = 0.3  # until what was under way between two parts has arrived
+QUIET_SECONDS = 3.0  # in which a worker that has lost its generations would write, if it did
+
+
+class Fault:
+    """What all of them have: a load, a blow, and a promise. `recovery` says what the table's seconds count from."""
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    recovery: ClassVar[str | None] = None
+    viewers: ClassVar[tuple[int, int]] = (1, 2)  # a generation
+    leaves: ClassVar[int] = 1  # how often a viewer goes away at the most
+
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        """The least and the most that an answer has."""
+        return plan.tokens
+
+    def question(self, on: Round, name: str, place: int) -> Question:
+        """Every other generation's upstream can be asked to go on."""
+        tokens = on.chance.randint(*self.tokens(on.plan))
+        return Question(name=name, tokens=tokens, rate=on.plan.rate, prefill=bool(place % 2))
+
+    def begin(self, on: Round) -> None:
+        """Before anything is asked."""
+
+    def strike(self, on: Round) -> None:
+        """While the answers stream. Gives back the stage in working order, though not at peace."""
+
+    def settle(self, on: Round) -> None:
+        """Once all have ended, before they are read for the last time."""
+
+    def restore(self, stage: Stage) -> None:
+        """Undoes what is left of it, also after an error."""
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        """Unless said otherwise every answer completes, by one call, and where it stood still it goes on in time."""
+        return Promise(calls=1, recover=plan.recover if self.recovery else None)
+
+
+class WorkerKilled(Fault):
+    """The worker's machine is lost, and another takes its place at once."""
+
+    key = "worker-killed"
+    title = "worker killed"
+    recovery = "the kill"
+
+    def strike(self, on: Round) -> None:
+        on.wait_until_streaming()
+        worker = on.stage.stack.processes["worker"]
+        worker.kill()
+        on.recovers_from_now()
+        on.stage.stack.restart("worker")
+        time.sleep(DRAIN_SECONDS)
+        on.keep()
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        if question.prefill:
+            return Promise(recover=plan.recover)
+        return Promise(states=ENDS_OR_BREAKS_OFF, no_more=True, calls=1)
+
+
+class WorkerEnds(Fault):
+    """The worker is told to end, as the platform tells it, and is started anew once it has."""
+
+    key = "worker-ends"
+    title = "worker told to end"
+    recovery = "the signal"
+
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        return plan.tokens[0], round(1.5 * plan.tokens[1])
+
+    def strike(self, on: Round) -> None:
+        on.wait_until_streaming()
+        on.keep()
+        worker = on.stage.stack.processes["worker"]
+        worker.terminate()
+        on.recovers_from_now()
+        worker.end(time.monotonic() + on.plan.grace)
+        on.stage.stack.restart("worker")
+        on.keep()
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        if question.prefill:
+            return Promise(recover=plan.recover)
+        return Promise(states=ENDS_OR_BREAKS_OFF, calls=1)
+
+
+class WorkerFrozen(Fault):
+    """The worker stands still for longer than its lease, a rival takes over, and then it wakes up."""
+
+    key = "worker-frozen"
+    title = "worker frozen past its lease"
+    recovery = "its lease's end"
+    rival = "worker-2"
+
+    def begin(self, on: Round) -> None:
+        self._rival_url = on.stage.stack.add_worker(self.rival)
+
+    def strike(self, on: Round) -> None:
+        on.wait_until_streaming()
+        frozen = on.stage.stack.processes["worker"]
+        frozen.pause()
+        wakes = time.monotonic() + on.plan.frozen
+        time.sleep(DRAIN_SECONDS)
+        on.keep()
+        time.sleep(on.plan.lease)
+        on.recovers_from_now()
+        for asked in on.asked:
+            if asked.generation is not None:
+                on.stage.send_task(asked.question, asked.generation, self._rival_url)
+        time.sleep(max(0.0, wakes - time.monotonic()))
+        on.read(on.ended())
+        frozen.resume()
+        self._woken = time.monotonic()
+
+    def settle(self, on: Round) -> None:
+        time.sleep(max(0.0, self._woken + QUIET_SECONDS - time.monotonic()))
+
+    def restore(self, stage: Stage) -> None:
+        stage.stack.processes["worker"].resume()
+        rival = stage.stack.processes.pop(self.rival, None)
+        if rival is not None:
+            rival.terminate()
+            rival.end(time.monotonic() + stage.plan.grace)
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        if question.prefill:
+            return Promise(recover=plan.recover)
+        return Promise(states=ENDS_OR_BREAKS_OFF, no_more=True, calls=1)
+
+
+class ApiKilled(Fault):
+    """Every viewer's connection is lost at once, and a new machine has to take them all."""
+
+    key = "api-killed"
+    title = "api killed"
+    recovery = "the kill"
+
+    def strike(self, on: Round) -> None:
+        on.wait_until_streaming()
+        on.keep()
+        on.stage.stack.processes["api"].kill()
+        on.recovers_from_now(reopened=True)
+        on.stage.stack.restart("api")
+
+
+class FirestoreFrozen(Fault):
+    """Firestore takes calls and answers none, for longer than a lease."""
+
+    key = "firestore-frozen"
+    title = "Firestore frozen"
+    recovery = "the thaw"
+
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        return round(plan.rate * plan.frozen * 0.3), round(plan.rate * (plan.frozen + 2))
+
+    def strike(self, on: Round) -> None:
+        on.wait_until_streaming()
+        on.keep()
+        firestore = on.stage.stack.processes["firestore"]
+        firestore.pause()
+        time.sleep(on.plan.frozen)
+        firestore.resume()
+        on.recovers_from_now()
+
+    def restore(self, stage: Stage) -> None:
+        stage.stack.processes["firestore"].resume()
+
+
+class FirestoreRestarted(Fault):
+    """Firestore goes away with every connection to it, and comes back with what was committed."""
+
+    key = "firestore-restarted"
+    title = "Firestore restarted"
+    recovery = "its return"
+
+    def strike(self, on: Round) -> None:
+        on.wait_until_streaming()
+        stack = on.stage.stack
+        functions = [stack.processes[name] for name in ("api", "worker")]
+        # Between the copy and the end nobody may commit: the copy would not have it, though it was answered.
+        for function in functions:
+            function.pause()
+        time.sleep(DRAIN_SECONDS)
+        on.keep()
+        saved = stack.save_firestore()
+        stack.processes["firestore"].kill()
+        for function in functions:
+            function.resume()
+        time.sleep(on.plan.down)
+        stack.start_firestore(saved)
+        on.recovers_from_now()
+
+    def restore(self, stage: Stage) -> None:
+        for name in ("api", "worker"):
+            stage.stack.processes[name].resume()
+
+
+class CommitsFail(Fault):
+    """A fifth of all commits fail, and half of those were done all the same."""
+
+    key = "commits-fail"
+    title = "commits that fail"
+    share = 0.2
+
+    def begin(self, on: Round) -> None:
+        grpc_host, self._faults = on.stage.stack.add_firestore_proxy()
+        _start_functions(on.stage, {"FIRESTORE_EMULATOR_HOST": grpc_host})
+        asked = {"share": self.share, "done": 0.5, "seed": on.chance.randrange(1 << 30)}
+        requests.post(f"{self._faults}/faults", json=asked, timeout=WAIT_SECONDS).raise_for_status()
+
+    def settle(self, on: Round) -> None:
+        made = requests.get(f"{self._faults}/faults", timeout=WAIT_SECONDS).json()["made"]
+        if not made:
+            on.broken.append("expected commits to fail, none did: the round shows nothing")
+
+    def restore(self, stage: Stage) -> None:
+        _start_functions(stage)
+        proxy = stage.stack.processes.pop("firestore-proxy", None)
+        if proxy is not None:
+            proxy.kill()
+
+
+class TasksTwice(Fault):
+    """Every task is delivered twice, at the same instant."""
+
+    key = "tasks-twice"
+    title = "tasks delivered twice"
+
+    def begin(self, on: Round) -> None:
+        on.stage.fault_queue(duplicate=2)
+
+    def restore(self, stage: Stage) -> None:
+        stage.fault_queue(duplicate=1)
+
+
+class TasksLate(Fault):
+    """Every task comes late, and once more when its generation has ended."""
+
+    key = "tasks-late"
+    title = "tasks delivered late"
+
+    def begin(self, on: Round) -> None:
+        on.stage.fault_queue(late=on.plan.late)
+
+    def settle(self, on: Round) -> None:
+        on.read(on.asked)
+        for asked in on.asked:
+            if asked.generation is not None:
+                on.stage.send_task(asked.question, asked.generation, on.stage.stack.worker_url)
+        if not on.stage.wait_for_an_empty_queue(on.plan.late + WAIT_SECONDS):
+            on.broken.append("expected a task of a generation that has ended to be done with, it is tried again")
+
+    def restore(self, stage: Stage) -> None:
+        stage.fault_queue(late=0)
+
+
+class QueueUnreachable(Fault):
+    """No task can be made: what was asked is refused clearly, and leaves nothing. Then one can, and it works."""
+
+    key = "queue-unreachable"
+    title = "task queue unreachable"
+    recovery = "its return"
+
+    def begin(self, on: Round) -> None:
+        on.stage.fault_queue(unavailable=True)
+        with ThreadPoolExecutor(len(on.asked)) as pool:
+            for sentences in pool.map(lambda asked: self._refused(on, asked.question), on.asked):
+                on.broken += sentences
+        on.stage.fault_queue(unavailable=False)
+        on.recovers_from_now()
+
+    def _refused(self, on: Round, question: Question) -> list[str]:
+        """What is not as promised of a question that can't be enqueued."""
+        client = Client(on.stage.stack.url, question.user)
+        answer = client.complete(question.body, X_Chat_Id=CHAT, X_Message_Id=question.name)
+        broken = []
+        said = (answer.status_code, _error_code(answer))
+        if said != (503, "queue_unavailable"):
+            broken.append(f"{question.name}: expected status 503 with the code queue_unavailable, got {said}")
+        database = on.stage.database
+        message = database.document(question.path)
+        mine = FieldFilter("owner", "==", question.user)
+        left = [
+            *([message] if message.get(timeout=WAIT_SECONDS).exists else []),
+            *(document.reference for document in message.collection("journal").stream(timeout=WAIT_SECONDS)),
+            *(each.reference for each in database.collection("generations").where(filter=mine).stream()),
+        ]
+        if left:
+            broken.append(f"{question.name}: expected nothing to be left, found {[each.path for each in left]}")
+        if listed := list(client.list()):
+            broken.append(f"{question.name}: expected an empty list, found {listed}")
+        client.session.close()
+        return broken
+
+    def restore(self, stage: Stage) -> None:
+        stage.fault_queue(unavailable=False)
+
+
+class UpstreamFaults(Fault):
+    """A random thing goes wrong with each upstream call; half of the upstreams can be asked to go on."""
+
+    key = "upstream-faults"
+    title = "upstream faults"
+
+    # What each does, and whether another call may do better.
+    passing = ("break", "reset", "close", "stall", "error_event")
+    lasting = ("malformed_json",)
+    harmless = ("no_done", "split", "gzip", "crlf", "no_space", "multi_line", "comments", "null_error")
+    before = ("refuse twice", "rate limit", "refuse for good")
+
+    def question(self, on: Round, name: str, place: int) -> Question:
+        kinds = (*self.passing, *self.lasting, on.chance.choice(self.harmless), "no_done", *self.before)
+        kind = kinds[place % len(kinds)] if on.plan.load >= 2 * len(kinds) else on.chance.choice(kinds)
+        tokens = on.chance.randint(*self.tokens(on.plan))
+        return Question(
+            name=name,
+            tokens=tokens,
+            rate=on.plan.rate,
+            prefill=on.chance.random() < 0.5,
+            fault=self._fault(kind, on.chance, tokens),
+        )
+
+    def _fault(self, kind: str, chance: random.Random, tokens: int) -> dict[str, Any]:
+        at = chance.randint(1, tokens - 1)
+        match kind:
+            case "reset":
+                return {"kind": "break", "at": at, "reset": True, "times": 1}
+            case "refuse twice":
+                return {"kind": "refuse", "status": chance.choice((500, 503, 529)), "times": 2}
+            case "rate limit":
+                return {"kind": "refuse", "status": 429, "retry_after": 1, "times": 1}
+            case "refuse for good":
+                return {"kind": "refuse", "status": chance.choice((400, 401, 404, 422))}
+            case "split":
+                return {"kind": "split", "bytes": chance.randint(1, 40)}
+            case _ if kind in self.harmless:
+                return {"kind": kind}
+            case _:
+                return {"kind": kind, "at": at, "times": 1}
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        fault = question.fault or {}
+        kind, times = fault["kind"], fault.get("times")
+        if kind == "refuse":
+            return Promise(calls=times + 1) if times else Promise(states=frozenset({"failed"}), tokens=0, calls=1)
+        if kind in self.harmless:
+            return Promise(calls=1)
+        if question.prefill and kind not in self.lasting:
+            return Promise(calls=2)
+        return Promise(states=frozenset({"incomplete"}), tokens=fault["at"], calls=1)
+
+
+class ViewersLeave(Fault):
+    """Viewers come and go all the time, and some ask for everything and read nothing."""
+
+    key = "viewers-leave"
+    title = "viewers that leave or never read"
+    viewers = (2, 4)
+    leaves = 6
+    unread = (400, 12_000)  # tokens, and the bytes of each: more than the 3 MB that the sockets' buffers take
+
+    def __init__(self) -> None:
+        self._deaf: list[socket.socket] = []
+
+    def question(self, on: Round, name: str, place: int) -> Question:
+        question = super().question(on, name, place)
+        if place:
+            return question
+        tokens, token_bytes = self.unread
+        return Question(name=name, tokens=tokens, rate=2 * on.plan.rate, token_bytes=token_bytes)
+
+    def strike(self, on: Round) -> None:
+        on.wait_until_streaming()
+        watched = on.asked[0]
+        for _ in range(max(2, on.plan.load // 4)):
+            self._deaf.append(_deaf(on.stage, watched.question, watched.generation or ""))
+
+    def restore(self, stage: Stage) -> None:
+        while self._deaf:
+            self._deaf.pop().close()
+
+
+def _deaf(stage: Stage, question: Question, generation: str) -> socket.socket:
+    """A viewer that asks for the stream, has room for little, and reads none of it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(WAIT_SECONDS)
+    connection.connect((HOST, stage.stack.ports.api_port))
+    connection.sendall(
+        f"GET /v1/generations/{generation} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+        f"Authorization: Bearer {id_token(question.user)}\r\n\r\n".encode()
+    )
+    return connection
+
+
+def _start_functions(stage: Stage, settings: dict[str, str] | None = None) -> None:
+    """Starts both functions anew, and waits for them."""
+    for name in ("api", "worker"):
+        stage.stack.processes[name].kill()
+        stage.stack.restart(name, settings)
+    for name in ("api", "worker"):
+        stage.stack.wait_for(name)
+
+
+def _error_code(answer: requests.Response) -> str | None:
+    try:
+        return str(answer.json()["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+FAULTS: Sequence[type[Fault]] = (
+    WorkerKilled,
+    WorkerEnds,
+    WorkerFrozen,
+    ApiKilled,
+    FirestoreFrozen,
+    FirestoreRestarted,
+    CommitsFail,
+    TasksTwice,
+    TasksLate,
+    QueueUnreachable,
+    UpstreamFaults,
+    ViewersLeave,
+)

@@ -1,0 +1,186 @@
+"""One round: many generations at once, those who watch them, a fault, and what became of each.
+
+It runs the load and collects; what goes wrong is `faults`', what it means `promise`'s. Every wait has a bound.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from google.api_core.exceptions import GoogleAPICallError, RetryError
+
+from chaos.promise import Observation, Verdict, Watched, judge
+from chaos.question import Question
+from chaos.saved import LIVE, Saved, read, read_journal
+from chaos.stage import Stage
+from chaos.viewer import Viewer
+from local.client import Client, Frame
+
+if TYPE_CHECKING:
+    from chaos.faults import Fault
+
+BEGIN_SECONDS = 30.0  # until every generation has shown its first event
+LEAVE_SECONDS = 20.0  # for the viewers, once all generations have ended
+SETTLE_SECONDS = 0.5  # between the end and the last reading
+_POLL_SECONDS = 0.2
+_ASK_SECONDS = 5.0
+
+
+class Asked:
+    """One question of a round, who watches its answer, and what was found of it at several moments."""
+
+    def __init__(self, question: Question, viewers: list[Viewer]):
+        self.question = question
+        self.viewers = viewers
+        self.kept: list[tuple[Frame, ...]] = []
+        self.readings: list[Saved] = []
+        self.overdue = False
+
+    @property
+    def generation(self) -> str | None:
+        return self.viewers[0].generation
+
+    @property
+    def begun(self) -> bool:
+        """Whether its first event was seen, or that there is none."""
+        return bool(self.viewers[0].seen) or self.viewers[0].end is not None
+
+
+class Round:
+    """A fault's turn on the stage. A fault may look at all of it while it strikes."""
+
+    def __init__(self, stage: Stage, fault: Fault, number: int, seed: int):
+        self.stage = stage
+        self.plan = stage.plan
+        self.fault = fault
+        self.chance = random.Random(f"{seed}/{number}/{fault.key}")
+        self.broken: list[str] = []
+        self._over = threading.Event()
+        self._since: float | None = None
+        self._reopened = False
+        self.asked = [self._ask(f"{fault.key}-{number}-{place}", place) for place in range(self.plan.load)]
+
+    def _ask(self, name: str, place: int) -> Asked:
+        question = self.fault.question(self, name, place)
+        low, high = self.fault.viewers
+        viewers: list[Viewer] = []
+        for viewer in range(self.chance.randint(low, high)):
+            chance = random.Random(f"{self.chance.random()}/{viewer}")
+            leaves = chance.sample(range(1, question.tokens), k=chance.randint(0, self.fault.leaves))
+            client = Client(self.stage.stack.url, question.user)
+            asker = viewers[0] if viewers else None
+            viewers.append(Viewer(question, client, chance, self._over, asker=asker, leaves=leaves))
+        return Asked(question, viewers)
+
+    def play(self) -> list[Verdict]:
+        """Everything in its order; the stage is as it was before, whatever happens."""
+        self.stage.forget_calls()
+        try:
+            self.fault.begin(self)
+            for asked in self.asked:
+                for viewer in asked.viewers:
+                    viewer.start()
+            self.fault.strike(self)
+            self._wait_until_ended()
+            self._let_viewers_finish()
+            self.fault.settle(self)
+        finally:
+            self._over.set()
+            self.fault.restore(self.stage)
+        time.sleep(SETTLE_SECONDS)
+        self.read(self.asked)
+        calls = self.stage.calls()
+        return [judge(self._observation(asked, calls.get(asked.question.name, []))) for asked in self.asked]
+
+    def _observation(self, asked: Asked, calls: list[dict[str, int]]) -> Observation:
+        return Observation(
+            name=asked.question.name,
+            promise=self.fault.promise(self.plan, asked.question),
+            answer=asked.question.answer,
+            sent=sum(call["tokens_sent"] for call in calls),
+            calls=len(calls),
+            kept=tuple(asked.kept),
+            readings=tuple(asked.readings),
+            watched=tuple(
+                Watched(frames=tuple(sight.frame for sight in viewer.seen), end=viewer.end) for viewer in asked.viewers
+            ),
+            overdue=asked.overdue,
+            recovered=self._recovered(asked),
+        )
+
+    # What a fault may do while it strikes
+
+    def wait_until_streaming(self) -> None:
+        """Waits until every answer has begun, and a moment more. Generations that never begin are found out later."""
+        deadline = time.monotonic() + BEGIN_SECONDS
+        while not all(asked.begun for asked in self.asked) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(self.chance.uniform(0.2, 1.0))
+
+    def keep(self) -> None:
+        """Notes what is committed now: from here on it must stay."""
+        for asked in self.asked:
+            asked.kept.append(read_journal(self.stage.database, asked.question.path))
+
+    def recovers_from_now(self, *, reopened: bool = False) -> None:
+        """From now on the time runs until each answer goes on; `reopened`: on a new connection."""
+        self._since, self._reopened = time.monotonic(), reopened
+
+    def read(self, asked: Iterable[Asked]) -> None:
+        """Reads what there is of these; how it is found last is what is judged."""
+        for each in asked:
+            found = read(self.stage.database, each.question.path)
+            if found is not None:
+                each.readings.append(found)
+
+    def ended(self) -> list[Asked]:
+        """Those that have ended by now. Errors: those of Google's client, where Firestore does not answer."""
+        database = self.stage.database
+        references = {asked.question.path: asked for asked in self.asked}
+        found = database.get_all(
+            [database.document(path) for path in references], field_paths=["state"], retry=None, timeout=_ASK_SECONDS
+        )
+        states = {document.reference.path: document.to_dict() or {} for document in found}
+        return [asked for path, asked in references.items() if states[path].get("state") not in (None, *LIVE)]
+
+    def _wait_until_ended(self) -> None:
+        deadline = time.monotonic() + self.plan.patience
+        left = self.asked
+        while left and time.monotonic() < deadline:
+            try:
+                ended = self.ended()
+                left = [asked for asked in self.asked if asked not in ended]
+            except (GoogleAPICallError, RetryError):
+                pass  # it is the fault
+            time.sleep(_POLL_SECONDS)
+        for asked in left:
+            asked.overdue = True
+
+    def _let_viewers_finish(self) -> None:
+        deadline = time.monotonic() + LEAVE_SECONDS
+        viewers = [viewer for asked in self.asked for viewer in asked.viewers]
+        for viewer in viewers:
+            viewer.join(deadline)
+        self._over.set()
+        # A response that goes on without an event ends in order after this time.
+        deadline = time.monotonic() + self.plan.response + 5
+        for viewer in viewers:
+            viewer.join(deadline)
+
+    def _recovered(self, asked: Asked) -> float | None:
+        """Seconds from the moment that counts to the first event that was not committed by then."""
+        if self._since is None:
+            return None
+        floor = asked.kept[-1][-1].id or 0 if asked.kept and asked.kept[-1] else 0
+        since = self._since
+        moments = [
+            sight.at - since
+            for viewer in asked.viewers
+            for sight in viewer.seen
+            if sight.at > since and (sight.frame.id or 0) > floor and not (self._reopened and sight.opened < since)
+        ]
+        return min(moments, default=None)

@@ -1,0 +1,107 @@
+"""What Firestore has of a generation, read by Google's own client and decoded here, without the service's code."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from local.client import Frame
+
+READ_SECONDS = 20.0
+LIVE = ("queued", "streaming")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saved:
+    """One reading. `content` is the message's, parts included; `text` what the journal's segments say it is.
+
+    `journal` has the frames in the order of their documents, `final` the state that the last head gives, and `mark` is
+    the same for two readings exactly if nothing was written in between.
+    """
+
+    generation: str
+    state: str
+    reason: str | None
+    last: int
+    message_state: str
+    content: str
+    journal: tuple[Frame, ...]
+    text: str
+    final: str | None
+    mark: str
+
+    @property
+    def ended(self) -> bool:
+        return self.message_state not in LIVE
+
+
+def read(database: Any, path: str) -> Saved | None:
+    """The generation of the message at `path`, if there is one."""
+    message = database.document(path).get(timeout=READ_SECONDS)
+    if not message.exists:
+        return None
+    generation = database.document(f"generations/{message.get('generationId')}").get(timeout=READ_SECONDS)
+    if not generation.exists:
+        return None
+    documents = _journal(database, path)
+    parts = [
+        database.document(f"{path}/parts/{part}").get(timeout=READ_SECONDS)
+        for part in message.to_dict().get("parts") or ()
+    ]
+    head = next((document for document in documents if document.id == "head"), None)
+    final = head.get("final") if head else None
+    return Saved(
+        generation=generation.id,
+        state=generation.get("state"),
+        reason=generation.get("reason"),
+        last=generation.get("lastSeq"),
+        message_state=message.get("state"),
+        content=message.get("content") + "".join(part.get("text") for part in parts),
+        journal=_frames(documents),
+        text="".join(document.get("text") for document in documents),
+        final=final["state"] if final else None,
+        mark=_mark([message, *documents, *parts], generation),
+    )
+
+
+def read_journal(database: Any, path: str) -> tuple[Frame, ...]:
+    """What is committed now of the journal of the message at `path`: one query, so of one moment."""
+    return _frames(_journal(database, path))
+
+
+def _journal(database: Any, path: str) -> list[Any]:
+    return sorted(database.collection(f"{path}/journal").stream(timeout=READ_SECONDS), key=_place)
+
+
+def _frames(documents: Iterable[Any]) -> tuple[Frame, ...]:
+    """Documents of the same `first` have one event's bytes between them."""
+    found: list[Frame] = []
+    for _, same in groupby(documents, key=_segment):
+        raw = zlib.decompressobj().decompress(b"".join(document.get("frames") for document in same))
+        found += [Frame.parse(frame.decode()) for frame in raw.split(b"\n\n") if frame]
+    return tuple(found)
+
+
+def _segment(document: Any) -> tuple[bool, int]:
+    return document.id == "head", document.get("first")
+
+
+def _place(document: Any) -> tuple[bool, int, str]:
+    """The head comes last, whatever it says of itself."""
+    return *_segment(document), document.id
+
+
+def _mark(documents: Iterable[Any], generation: Any) -> str:
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(
+            repr((document.reference.path, document.update_time, sorted(document.to_dict().items()))).encode()
+        )
+    # Viewers come and go after the end; nothing else of the generation may change.
+    fields = {name: value for name, value in generation.to_dict().items() if name != "watchers"}
+    digest.update(repr(sorted(fields.items())).encode())
+    return digest.hexdigest()

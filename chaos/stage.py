@@ -1,0 +1,137 @@
+"""What a round is played on: the real local stack, and whatever else looks at it or meddles with it from outside."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import requests
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import firestore, tasks_v2
+from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
+
+from chaos.plan import Plan
+from chaos.question import MODEL, PREFILL_MODEL, Question
+from lib.task import Task
+from local.ports import Ports
+from local.stack import INVOKER, QUEUE, Stack
+from local.token import PROJECT
+
+WAIT_SECONDS = 30.0
+_UPSTREAMS = """
+[plain]
+base_url = "{url}/v1"
+models = ["{plain}"]
+idle_seconds = {idle}
+
+[prefill]
+base_url = "{url}/v1"
+models = ["{prefill}"]
+continue = "prefill"
+prefill_style = "openrouter"
+idle_seconds = {idle}
+"""
+
+
+class Stage:
+    """The stack while it is up, on free ports. Use it with `with`, from one thread: a part ends with its starter."""
+
+    def __init__(self, plan: Plan, environ: Mapping[str, str] = os.environ):
+        self.plan = plan
+        self._folder = tempfile.TemporaryDirectory(prefix="chaos-")
+        self._upstreams = Path(self._folder.name) / "upstreams.toml"
+        settings = {
+            "UPSTREAMS_FILE": str(self._upstreams),
+            "LEASE_SECONDS": str(plan.lease),
+            "RESPONSE_SECONDS": str(plan.response),
+            "KEEPALIVE_SECONDS": "1",
+        }
+        self.stack = Stack(Ports.free(), settings, environ)
+
+    def __enter__(self) -> Self:
+        self._upstreams.write_text(
+            _UPSTREAMS.format(url=self.stack.upstream_url, plain=MODEL, prefill=PREFILL_MODEL, idle=self.plan.idle)
+        )
+        self.stack.start()
+        os.environ["FIRESTORE_EMULATOR_HOST"] = self.stack.firestore_host  # the one way to tell Google's client
+        self.database: Any = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
+        self._tasks_channel = grpc.insecure_channel(self.stack.tasks_host)
+        self._queue = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=self._tasks_channel))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.database.close()
+        self._tasks_channel.close()
+        self.stack.stop()
+        self._folder.cleanup()
+
+    def fault_queue(self, **faults: float | bool) -> None:
+        """Sets the queue's faults, as `local.tasks_emulator` takes them."""
+        requests.post(f"{self.stack.tasks_http}/faults", json=faults, timeout=WAIT_SECONDS).raise_for_status()
+
+    def send_task(self, question: Question, generation: str, worker_url: str) -> None:
+        """Makes a further task for a generation, as a queue that delivers twice does, to whichever worker."""
+        task = tasks_v2.Task(
+            http_request=tasks_v2.HttpRequest(
+                http_method=tasks_v2.HttpMethod.POST,
+                url=worker_url,
+                headers={"Content-Type": "application/json"},
+                body=Task(generation, question.path).encode(),
+                oidc_token=tasks_v2.OidcToken(service_account_email=INVOKER, audience=self.stack.worker_url),
+            )
+        )
+        self._queue.create_task(parent=QUEUE, task=task, timeout=WAIT_SECONDS)
+
+    def wait_for_an_empty_queue(self, seconds: float) -> bool:
+        """Waits until no task is left, delivered or not; says whether that came about."""
+        deadline = time.monotonic() + seconds
+        while list(self._queue.list_tasks(parent=QUEUE, timeout=WAIT_SECONDS)):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def forget_calls(self) -> None:
+        requests.delete(f"{self.stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).raise_for_status()
+
+    def calls(self) -> dict[str, list[dict[str, Any]]]:
+        """The calls the upstream got, by the answer's seed."""
+        every = requests.get(f"{self.stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for call in every:
+            found[call["seed"]].append(call)
+        return found
+
+    def errors(self) -> list[str]:
+        """The last lines of level ERROR that each function logged, and what belongs to them."""
+        lines = []
+        for name, process in self.stack.processes.items():
+            if name == "api" or name.startswith("worker"):
+                lines += [f"{name}: {line}" for line in errors(process.log.read_text(errors="replace"))[-20:]]
+        return lines
+
+
+def errors(log: str) -> list[str]:
+    """The lines of a log that are of level ERROR or above, and tracebacks with the line that says what failed."""
+    found: list[str] = []
+    before, inside = "", False
+    for line in log.splitlines():
+        if line.startswith("Traceback"):
+            found += [before, line]
+            inside = True
+        elif inside:
+            found.append(line)
+            inside = line.startswith(" ")
+        elif "ERROR" in line or "CRITICAL" in line:
+            found.append(line)
+        before = line
+    return found

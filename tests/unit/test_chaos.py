@@ -1,0 +1,378 @@
+"""The fault matrix finds what is wrong: every promise, broken by hand in what was observed, is named and counted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chaos.__main__ import main
+from chaos.faults import FAULTS, Fault
+from chaos.plan import FULL
+from chaos.promise import Observation, Promise, Verdict, Watched, judge
+from chaos.question import Question
+from chaos.report import Played, conclusion, progress, table
+from chaos.round import Round
+from chaos.saved import Saved
+from chaos.stage import errors
+from chaos.viewer import DONE
+from local.client import Frame
+
+QUESTION = Question(name="asked", tokens=40, rate=60)
+OPENING, CLOSING = "", ""
+BREAKS_OFF = Promise(states=frozenset({"incomplete"}))
+
+
+def frame(number: int, text: str) -> Frame:
+    return Frame(number, json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}))
+
+
+def journal(texts: list[str] | tuple[str, ...]) -> tuple[Frame, ...]:
+    return tuple(frame(number, text) for number, text in enumerate(texts, 1))
+
+
+def whole() -> list[str]:
+    """An answer's events: the role's, the tokens', and the one with the finish reason."""
+    return [OPENING, *QUESTION.answer, CLOSING]
+
+
+def saved(frames: tuple[Frame, ...], **changes: Any) -> Saved:
+    said = "".join(each.text for each in frames)
+    usual = {
+        "generation": "g1",
+        "state": "completed",
+        "reason": None,
+        "last": frames[-1].id if frames else 0,
+        "content": said,
+        "journal": frames,
+        "text": said,
+        "mark": "unchanged",
+    }
+    every = {**usual, **changes}
+    return Saved(**{"message_state": every["state"], "final": every["state"], **every})
+
+
+def observed(frames: tuple[Frame, ...], **changes: Any) -> Observation:
+    """What is seen of a generation whose journal is `frames`, by all who look."""
+    state = {name: changes.pop(name) for name in ("state", "reason") if name in changes}
+    end = DONE if state.get("state", "completed") == "completed" else state.get("reason")
+    usual: dict[str, Any] = {
+        "name": QUESTION.name,
+        "promise": Promise(),
+        "answer": QUESTION.answer,
+        "sent": len(QUESTION.answer),
+        "calls": 1,
+        "kept": (frames[:10],),
+        "readings": (saved(frames, **state), saved(frames, **state)),
+        "watched": (Watched(frames=frames, end=end),),
+    }
+    return Observation(**{**usual, **changes})
+
+
+def counts(verdict: Verdict) -> tuple[int, int, int, int]:
+    return verdict.lost, verdict.duplicated, verdict.disordered, verdict.stuck
+
+
+WHOLE = journal(whole())
+ALL_IN_ORDER = (0, 0, 0, 0)
+
+
+def test_an_answer_that_is_all_there_breaks_no_promise() -> None:
+    verdict = judge(observed(WHOLE))
+    assert verdict.broken == ()
+    assert counts(verdict) == ALL_IN_ORDER
+    assert (verdict.sent, verdict.saved, verdict.generation) == (40, 40, "g1")
+
+
+def test_a_part_of_an_answer_breaks_no_promise_where_it_may_break_off() -> None:
+    frames = journal(whole()[:20])
+    verdict = judge(observed(frames, state="incomplete", reason="worker_lost", promise=BREAKS_OFF))
+    assert verdict.broken == ()
+    assert (counts(verdict), verdict.saved) == (ALL_IN_ORDER, 19)
+
+
+def test_an_event_that_is_missing_is_lost() -> None:
+    frames = WHOLE[:20] + WHOLE[21:]
+    verdict = judge(observed(frames))
+    assert counts(verdict) == (2, 0, 0, 0)  # in the journal, and at the viewer
+    assert (
+        "expected the journal's events to be 1, 2, 3 and so on, found 20, 22, 23 where 21 should be" in verdict.broken
+    )
+    assert any("how the upstream's answer begins" in sentence for sentence in verdict.broken)
+
+
+def test_a_token_is_lost_even_where_the_numbers_hide_it() -> None:
+    texts = whole()
+    del texts[20]
+    assert counts(judge(observed(journal(texts)))) == (1, 0, 0, 0)
+
+
+def test_a_token_within_a_part_is_lost_though_no_more_was_promised() -> None:
+    texts = whole()[:20]
+    del texts[10]
+    verdict = judge(observed(journal(texts), state="incomplete", reason="worker_lost", promise=BREAKS_OFF))
+    assert counts(verdict) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("who", ["the journal, before", "a viewer"])
+def test_what_was_committed_and_is_gone_is_lost(who: str) -> None:
+    frames = journal(whole()[:20])
+    seen: dict[str, Any] = {"kept": (WHOLE[:25],)} if who == "the journal, before" else {"watched": watched(WHOLE[:25])}
+    verdict = judge(observed(frames, state="incomplete", reason="worker_lost", promise=BREAKS_OFF, **seen))
+    assert verdict.lost == 5
+    assert "expected every event that had been committed to stay in the journal, 5 have not: 21, 22, 23, 24, 25" in (
+        verdict.broken
+    )
+
+
+def test_a_committed_event_that_has_other_bytes_now_is_lost() -> None:
+    changed = (*WHOLE[:5], Frame(6, WHOLE[5].data + " "), *WHOLE[6:])
+    verdict = judge(observed(WHOLE, kept=(changed[:10],)))
+    assert verdict.lost == 1
+    assert any("1 have not: 6" in sentence for sentence in verdict.broken)
+
+
+def test_what_is_missing_of_an_answer_that_must_complete_is_lost() -> None:
+    frames = journal(whole()[:20])
+    verdict = judge(observed(frames, state="incomplete", reason="worker_lost"))
+    assert counts(verdict) == (40 - 19, 0, 0, 0)
+    assert verdict.broken == ("expected it to end as completed, it is incomplete (worker_lost)",)
+
+
+def test_a_completed_answer_that_is_not_whole_is_named() -> None:
+    verdict = judge(observed(journal(whole()[:20])))
+    assert verdict.lost == 21
+    assert any("expected the completed answer to be whole" in sentence for sentence in verdict.broken)
+
+
+def test_an_event_that_is_there_twice_is_a_duplicate() -> None:
+    verdict = judge(observed(WHOLE[:20] + WHOLE[19:]))
+    assert counts(verdict)[1] == 2  # once in the journal, once at the viewer
+    assert any("found 20, 20, 21 where 21 should be" in sentence for sentence in verdict.broken)
+
+
+def test_a_token_that_is_said_twice_is_a_duplicate_even_where_the_numbers_hide_it() -> None:
+    texts = whole()
+    texts.insert(20, texts[19])
+    verdict = judge(observed(journal(texts)))
+    assert counts(verdict) == (0, 1, 0, 0)
+    assert any("how the upstream's answer begins" in sentence for sentence in verdict.broken)
+
+
+def test_a_viewer_that_sees_an_event_twice_is_a_duplicate() -> None:
+    verdict = judge(observed(WHOLE, watched=watched(WHOLE[:20] + WHOLE[15:], end=DONE)))
+    assert counts(verdict) == (0, 5, 1, 0)
+    assert verdict.broken == ("expected viewer 1 to see events 1, 2, 3 and so on, found 20, 16, 17 where 21 should be",)
+
+
+def test_a_viewer_that_misses_an_event_is_named() -> None:
+    verdict = judge(observed(WHOLE, watched=watched(WHOLE[:20] + WHOLE[21:], end=DONE)))
+    assert counts(verdict) == (1, 0, 0, 0)
+    assert verdict.broken == ("expected viewer 1 to see events 1, 2, 3 and so on, found 20, 22, 23 where 21 should be",)
+
+
+def test_tokens_that_changed_places_are_out_of_order() -> None:
+    texts = whole()
+    texts[19], texts[20] = texts[20], texts[19]
+    verdict = judge(observed(journal(texts)))
+    assert counts(verdict) == (0, 0, 1, 0)
+    assert any("how the upstream's answer begins" in sentence for sentence in verdict.broken)
+
+
+def test_events_that_changed_places_are_out_of_order() -> None:
+    frames = (*WHOLE[:19], WHOLE[20], WHOLE[19], *WHOLE[21:])
+    assert counts(judge(observed(frames, watched=watched(WHOLE, end=DONE)))) == (0, 0, 1, 0)
+
+
+def test_a_generation_that_does_not_end_is_stuck() -> None:
+    frames = journal(whole()[:20])
+    stuck = saved(frames, state="streaming", final=None)
+    verdict = judge(observed(frames, readings=(stuck,), watched=watched(frames), promise=BREAKS_OFF))
+    assert counts(verdict) == (0, 0, 0, 1)
+    assert verdict.broken == ("expected it to have ended as incomplete, it is stuck: streaming, after event 20",)
+
+
+def test_a_generation_that_ends_too_late_is_stuck() -> None:
+    verdict = judge(observed(WHOLE, overdue=True))
+    assert verdict.stuck == 1
+    assert verdict.broken == ("expected it to have ended as completed in time, it took longer; it is completed now",)
+
+
+def test_a_generation_that_never_was_is_stuck_and_lost() -> None:
+    verdict = judge(observed(WHOLE, readings=()))
+    assert counts(verdict) == (40, 0, 0, 1)
+    assert verdict.broken == ("expected a generation and its message in Firestore, found none",)
+
+
+def test_an_end_that_changes_is_named() -> None:
+    frames = journal(whole()[:20])
+    broken_off = saved(frames, state="incomplete", reason="worker_lost", mark="before")
+    verdict = judge(observed(WHOLE, readings=(broken_off, saved(WHOLE, mark="after"))))
+    assert verdict.broken == (
+        "expected nothing to change after the end, found it incomplete with 20 events and then completed with 42, "
+        "or written again",
+    )
+
+
+def test_a_message_that_is_written_again_after_the_end_is_named() -> None:
+    readings = (saved(WHOLE, mark="before"), saved(WHOLE, mark="after"))
+    assert any("nothing to change after the end" in each for each in judge(observed(WHOLE, readings=readings)).broken)
+
+
+def test_a_generation_whose_parts_disagree_on_the_end_is_named() -> None:
+    torn = saved(WHOLE, message_state="incomplete")
+    assert any("expected one end" in each for each in judge(observed(WHOLE, readings=(torn,))).broken)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"content": "other"}, "expected the message to be the journal's text"),
+        ({"text": "other"}, "expected the text of the journal's segments to be that of their frames"),
+        ({"last": 7}, "expected the generation's last event to be 42, the journal's, it says 7"),
+    ],
+    ids=["message", "segments", "last"],
+)
+def test_what_firestore_says_in_two_places_must_agree(changes: dict[str, Any], sentence: str) -> None:
+    verdict = judge(observed(WHOLE, readings=(saved(WHOLE, **changes),)))
+    assert any(each.startswith(sentence) for each in verdict.broken)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "end", "due"),
+    [
+        ("completed", None, "worker_lost", DONE),
+        ("incomplete", "worker_lost", DONE, "worker_lost"),
+    ],
+)
+def test_a_viewer_that_is_told_another_end_is_named(state: str, reason: str | None, end: str, due: str) -> None:
+    promise = Promise(states=frozenset({state}))
+    seen = observed(WHOLE, state=state, reason=reason, promise=promise, watched=watched(WHOLE, end=end))
+    sentence = f"expected viewer 1 to be told {due}, since it is {state}; it was told {end}"
+    assert judge(seen).broken == (sentence,)
+
+
+def test_a_viewer_that_is_not_told_the_end_is_named() -> None:
+    verdict = judge(observed(WHOLE, watched=watched(WHOLE[:30])))
+    assert verdict.broken == (
+        "expected viewer 1 to see all 42 events, it saw 30",
+        "expected viewer 1 to be told the end, it was told nothing",
+    )
+
+
+def test_a_second_upstream_call_is_named_where_one_was_promised() -> None:
+    verdict = judge(observed(WHOLE, calls=2, promise=Promise(calls=1)))
+    assert verdict.broken == ("expected 1 upstream calls at the most, there were 2",)
+
+
+def test_an_answer_that_goes_on_too_late_is_named() -> None:
+    verdict = judge(observed(WHOLE, recovered=31.0, promise=Promise(recover=30.0)))
+    assert verdict.broken == ("expected it to go on within 30 s, it took 31.0 s",)
+
+
+def test_more_than_was_committed_is_named_where_nobody_may_go_on() -> None:
+    promise = replace(BREAKS_OFF, no_more=True)
+    frames = journal(whole()[:20])
+    seen = observed(frames, state="incomplete", reason="worker_lost", promise=promise)
+    assert judge(replace(seen, kept=(frames,))).broken == ()
+    assert judge(seen).broken == ("expected nothing after event 10, the journal has 20",)
+
+
+def test_fewer_tokens_than_were_sent_before_the_fault_are_lost() -> None:
+    promise = replace(BREAKS_OFF, tokens=25)
+    verdict = judge(observed(journal(whole()[:20]), state="incomplete", reason="upstream_idle", promise=promise))
+    assert counts(verdict) == (6, 0, 0, 0)
+    assert any("expected the 25 tokens that were sent before the fault" in each for each in verdict.broken)
+
+
+def test_a_run_in_which_a_promise_was_broken_names_it_and_fails() -> None:
+    good, bad = judge(observed(WHOLE)), judge(observed(WHOLE[:20] + WHOLE[21:]))
+    every = [played("worker killed", good), played("api killed", good, bad, broken=("expected more",))]
+    words, status = conclusion(every)
+    assert status == 1
+    assert "api killed, round 1: expected more" in words
+    assert "api killed, round 1: generation g1 (asked): expected the journal's events to be 1, 2, 3" in words
+    assert "worker killed" not in words
+    assert "PROMISES BROKEN" in progress(every[1], 1)
+    assert "PROMISES BROKEN" not in progress(every[0], 1)
+
+
+def test_a_run_in_which_every_promise_was_kept_succeeds() -> None:
+    assert conclusion([played("api killed", judge(observed(WHOLE)))]) == ("Every promise was kept.", 0)
+
+
+def test_the_table_has_a_row_a_fault_with_sums_and_the_median() -> None:
+    good = judge(observed(WHOLE))
+    lost = judge(observed(WHOLE[:20] + WHOLE[21:]))
+    every = [
+        played("worker killed", replace(good, recovered=1.0), lost),
+        played("api killed", good, recovery=None),
+        played("worker killed", replace(good, recovered=9.0), replace(good, recovered=2.0), number=2),
+    ]
+    heading, _, killed, api = table(every).splitlines()
+    assert heading.split()[:5] == ["fault", "rounds", "sent", "saved", "lost"]
+    assert killed.split() == ["worker", "killed", "2", "160", "159", "2", "0", "0", "0", "2.0", "the", "kill"]
+    assert api.split() == ["api", "killed", "1", "40", "40", "0", "0", "0", "0", "-"]
+
+
+def test_a_round_asks_the_same_of_the_same_seed_and_something_else_of_another() -> None:
+    for fault in FAULTS:
+        first, again, other = asked(fault(), 7), asked(fault(), 7), asked(fault(), 8)
+        assert first == again
+        assert first != other
+
+
+def test_an_answer_in_full_has_the_length_and_the_pace_that_its_round_needs() -> None:
+    for fault in FAULTS:
+        low, high = fault().tokens(FULL)
+        for question in asked(fault(), 7):
+            assert low <= question.tokens <= high
+
+
+def test_every_fault_has_a_name_of_its_own() -> None:
+    assert len({fault.key for fault in FAULTS}) == len({fault.title for fault in FAULTS}) == len(FAULTS)
+
+
+@pytest.mark.parametrize("wrong", [["--faults", "no-such"], ["--rounds", "0"], ["--seed", "x"]])
+def test_what_is_asked_for_wrongly_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(wrong)
+    assert refused.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_of_a_log_only_errors_are_shown_and_tracebacks_whole() -> None:
+    log = (
+        "a warning\nrequest failed\nTraceback (most recent call last):\n  File x\n    y\nValueError: z\n"
+        'more\n{"severity": "ERROR"}\n'
+    )
+    assert errors(log) == [
+        "request failed",
+        "Traceback (most recent call last):",
+        "  File x",
+        "    y",
+        "ValueError: z",
+        '{"severity": "ERROR"}',
+    ]
+
+
+def watched(frames: tuple[Frame, ...], end: str | None = None) -> tuple[Watched, ...]:
+    return (Watched(frames=frames, end=end),)
+
+
+def played(title: str, *verdicts: Verdict, **changes: Any) -> Played:
+    usual: dict[str, Any] = {"recovery": "the kill", "number": 1, "seconds": 1.0}
+    return Played(title=title, verdicts=verdicts, **{**usual, **changes})
+
+
+def asked(fault: Fault, seed: int) -> list[Question]:
+    """What a round of the full plan asks. It is not played, so that nothing need be there."""
+    nothing: Any = SimpleNamespace(plan=FULL, stack=SimpleNamespace(url="http://nowhere"))
+    turn = Round(nothing, fault, 1, seed)
+    for each in turn.asked:
+        for viewer in each.viewers:
+            viewer.close()
+    return [each.question for each in turn.asked]
