@@ -91,7 +91,7 @@ class Generations:
             )
         now = generation.created_at
         head = Head(first=1, last=0, frames=b"", text="", attempt=0, lease_until=now + START_GRACE)
-        self._store.create(generation, message.opening(generation), head)
+        self._create(generation, head)
         tail = self._tails.open(generation, 0)
         try:
             self._queue.enqueue(generation)
@@ -100,6 +100,18 @@ class Generations:
             self._store.delete(generation)
             raise
         return Started(generation, tail, request, attached=False)
+
+    def _create(self, generation: Generation, head: Head) -> None:
+        """Creates it, also where Firestore fails once. Errors: `Exists`, `Unreachable`."""
+        opening = message.opening(generation)
+        try:
+            self._store.create(generation, opening, head)
+        except Unreachable:
+            found = self._store.generation(generation.id)
+            if found is None:
+                self._store.create(generation, opening, head)
+            elif found.created_at != generation.created_at:
+                raise Exists from None  # it is another request's, not this one's whose answer was lost
 
     def _new(self, uid: str, asked: ChatRequest, request: chat.Json) -> Generation:
         chat_id = document_id(asked.chat_id, "X-Chat-Id") if asked.chat_id is not None else None

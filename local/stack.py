@@ -190,7 +190,7 @@ class Stack:
             retry_config=tasks_v2.RetryConfig(
                 max_attempts=100,
                 min_backoff=Duration(seconds=1),
-                max_backoff=Duration(seconds=10),
+                max_backoff=Duration(seconds=5),
                 max_doublings=4,
             ),
         )

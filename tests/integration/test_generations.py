@@ -392,20 +392,35 @@ def creates(writes):
     return any(isinstance(write, Create) and write.path.startswith("generations/") for write in writes)
 
 
-def test_a_start_whose_commits_answer_was_lost_gets_its_task_when_it_is_asked_for_again(
-    service_over, uid, faulty, line, documents, clock
-):
-    faulty.fail(having=creates, lost=True)
-    service = service_over(faulty)
-    with pytest.raises(Unavailable):
-        service.start(uid, request(key="key"))
+@pytest.mark.parametrize("lost", [True, False], ids=["answer lost", "failed"])
+def test_a_start_whose_commit_fails_once_is_a_start_like_any_other(service_over, uid, faulty, line, documents, lost):
+    faulty.fail(having=creates, lost=lost)
+    begun = service_over(faulty).start(uid, request(key="key"))
+    begun.tail.close()
     assert faulty.failed == 1
-
-    clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
-    again = service.start(uid, request(key="key"))
-    again.tail.close()
-    assert line.enqueued == [again.generation.id]
+    assert (begun.attached, line.enqueued) == (False, [begun.generation.id])
     assert len(documents.query("generations", where=[("owner", "==", uid)])) == 1
+
+
+def test_a_start_whose_commit_fails_because_another_was_faster_attaches_to_that_one(
+    service_over, uid, faulty, line, clock
+):
+    first = service_over().start(uid, request(key="key"))
+    first.tail.close()
+    clock.advance(timedelta(seconds=1))
+    faulty.fail(having=creates)
+    second = service_over(faulty).start(uid, request(key="key"))
+    second.tail.close()
+    assert second.attached
+    assert line.enqueued == [first.generation.id]
+
+
+def test_a_start_whose_commit_fails_again_is_unavailable_and_makes_no_task(service_over, uid, faulty, line, documents):
+    faulty.fail(having=creates, times=2)
+    with pytest.raises(Unavailable):
+        service_over(faulty).start(uid, request(key="key"))
+    assert line.enqueued == []
+    assert documents.query("generations", where=[("owner", "==", uid)]) == []
 
 
 @pytest.mark.parametrize("reader", ["find", "list", "a viewer"])
