@@ -2,17 +2,26 @@
 PYTHON ?= python3
 export PYTHON
 RUN := .venv/bin/python
+ROUNDS ?= 3
 
-.PHONY: demo test run token setup lint format lock clean
+.PHONY: demo test run web chaos token setup lint format lock clean
 
 demo: setup            ## stream an answer, leave, come back: the main job on the local stack
 	@$(RUN) -m local.demo
 
 test: lint             ## lint, types and all tests
+	@./local/setup.sh tests
 	$(RUN) -m pytest
 
 run: setup             ## the local stack in the foreground, until Ctrl-C
 	@exec $(RUN) -m local.stack
+
+web: setup             ## the web example with the local stack, or beside the one of make run
+	@./local/setup.sh web
+	@exec $(RUN) -m local.web
+
+chaos: setup           ## break every part while answers stream: make chaos ROUNDS=20 SEED=7
+	@$(RUN) -m chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 token: setup           ## an ID token for the local stack: make token USER=alice
 	@$(RUN) -m local.token $(USER)
@@ -36,4 +45,5 @@ lock: setup            ## compile the lock files from the .in files
 	done
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/e2e/*/node_modules \
+		examples/web/node_modules examples/web/public/app.js examples/web/public/app.js.map build

@@ -29,6 +29,7 @@ CERTIFICATES_SECONDS = 3600.0
 REFETCH_SECONDS = 30.0
 FETCH_SECONDS = 10.0
 _APP_CHECK_ISSUER = "https://firebaseappcheck.googleapis.com/"
+_NO_APP_KEYS = "The keys to verify App Check tokens can't be fetched. Try again."
 _GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 
 
@@ -57,6 +58,10 @@ class AppTokens:
         if not token:
             raise Unauthenticated("No X-Firebase-AppCheck header: initialize App Check.", code="missing_app_check")
         try:
+            self._keys.get_signing_keys()
+        except (pyjwt.PyJWKClientError, pyjwt.PyJWKSetError, ValueError, OSError) as error:
+            raise Unavailable(_NO_APP_KEYS) from error
+        try:
             key = self._keys.get_signing_key_from_jwt(token).key
             claims = pyjwt.decode(
                 token,
@@ -67,10 +72,10 @@ class AppTokens:
                 options={"require": ["exp", "iss", "sub"]},
             )
         except pyjwt.PyJWKClientConnectionError as error:
-            raise Unavailable("The keys to verify App Check tokens can't be fetched. Try again.") from error
+            raise Unavailable(_NO_APP_KEYS) from error
         except pyjwt.PyJWTError as error:
             raise Unauthenticated("The App Check token is not valid.", code="invalid_app_check") from error
-        if not claims["iss"].startswith(_APP_CHECK_ISSUER):
+        if not str(claims["iss"]).startswith(_APP_CHECK_ISSUER):
             raise Unauthenticated("The App Check token is not valid.", code="invalid_app_check")
 
 

@@ -58,12 +58,13 @@ def read(data: bytes) -> Json | None:
         raise Malformed
     if payload.get("error"):
         raise UpstreamError(payload["error"])
-    if not isinstance(payload.get("choices"), list | None) or _too_deep(payload, data):
+    if not isinstance(payload.get("choices"), list | None) or too_deep(payload, data):
         raise Malformed
     return payload
 
 
-def _too_deep(payload: Json, data: bytes) -> bool:
+def too_deep(payload: Any, data: bytes) -> bool:
+    """Whether JSON, as it was read from `data`, is nested beyond reason."""
     if data.count(b"{") + data.count(b"[") <= _LEVELS:
         return False
     inner: list[Any] = [payload]

@@ -7,6 +7,7 @@ own. Pure but for the tail it follows.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,16 +19,19 @@ from lib import chat, sse
 from lib.documents import Unreachable
 from lib.errors import HoldfastError, InvalidRequest, Unavailable
 from lib.generations import ChatRequest
-from lib.model import Generation, State
+from lib.model import Generation, State, document_id
 from lib.tail import Piece, Tail
 
 _INT64 = "type.googleapis.com/google.protobuf.Int64Value"
 _WRAPPED = frozenset({_INT64, "type.googleapis.com/google.protobuf.UInt64Value"})
 _EXACT = range(-(1 << 53) + 1, 1 << 53)  # what a JavaScript number holds exactly
 _INT64_RANGE = range(-(1 << 63), 1 << 63)
+_WRAPPED_RANGE = range(-(1 << 63), 1 << 64)
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
 _TYPE_KEY = re.compile(r"@+type")
 _ESCAPED_KEY = re.compile(r"@@+type")
 _IDS = {"chatId": "chat_id", "messageId": "message_id", "idempotencyKey": "idempotency_key"}
+_PARAMS = {"X-Chat-Id": "chatId", "X-Message-Id": "messageId", "Idempotency-Key": "idempotencyKey"}
 _STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -52,6 +56,8 @@ _HTTP = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
+
+_TOO_DEEP = "'data' is nested too deeply."
 
 Json = dict[str, Any]
 
@@ -82,19 +88,27 @@ def read(body: bytes) -> Start | Resume | Stop:
         raise InvalidRequest(f"The body is not valid JSON: {error.msg}.", code="invalid_json") from error
     if not isinstance(call, dict) or set(call) != {"data"}:
         raise InvalidRequest("The body must be {'data': …} and nothing else, as the Firebase SDKs send it.")
-    data = decoded(call["data"])
+    try:
+        data = decoded(call["data"])
+    except RecursionError as error:
+        raise InvalidRequest(_TOO_DEEP, param="data") from error
     if not isinstance(data, dict):
         raise InvalidRequest("'data' must be an object: a chat request, {'resume': id} or {'stop': id}.", param="data")
     if "resume" in data:
         _only(data, "resume", "after")
-        return Resume(_text(data, "resume"), _cursor(data.get("after")))
+        return Resume(_id(data, "resume"), _cursor(data.get("after")))
     if "stop" in data:
         _only(data, "stop")
-        return Stop(_text(data, "stop"))
-    ids = {field: _text(data, name) for name, field in _IDS.items() if data.get(name) is not None}
+        return Stop(_id(data, "stop"))
+    ids = {field: _id(data, name) for name, field in _IDS.items() if data.get(name) is not None}
+    if "message_id" in ids and "chat_id" not in ids:
+        raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
     # Streamed from the upstream in any case, so that a call may be unary and its repetition a stream.
     asked = {**{name: value for name, value in data.items() if name not in _IDS}, "stream": True}
-    return Start(ChatRequest(body=orjson.dumps(asked), **ids))
+    try:
+        return Start(ChatRequest(body=orjson.dumps(asked), **ids))
+    except orjson.JSONEncodeError as error:
+        raise InvalidRequest(_TOO_DEEP, param="data") from error
 
 
 def _only(data: Json, *names: str) -> None:
@@ -103,10 +117,10 @@ def _only(data: Json, *names: str) -> None:
         raise InvalidRequest(f"'{other[:100]}' does not go with '{names[0]}'. Leave it out.", param="data")
 
 
-def _text(data: Json, name: str) -> str:
+def _id(data: Json, name: str) -> str:
     if not isinstance(data[name], str):
         raise InvalidRequest(f"'{name}' must be a string.", param=name)
-    return str(data[name])
+    return document_id(data[name], name)
 
 
 def _cursor(after: Any) -> int:
@@ -123,14 +137,16 @@ def decoded(value: Any) -> Any:
         return [decoded(item) for item in value]
     if not isinstance(value, dict):
         return value
-    if value.get("@type") in _WRAPPED:
-        try:
-            return int(value["value"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InvalidRequest("A wrapped whole number has no valid 'value'.", param="data") from error
-    return {
-        key[1:] if _TYPE_KEY.fullmatch(key) and key != "@type" else key: decoded(item) for key, item in value.items()
-    }
+    kind = value.get("@type")
+    if isinstance(kind, str) and kind in _WRAPPED:
+        return _unwrapped(value.get("value"))
+    return {key[1:] if _ESCAPED_KEY.fullmatch(key) else key: decoded(item) for key, item in value.items()}
+
+
+def _unwrapped(value: Any) -> int:
+    if not _WHOLE_NUMBER.fullmatch(str(value)) or int(value) not in _WRAPPED_RANGE:
+        raise InvalidRequest("A wrapped whole number must have a 'value' of 64 bits, in digits.", param="data")
+    return int(value)
 
 
 def encoded(value: Any) -> Any:
@@ -169,7 +185,9 @@ class Failed(HoldfastError):
 
     def __init__(self, generation: Generation):
         error = generation.error or {}
-        super().__init__(str(error.get("message") or "There is no answer."), code=str(error.get("code")))
+        retry_after = math.ceil(error.get("retryAfter") or 0)
+        message = str(error.get("message") or "There is no answer.")
+        super().__init__(message, code=str(error.get("code")), retry_after=retry_after)
         self.upstream_status = error.get("status")
         self.generation = generation
 
@@ -177,7 +195,7 @@ class Failed(HoldfastError):
 def failure(error: HoldfastError) -> tuple[Json, int]:
     """An error as the SDKs know it, `{"status", "message", "details"}`, and the HTTP status of a unary answer."""
     status = _STATUS.get(error.status, "INTERNAL")
-    details: Json = {"code": error.code, "param": error.param}
+    details: Json = {"code": error.code, "param": _PARAMS.get(error.param or "", error.param)}
     if error.retry_after:
         details["retryAfter"] = error.retry_after
     if error.code == "generation_ended":
@@ -216,11 +234,18 @@ def messages(
                 yield from _events(piece)
             elif piece.end is None and piece is not nothing:
                 yield line({"message": {"type": "heartbeat"}})
-        yield line({"result": ending()})
+        yield line({"result": _sent(ending(), tail.cursor)})
     except HoldfastError as error:
         yield line({"error": failure(error)[0]})
     except Unreachable:
         yield line({"error": failure(Unavailable("The answer can't be read now. Resume it."))[0]})
+
+
+def _sent(ended: Json, seq: int) -> Json:
+    """The result of a stream that has sent the events up to `seq`: where there are more, they are still to be had."""
+    if ended["seq"] <= seq:
+        return ended
+    return {**ended, "seq": seq, "state": str(State.STREAMING), "reason": None, "usage": None}
 
 
 def _events(piece: Piece) -> Iterator[bytes]:

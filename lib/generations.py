@@ -281,6 +281,8 @@ def _json(body: bytes) -> object:
         raise InvalidRequest(
             f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).", code="invalid_json"
         ) from error
+    if chat.too_deep(parsed, body):
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json")
     return parsed
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import openai
 import pytest
 import requests
 
 from local.client import question
-from local.demo_text import seed_of, text
+from local.demo_text import arguments, seed_of, text
 from local.stack import Stack
 from local.token import id_token
+from tests.e2e.breaking_proxy import BreakingProxy
+
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture
@@ -65,3 +69,73 @@ def test_keep_alives_in_a_silence_do_not_disturb_the_openai_client(sdk: openai.O
 
 def test_the_openai_client_lists_the_models(sdk: openai.OpenAI) -> None:
     assert [model.id for model in sdk.models.list()] == ["demo", "gpt-*"]
+
+
+def test_the_openai_client_is_told_the_usage_where_it_asks_for_it(sdk: openai.OpenAI) -> None:
+    options = {"include_usage": True}
+    *_, last = sdk.chat.completions.create(**asked(20, rate=0), stream=True, stream_options=options)
+    assert last.choices == []
+    assert last.usage is not None
+    assert last.usage.completion_tokens == 20
+
+
+def test_tool_calls_reach_the_openai_client_in_a_stream_and_without_one(sdk: openai.OpenAI) -> None:
+    calling = {**asked(12, rate=0, tool_calls=1), "tools": [TOOL]}
+    with sdk.chat.completions.stream(**calling) as streaming:
+        choices = [streaming.get_final_completion().choices[0], sdk.chat.completions.create(**calling).choices[0]]
+    for choice in choices:
+        assert choice.finish_reason == "tool_calls"
+        (called,) = choice.message.tool_calls or ()
+        assert called.function.name == "look_up"
+        assert called.function.arguments == arguments(seed_of(question("for the SDK", 12)["messages"]), 0, 12)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, openai.BadRequestError),
+        (404, openai.NotFoundError),
+        (422, openai.UnprocessableEntityError),
+        (429, openai.RateLimitError),
+    ],
+)
+def test_an_upstream_s_refusal_is_the_openai_client_s_own_error(
+    sdk: openai.OpenAI, status: int, kind: type[openai.APIStatusError], stream: bool
+) -> None:
+    with pytest.raises(kind) as refused:
+        sdk.chat.completions.create(**asked(5, fault={"kind": "refuse", "status": status}), stream=stream)
+    assert refused.value.status_code == status
+    assert refused.value.code == ("rate_limit_exceeded" if status == 429 else "refused")
+
+
+def test_a_refusal_of_ours_is_the_openai_client_s_own_error(sdk: openai.OpenAI) -> None:
+    key = {"extra_headers": {"Idempotency-Key": "k"}}
+    sdk.chat.completions.create(**asked(5, rate=0), **key)
+    with pytest.raises(openai.ConflictError) as conflict:
+        sdk.chat.completions.create(**asked(6, rate=0), **key)
+    assert conflict.value.code == "idempotency_conflict"
+    with pytest.raises(openai.BadRequestError) as wrong:
+        sdk.chat.completions.create(model="demo", messages=[])
+    assert wrong.value.param == "messages"
+    with pytest.raises(openai.AuthenticationError) as nobody:
+        sdk.with_options(api_key="abc").chat.completions.create(**asked(5))
+    assert nobody.value.code == "malformed_token"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_retry_of_the_openai_client_with_an_idempotency_key_is_no_second_upstream_call(
+    sdk: openai.OpenAI, stack: Stack, upstream_calls: Callable[[str], list[dict[str, Any]]], stream: bool
+) -> None:
+    what = uuid.uuid4().hex
+    asking = asked(30, rate=0) | {"messages": question(what, 30)["messages"]}
+    with BreakingProxy(stack.ports.api_port, after=0, times=1) as breaking:
+        retrying = sdk.with_options(base_url=f"{breaking.url}/v1", max_retries=2)
+        answer = retrying.chat.completions.create(**asking, stream=stream, extra_headers={"Idempotency-Key": "k"})
+        if stream:
+            content = "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+        else:
+            content = answer.choices[0].message.content
+        assert breaking.broken == 1
+    assert content == text(seed_of(question(what, 30)["messages"]), 30)
+    assert len(upstream_calls(what)) == 1

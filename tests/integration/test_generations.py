@@ -501,6 +501,7 @@ def test_the_real_queue_gets_one_task_that_says_where_the_generation_is(
         {"raw": b"{"},
         {"raw": b"[]"},
         {"raw": b'{"model": "demo"}'},
+        {"raw": body(tools=[]).replace(b"[]", b"[" * 300 + b"]" * 300, 1)},
         {"message_id": "said"},
         {"chat_id": "a/b"},
         {"chat_id": "chat", "message_id": ".."},

@@ -1,6 +1,6 @@
-"""Who gets in and who does not, and why: Firebase users by RS256 and on the emulator, and the queue's own account.
+"""Who gets in and who does not, and why: Firebase users by RS256 and on the emulator, apps, the queue's own account.
 
-Keys and certificates are made here; `responses` serves them, so that nothing leaves the machine.
+Keys and certificates are made here; `responses` serves them, or a server on this machine, so that nothing leaves it.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import jwt as pyjwt
 import pytest
 import requests
 import responses
@@ -24,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 from google.auth.crypt import RSASigner
 
-from lib.auth import REFETCH_SECONDS, QueueTokens, UserTokens, bearer
+from lib.auth import REFETCH_SECONDS, AppTokens, QueueTokens, UserTokens, bearer
 from lib.errors import HoldfastError, InvalidRequest, Unauthenticated, Unavailable
 
 PROJECT = "demo-holdfast"
@@ -42,6 +45,7 @@ class Key:
     id: str
     signer: RSASigner
     certificate: str
+    private: rsa.RSAPrivateKey
 
     def token(self, claims: dict[str, Any]) -> str:
         return str(jwt.encode(self.signer, claims, key_id=self.id).decode())
@@ -64,9 +68,8 @@ def make_key(key_id: str) -> Key:
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
-    return Key(
-        key_id, RSASigner.from_string(pem, key_id), certificate.public_bytes(serialization.Encoding.PEM).decode()
-    )
+    public = certificate.public_bytes(serialization.Encoding.PEM).decode()
+    return Key(key_id, RSASigner.from_string(pem, key_id), public, private)
 
 
 class WireBody(io.BufferedReader):
@@ -519,3 +522,202 @@ def test_where_something_else_is_served_than_certificates_the_task_is_to_come_ag
     assert isinstance(refusal(queue.verify, key.token(task_claims())), Unavailable)
     publish(web, QUEUE_CERTS, key)
     queue.verify(f"Bearer {key.token(task_claims())}")
+
+
+# An app's own token, of App Check
+
+
+class KeyServer:
+    """Serves what it is told to, as a JWKS; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.body = b""
+        self.asked = 0
+        keys = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                keys.asked += 1
+                self.send_response(keys.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(keys.body)))
+                self.end_headers()
+                self.wfile.write(keys.body)
+
+            def log_message(self, *_: object) -> None:
+                """It is quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1/jwks"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+
+    def publish(self, *keys: Key) -> None:
+        published = [pyjwt.algorithms.RSAAlgorithm.to_jwk(key.private.public_key(), as_dict=True) for key in keys]
+        named = [
+            {**each, "kid": key.id, "use": "sig", "alg": "RS256"} for each, key in zip(published, keys, strict=True)
+        ]
+        self.status, self.body = 200, json.dumps({"keys": named}).encode()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(30)
+
+
+@pytest.fixture
+def key_server(key: Key) -> Iterator[KeyServer]:
+    server = KeyServer()
+    server.publish(key)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def apps(key_server: KeyServer) -> AppTokens:
+    return AppTokens(PROJECT, key_server.url)
+
+
+def app_claims(**change: Any) -> dict[str, Any]:
+    now = int(time.time())
+    claims = {
+        "iss": "https://firebaseappcheck.googleapis.com/123456789",
+        "aud": ["projects/123456789", f"projects/{PROJECT}"],
+        "sub": "1:123456789:web:0123456789abcdef",
+        "iat": now - 5,
+        "exp": now + 3600,
+        **change,
+    }
+    return {name: value for name, value in claims.items() if value is not ...}
+
+
+def app_refusal(apps: AppTokens, token: str | None) -> HoldfastError:
+    with pytest.raises(HoldfastError) as refused:
+        apps.verify(token)
+    for part in (token or "").split("."):
+        assert len(part) < 4 or part not in refused.value.message
+    return refused.value
+
+
+def test_a_token_of_the_project_s_own_app_is_taken(apps: AppTokens, key: Key) -> None:
+    apps.verify(key.token(app_claims()))
+    apps.verify(key.token(app_claims(aud=f"projects/{PROJECT}")))
+    apps.verify(key.token(app_claims(exp=int(time.time()) - 1)))
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_a_call_without_an_app_check_token_is_told_what_to_do(apps: AppTokens, token: str | None) -> None:
+    refused = app_refusal(apps, token)
+    assert (refused.status, refused.code) == (401, "missing_app_check")
+    assert "App Check" in refused.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"aud": "projects/other-project"},
+        {"aud": ["projects/1", "projects/2"]},
+        {"aud": PROJECT},
+        {"aud": ...},
+        {"iss": "https://firebaseappcheck.googleapis.com"},
+        {"iss": "https://mallory.example/https://firebaseappcheck.googleapis.com/1"},
+        {"iss": f"https://securetoken.google.com/{PROJECT}"},
+        {"iss": 7},
+        {"iss": ...},
+        {"sub": ...},
+        {"exp": ...},
+        {"iat": int(time.time()) - 7200, "exp": int(time.time()) - 3600},
+    ],
+    ids=str,
+)
+def test_an_app_check_token_with_a_claim_that_is_wrong_is_refused(
+    apps: AppTokens, key: Key, change: dict[str, Any]
+) -> None:
+    refused = app_refusal(apps, key.token(app_claims(**change)))
+    assert (refused.status, refused.code) == (401, "invalid_app_check")
+
+
+def test_an_app_check_token_signed_by_another_key_is_refused(apps: AppTokens, key: Key, other_key: Key) -> None:
+    forged = jwt.encode(other_key.signer, app_claims(), key_id=key.id).decode()
+    assert app_refusal(apps, forged).code == "invalid_app_check"
+    header, _, signature = key.token(app_claims()).split(".")
+    changed = f"{header}.{segment(app_claims(sub='mallory'))}.{signature}"
+    assert app_refusal(apps, changed).code == "invalid_app_check"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "none", "typ": "JWT"},
+        {"alg": "none", "kid": "key-one"},
+        {"alg": "RS256", "kid": "key-one"},
+        {"alg": "HS256", "kid": "key-one"},
+        {"alg": "RS256", "kid": ["key-one"]},
+        {"alg": "RS256"},
+    ],
+    ids=json.dumps,
+)
+def test_an_unsigned_app_check_token_is_refused(apps: AppTokens, header: dict[str, Any]) -> None:
+    assert app_refusal(apps, unsigned(app_claims(), header)).code == "invalid_app_check"
+
+
+def test_an_app_check_token_that_is_signed_with_the_public_key_as_a_secret_is_refused(
+    apps: AppTokens, key: Key
+) -> None:
+    public = json.loads(pyjwt.algorithms.RSAAlgorithm.to_jwk(key.private.public_key()))["n"]
+    forged = pyjwt.encode(app_claims(), public, algorithm="HS256", headers={"kid": key.id})
+    assert app_refusal(apps, forged).code == "invalid_app_check"
+
+
+@pytest.mark.parametrize("token", MALFORMED, ids=range(len(MALFORMED)))
+def test_what_is_no_app_check_token_is_refused(apps: AppTokens, token: str) -> None:
+    assert app_refusal(apps, token).code == "invalid_app_check"
+
+
+def test_the_keys_are_fetched_once_for_many_apps_and_one_that_nobody_knows_changes_nothing(
+    apps: AppTokens, key: Key, other_key: Key, key_server: KeyServer
+) -> None:
+    for _ in range(3):
+        apps.verify(key.token(app_claims()))
+        assert app_refusal(apps, other_key.token(app_claims())).code == "invalid_app_check"
+    assert key_server.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, b"{}"),
+        (404, b"{}"),
+        (200, b""),
+        (200, b"<html>"),
+        (200, b"\xff"),
+        (200, b"[]"),
+        (200, b"{}"),
+        (200, b'{"keys": []}'),
+    ],
+)
+def test_where_the_app_check_keys_are_not_served_the_service_is_unavailable(
+    apps: AppTokens, key: Key, key_server: KeyServer, status: int, body: bytes
+) -> None:
+    key_server.status, key_server.body = status, body
+    refused = app_refusal(apps, key.token(app_claims()))
+    assert isinstance(refused, Unavailable)
+    assert (refused.status, refused.code) == (503, "unavailable")
+    key_server.publish(key)
+    apps.verify(key.token(app_claims()))
+
+
+def test_where_nobody_serves_the_app_check_keys_the_service_is_unavailable(
+    apps: AppTokens, key: Key, key_server: KeyServer
+) -> None:
+    key_server.close()
+    assert isinstance(app_refusal(apps, key.token(app_claims())), Unavailable)
+
+
+def test_an_outage_of_the_key_server_does_not_shut_out_apps_whose_key_is_known(
+    apps: AppTokens, key: Key, key_server: KeyServer
+) -> None:
+    apps.verify(key.token(app_claims()))
+    key_server.status, key_server.body = 500, b""
+    apps.verify(key.token(app_claims()))

@@ -24,6 +24,7 @@ SECONDS = [
     "LEASE_SECONDS",
     "STATUS_WAIT_SECONDS",
     "KEEPALIVE_SECONDS",
+    "SEND_SECONDS",
     "RESPONSE_SECONDS",
     "DISPATCH_SECONDS",
     "RETENTION_DAYS",
@@ -165,6 +166,44 @@ def test_a_url_is_one_of_http(value: str) -> None:
 
 def test_an_upstream_s_url_that_can_not_be_read_is_named() -> None:
     assert [line for line in faults(UPSTREAM_BASE_URL="http://[::1") if "base_url" in line]
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("", ("*",)),
+        ("*", ("*",)),
+        ("https://app.example", ("https://app.example",)),
+        (
+            " https://app.example/ , http://localhost:5173,",
+            ("https://app.example", "http://localhost:5173"),
+        ),
+    ],
+)
+def test_the_origins_that_may_call_are_all_or_those_that_are_named(value: str, origins: tuple[str, ...]) -> None:
+    assert Settings.from_env({**NEEDED, "CORS_ORIGINS": value}).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["app.example", "https://app.example/path", "https://a.example,*", "*,*", "ftp://app.example", "null", ",", ".*"],
+)
+def test_an_origin_that_no_browser_sends_is_named(value: str) -> None:
+    assert faults(CORS_ORIGINS=value) == [
+        f"CORS_ORIGINS: it must be origins such as https://app.example, comma-separated, or '*', and is '{value}'"
+    ]
+
+
+def test_app_check_is_off_or_enforced_and_nothing_between() -> None:
+    assert Settings.from_env(NEEDED).app_check == "off"
+    assert Settings.from_env({**NEEDED, "APP_CHECK": "enforced"}).app_check == "enforced"
+    for value in ("on", "true", "Enforced", "1"):
+        assert faults(APP_CHECK=value) == [f"APP_CHECK: it must be 'off' or 'enforced', and is '{value}'"]
+
+
+def test_the_app_check_keys_are_firebase_s_own_unless_set() -> None:
+    assert Settings.from_env(NEEDED).app_check_keys_url == "https://firebaseappcheck.googleapis.com/v1/jwks"
+    assert faults(APP_CHECK_KEYS_URL="keys") == ["APP_CHECK_KEYS_URL: it must be an http or https URL, and is 'keys'"]
 
 
 @pytest.mark.parametrize("value", ["14", "1801"])

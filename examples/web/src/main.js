@@ -1,0 +1,283 @@
+// The page: signs in, keeps one conversation on the screen, and one stream open for each of its live answers.
+import { follow } from './follow.js';
+import { Kept } from './kept.js';
+import { Service } from './service.js';
+import { asked, found, isLive, messages } from './turn.js';
+import { byId, runningList, stateOf, TurnView } from './view.js';
+
+const LIST_MS = 4_000;
+const NEAR_END = 160; // pixels from the end of the page in which it follows the text
+
+const config = await (await fetch('/config.json')).json();
+const service = new Service(config);
+
+let kept = null; // null while nobody is signed in
+let views = new Map(); // message id → TurnView, of the conversation on the screen
+const streams = new Map(); // message id → AbortController
+
+// Signing in and out
+
+byId('sign-in-form').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  byId('sign-in-error').textContent = '';
+  try {
+    await service.signIn(byId('name').value.trim());
+  } catch (error) {
+    byId('sign-in-error').textContent = `You could not be signed in: ${error.message}`;
+  }
+});
+
+byId('sign-out').addEventListener('click', () => service.signOut());
+
+service.onUser((user) => {
+  hangUp();
+  kept?.flush();
+  kept = user && new Kept(user.uid);
+  byId('sign-in').hidden = Boolean(user);
+  byId('app').hidden = !user;
+  byId('running').replaceChildren();
+  if (!user) {
+    byId('name').focus();
+    return;
+  }
+  byId('who').textContent = user.uid;
+  byId('demo').hidden = config.model !== 'demo';
+  show(kept.chat);
+  byId('question').focus({ preventScroll: true });
+  list();
+});
+
+// The conversation
+
+function show(chat) {
+  hangUp();
+  kept.chat = chat;
+  views = new Map();
+  byId('turns').replaceChildren();
+  for (const turn of kept.turns(chat)) add(turn);
+  byId('empty').hidden = views.size > 0;
+  reconnect();
+  if (views.size > 0) toEnd();
+}
+
+function add(turn) {
+  const view = new TurnView(turn, { stop, again });
+  views.set(turn.id, view);
+  byId('turns').append(view.element);
+  byId('empty').hidden = true;
+  view.draw(connected());
+  return view;
+}
+
+byId('ask').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const question = byId('question').value.trim();
+  if (!question) return;
+  const request = { model: config.model, messages: messages(turns(), question) };
+  if (config.model === 'demo') {
+    request.max_tokens = byId('tokens').valueAsNumber || 600;
+    request.demo = { rate: byId('rate').valueAsNumber || 40 };
+  }
+  const turn = asked(kept.chat, question, request);
+  kept.save(turn);
+  add(turn);
+  byId('question').value = '';
+  toEnd();
+  reconnect();
+});
+
+byId('question').addEventListener('keydown', (event) => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  byId('ask').requestSubmit();
+});
+
+byId('new-chat').addEventListener('click', () => {
+  const chat = kept.newChat();
+  // What still runs is found again in the list; what has ended is in Firestore, which this page does not read.
+  for (const turn of kept.turns()) if (!isLive(turn)) kept.forget(turn);
+  show(chat);
+  byId('question').focus();
+});
+
+const turns = () => [...views.values()].map((view) => view.turn);
+
+// The streams
+
+const connected = () => byId('connection').checked && navigator.onLine;
+
+/** Opens a stream for each live answer that has none. */
+function reconnect() {
+  if (!connected() || !kept) return;
+  for (const turn of turns()) {
+    if (!isLive(turn) || streams.has(turn.id)) continue;
+    const controller = new AbortController();
+    streams.set(turn.id, controller);
+    follow(service, turn, { signal: controller.signal, changed, lost }).finally(() => {
+      if (streams.get(turn.id) === controller) streams.delete(turn.id);
+    });
+  }
+}
+
+function hangUp() {
+  for (const controller of streams.values()) controller.abort();
+  streams.clear();
+}
+
+const told = new Map(); // message id → the state that was last said aloud
+
+function changed(turn) {
+  if (isLive(turn)) kept.saveSoon(turn);
+  else kept.save(turn);
+  draw(turn);
+  const state = stateOf(turn, true);
+  if (told.get(turn.id) === state) return;
+  told.set(turn.id, state);
+  say(isLive(turn) ? state : `Answer: ${state}.`);
+  list();
+}
+
+function lost() {
+  say('The connection is lost. Trying again.');
+}
+
+const due = new Set(); // views to be drawn in the next frame: tokens come faster than frames
+
+function draw(turn) {
+  const view = views.get(turn.id);
+  if (!view) return;
+  if (due.size === 0) requestAnimationFrame(drawDue);
+  due.add(view);
+}
+
+function drawDue() {
+  for (const view of due) view.draw(connected());
+  due.clear();
+  if (following) toEnd();
+}
+
+let following = true; // the text, with the end of the page
+
+function toEnd() {
+  scrollTo(0, document.documentElement.scrollHeight);
+}
+
+addEventListener('scroll', () => {
+  const page = document.documentElement;
+  following = page.scrollHeight - page.clientHeight - page.scrollTop < NEAR_END;
+});
+addEventListener('resize', () => {
+  if (following) toEnd(); // a phone was turned, or its keyboard came up
+});
+
+// The text itself is not read out as it grows: it would never end. Its state is, and the text is there to be read.
+function say(what) {
+  byId('status').textContent = what;
+}
+
+byId('connection').addEventListener('change', lineChanged);
+addEventListener('online', lineChanged);
+addEventListener('offline', lineChanged);
+
+function lineChanged() {
+  const live = turns().some(isLive);
+  const rest = live ? ' The answer goes on being written.' : '';
+  const what = navigator.onLine ? `You have switched the connection off.${rest}` : `There is no network.${rest}`;
+  byId('offline').hidden = connected();
+  byId('offline').textContent = connected() ? '' : what;
+  for (const button of byId('running').querySelectorAll('button')) button.disabled = !connected();
+  if (connected()) {
+    say('Connected.');
+    reconnect();
+    list();
+  } else {
+    hangUp();
+    kept?.flush();
+    say(what);
+  }
+  for (const turn of turns()) draw(turn);
+}
+
+async function stop(turn) {
+  try {
+    await service.stop(turn.generation);
+  } catch (error) {
+    say(`It could not be stopped: ${error.message}`);
+  }
+}
+
+function again(turn) {
+  turn.error = null;
+  kept.save(turn);
+  draw(turn);
+  reconnect();
+}
+
+// What is running
+
+let listing = null;
+
+/** Shows what is running; one call at a time, and once more where it was asked for meanwhile. */
+function list() {
+  if (listing) {
+    listing.again = true;
+    return;
+  }
+  const call = { again: false };
+  listing = call;
+  listNow().finally(() => {
+    listing = null;
+    if (call.again) list();
+  });
+}
+
+async function listNow() {
+  if (!kept || !connected()) return;
+  const whose = kept;
+  try {
+    const generations = await service.running();
+    if (kept !== whose) return;
+    showRunning(generations);
+    byId('running-error').textContent = '';
+  } catch (error) {
+    if (kept === whose && connected()) byId('running-error').textContent = `The list could not be got: ${error.message}`;
+  }
+}
+
+function showRunning(generations) {
+  const list = byId('running');
+  const focused = document.activeElement?.closest?.('#running li')?.dataset.generation;
+  const which = document.activeElement?.className;
+  list.replaceChildren(...runningList(generations, kept.turns(), { open, stop: (each) => stop({ generation: each.id }) }));
+  byId('running-none').hidden = generations.length > 0;
+  if (!focused) return;
+  const same = list.querySelector(`[data-generation="${CSS.escape(focused)}"] .${which}`);
+  (same ?? byId('refresh')).focus({ preventScroll: true }); // the entry may have gone: do not drop the focus
+}
+
+function open(generation) {
+  let turn = kept.turns().find((each) => each.generation === generation.id || each.id === generation.messageId);
+  if (!turn) {
+    turn = found(generation);
+    kept.save(turn);
+  }
+  if (!views.has(turn.id)) {
+    if (turn.chat === kept.chat) {
+      add(turn);
+      reconnect();
+    } else {
+      show(turn.chat);
+    }
+  }
+  const { element } = views.get(turn.id);
+  element.focus({ preventScroll: true });
+  element.scrollIntoView({ block: 'nearest' });
+}
+
+byId('refresh').addEventListener('click', list);
+setInterval(() => {
+  if (!document.hidden) list();
+}, LIST_MS);
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden) list();
+});

@@ -1,0 +1,48 @@
+// A question and its answer, as far as this page has it. Plain data, for it is kept as JSON.
+
+export const ENDED = ['completed', 'stopped', 'incomplete', 'failed'];
+
+/** A new question. `request` is sent again, word for word, until the service has said which answer it is. */
+export function asked(chat, question, request) {
+  const id = crypto.randomUUID();
+  return { ...blank(id, chat), question, request: { ...request, chatId: chat, messageId: id } };
+}
+
+/** An answer that another page, or another device, asked for: it is resumed from its beginning. */
+export function found(generation) {
+  const turn = blank(generation.messageId, generation.chatId ?? generation.id);
+  return { ...turn, generation: generation.id, at: Date.parse(generation.createdAt) };
+}
+
+function blank(id, chat) {
+  return {
+    id,
+    chat,
+    at: Date.now(),
+    question: null,
+    request: null,
+    generation: null,
+    state: 'queued',
+    reason: null,
+    error: null,
+    seq: 0, // the number of the last event whose text is in `text`: the cursor
+    text: '',
+    seams: [], // where in `text` a later visit went on
+  };
+}
+
+export function isLive(turn) {
+  return !ENDED.includes(turn.state) && turn.error === null;
+}
+
+/** The conversation so far, as a model wants it. */
+export function messages(turns, question) {
+  const said = turns.filter((turn) => turn.question !== null && turn.text !== '');
+  return [
+    ...said.flatMap((turn) => [
+      { role: 'user', content: turn.question },
+      { role: 'assistant', content: turn.text },
+    ]),
+    { role: 'user', content: question },
+  ];
+}

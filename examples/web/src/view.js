@@ -1,0 +1,105 @@
+// How a turn looks, and what is said of it. Knows nothing of connections.
+import { isLive } from './turn.js';
+
+const REASONS = {
+  upstream_disconnected: 'the model’s server broke off',
+  upstream_ended_early: 'the model’s server ended early',
+  upstream_idle: 'the model’s server fell silent',
+  deadline: 'it took too long',
+  worker_lost: 'its worker was lost',
+};
+
+export const byId = (id) => document.getElementById(id);
+
+export class TurnView {
+  constructor(turn, { stop, again }) {
+    this.turn = turn;
+    this.element = byId('turn').content.firstElementChild.cloneNode(true);
+    this.element.dataset.id = turn.id;
+    this.text = this.part('.text');
+    this.shown = 0; // characters of the text that are in the page
+    this.seams = 0;
+    this.part('.question p').textContent = turn.question ?? 'Asked elsewhere';
+    this.part('.question').classList.toggle('elsewhere', turn.question === null);
+    this.part('.stop').addEventListener('click', () => stop(turn));
+    this.part('.again').addEventListener('click', () => again(turn));
+    this.due = false;
+  }
+
+  part(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  /** As the turn is now. A piece of text is added, never the whole replaced: a selection stays, and it is cheap. */
+  draw(connected) {
+    const { turn } = this;
+    const live = isLive(turn);
+    this.drawText();
+    this.element.dataset.state = turn.error && turn.state !== 'failed' ? 'refused' : turn.state;
+    this.element.dataset.seq = turn.seq;
+    this.element.classList.toggle('live', live && connected);
+    this.part('article').setAttribute('aria-busy', String(live));
+    this.part('.state').textContent = stateOf(turn, connected);
+    this.part('.cursor').textContent = turn.seq ? `event ${turn.seq.toLocaleString('en')}` : '';
+    const times = turn.seams.length;
+    this.part('.went-on').textContent = times ? `went on ${times === 1 ? 'once' : `${times} times`}` : '';
+    this.part('.stop').hidden = !live;
+    this.part('.stop').disabled = !connected || !turn.generation;
+    this.part('.again').hidden = turn.error === null || turn.state === 'failed';
+    this.part('.error').textContent = turn.error ?? '';
+  }
+
+  drawText() {
+    const { text, seams } = this.turn;
+    while (this.shown < text.length || this.seams < seams.length) {
+      const seam = seams[this.seams];
+      if (seam === this.shown) {
+        this.text.append(seamMark());
+        this.seams += 1;
+      }
+      const until = seams[this.seams] ?? text.length;
+      const piece = text.slice(this.shown, until);
+      if (this.text.lastChild instanceof Text) this.text.lastChild.appendData(piece);
+      else this.text.append(piece);
+      this.shown = until;
+    }
+  }
+}
+
+/** Marks in the text where a later visit went on; it has no text of its own. */
+function seamMark() {
+  const mark = document.createElement('i');
+  mark.className = 'seam';
+  mark.title = 'Went on here';
+  mark.setAttribute('aria-hidden', 'true');
+  return mark;
+}
+
+export function stateOf(turn, connected) {
+  if (turn.state === 'failed') return 'Failed';
+  if (turn.error !== null) return 'Not answered';
+  if (turn.state === 'completed') return 'Complete';
+  if (turn.state === 'stopped') return 'Stopped';
+  if (turn.state === 'incomplete') return `Incomplete: ${REASONS[turn.reason] ?? 'it broke off'}`;
+  if (!connected) return 'Going on without you';
+  return turn.seq ? 'Writing' : 'Waiting for the first word';
+}
+
+/** The list of what is running: an entry for each generation, named by its question where this page knows it. */
+export function runningList(generations, turns, { open, stop }) {
+  return generations.map((generation) => {
+    const item = byId('running-item').content.firstElementChild.cloneNode(true);
+    const turn = turns.find((each) => each.generation === generation.id || each.id === generation.messageId);
+    const name = turn?.question ?? 'Asked elsewhere';
+    item.dataset.generation = generation.id;
+    item.querySelector('.name').textContent = name;
+    const since = new Date(generation.createdAt).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+    item.querySelector('.about').textContent = `since ${since} · event ${generation.lastSeq.toLocaleString('en')}`;
+    for (const [what, act] of Object.entries({ open, stop })) {
+      const button = item.querySelector(`.${what}`);
+      button.setAttribute('aria-label', `${button.textContent}: ${name}`);
+      button.addEventListener('click', () => act(generation));
+    }
+    return item;
+  });
+}

@@ -1,0 +1,174 @@
+"""The web example in a real Chromium: what a user of it sees, compared with what the upstream said.
+
+The screenshots are left in build/screenshots.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.client import Client
+from local.demo_text import seed_of, text
+from local.process import Process
+from local.stack import Stack
+from local.token import id_token
+from tests.e2e.browser.chromium import chromium
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "tests" / "e2e" / "browser"
+SCREENSHOTS = ROOT / "build" / "screenshots"
+READY_SECONDS = 60.0
+SECONDS = 300.0
+ROUNDS = 20
+LONG = 10_000  # tokens of an answer that is stopped, however slow the machine is
+
+Run = Callable[..., list[Any]]
+Calls = Callable[[str], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page, served as `make web` serves it, for this stack."""
+    command = [sys.executable, "-m", "local.web", "--port", "0", "--api-url", stack.url]
+    served = Process("web", command, os.environ, tmp_path_factory.mktemp("web"), ROOT)
+    try:
+        served.wait_until(lambda: "ready " in served.printed and "\n" in served.printed, READY_SECONDS)
+        yield served.printed.split("ready ")[1].split()[0]
+    finally:
+        served.kill()
+
+
+@pytest.fixture
+def run(stack: Stack, client: Client, url: str) -> Run:
+    """Runs a scenario of `scenarios.mjs` as a user of one's own, and gives what it saw."""
+    assert (SCRIPTS / "node_modules").is_dir(), "The browser's driver is not there: run './local/setup.sh tests'."
+    browser = chromium()
+    assert browser, "There is no Chromium: run './local/setup.sh tests'."
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    (SCREENSHOTS.parent / ".gitignore").write_text("*\n")
+
+    def run(scenario: str, **order: Any) -> list[Any]:
+        order |= {
+            "scenario": scenario,
+            "url": url,
+            "api": stack.url,
+            "user": client.user,
+            "token": id_token(client.user),
+            "chromium": browser,
+            "screenshots": str(SCREENSHOTS),
+        }
+        with subprocess.Popen(
+            ["node", "browse.mjs"], cwd=SCRIPTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        ) as node:
+            watchdog = threading.Timer(SECONDS, node.kill)
+            watchdog.start()
+            try:
+                seen, _ = node.communicate(json.dumps(order))
+            finally:
+                watchdog.cancel()
+                node.kill()
+        assert node.returncode == 0
+        return [json.loads(line) for line in seen.split("\n") if line]
+
+    return run
+
+
+def said(calls: list[dict[str, Any]], tokens: int) -> str:
+    """What the upstream said, which must have been asked once."""
+    assert len(calls) == 1
+    return text(seed_of(calls[0]["request"]["messages"]), tokens)
+
+
+@pytest.fixture
+def stopped(client: Client, database: Any, upstream_calls: Calls) -> Callable[[str], str]:
+    """What is kept of the user's one answer, which must have been stopped, and be how the upstream's begins."""
+
+    def stopped(question: str) -> str:
+        (generation,) = client.list()
+        assert generation["state"] == "stopped"
+        path = f"users/{client.user}/chats/{generation['chatId']}/messages/{generation['messageId']}"
+        content = str(database.document(path).get().get("content"))
+        assert said(upstream_calls(question), LONG).startswith(content)
+        return content
+
+    return stopped
+
+
+def asked() -> str:
+    return f"What about the sea? {uuid.uuid4().hex[:8]}"
+
+
+def test_a_reload_amid_an_answer_goes_on_where_it_was(run: Run, upstream_calls: Calls) -> None:
+    question = asked()
+    first, second, last = run("reload", question=question, tokens=1200, rate=100)
+    assert 0 < first["before"]["seq"] <= second["at"]["seq"] < last["after"]["seq"]
+    assert second["at"]["text"].startswith(first["before"]["text"])
+    assert last["after"]["text"] == said(upstream_calls(question), 1200)
+    start, resumed = last["calls"]
+    assert start["messages"][0]["content"] == question
+    assert resumed["after"] >= first["before"]["seq"]
+    assert last["after"]["seams"] == 1
+
+
+def test_twenty_reloads_at_random_moments_of_2000_tokens_lose_and_repeat_nothing(
+    run: Run, upstream_calls: Calls
+) -> None:
+    question, seed = asked(), random.SystemRandom().randrange(1 << 32)
+    chance = random.Random(seed)
+    moments = [chance.randrange(2_000) for _ in range(ROUNDS)]
+    seen = run("reloads", question=question, tokens=2000, rate=1000, rounds=ROUNDS, moments=moments)
+    equal = [each["text"] == said(upstream_calls(each["question"]), 2000) for each in seen]
+    print(f"seed {seed}: left at {[each['left'] for each in seen]}; equal {sum(equal)} of {len(equal)}")
+    assert equal == [True] * ROUNDS
+    assert any(0 < each["left"] < each["seq"] for each in seen)
+
+
+def test_a_page_that_forgets_its_cursor_is_found_out(run: Run, stopped: Callable[[str], str]) -> None:
+    question = asked()
+    (seen,) = run("forgetful", question=question, tokens=LONG, rate=100)
+    kept = stopped(question)
+    assert seen["text"].endswith(kept)
+    assert len(seen["text"]) > len(kept)
+
+
+def test_a_stop_keeps_what_is_on_the_page(run: Run, stopped: Callable[[str], str]) -> None:
+    question = asked()
+    (seen,) = run("stop", question=question, tokens=LONG, rate=50)
+    assert seen["text"] == stopped(question)
+
+
+def test_an_answer_goes_on_while_the_page_is_offline_or_switched_off(run: Run, stopped: Callable[[str], str]) -> None:
+    question = asked()
+    *visits, last = run("offline", question=question, tokens=LONG, rate=80)
+    assert len(visits) == 2
+    for visit in visits:
+        assert visit["at"] == visit["before"]
+        assert visit["served"] > visit["at"]["seq"]
+    assert last["after"]["text"] == stopped(question)
+    resumed = [call["after"] for call in last["calls"] if "resume" in call]
+    assert resumed == [visit["at"]["seq"] for visit in visits]
+
+
+def test_another_device_finds_what_is_running_and_follows_it(run: Run, stopped: Callable[[str], str]) -> None:
+    question = asked()
+    (seen,) = run("elsewhere", question=question, tokens=LONG, rate=80)
+    assert seen["text"] == stopped(question)
+
+
+def test_the_page_is_used_by_keys_alone_and_has_no_barriers(run: Run) -> None:
+    for seen in run("keys", question=asked()):
+        assert seen["barriers"] == [], seen
+        assert not seen["overflows"], seen
+        assert seen["opened"], seen
+        assert seen["said"] == "Answer: Stopped."

@@ -1,0 +1,121 @@
+"""What `docs/clients.md` shows of clients, run as it stands there."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import textwrap
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.client import Client, Frame, question
+from local.demo_text import seed_of, text
+from local.token import id_token
+from tests.e2e.callable_lines import heard
+from tests.e2e.node_script import NODE, run
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
+UNLESS_SAID = 120  # tokens
+
+
+def snippets(section: str, language: str) -> list[str]:
+    """The code of a section, up to the next heading of any level."""
+    _, _, rest = DOC.read_text(encoding="utf-8").partition(f"\n{section}\n")
+    return re.findall(rf"```{language}\n(.*?)```", re.split(r"\n#{2,} ", rest)[0], re.DOTALL)
+
+
+def ask() -> dict[str, Any]:
+    """The variables that the snippets have."""
+    messages = question(uuid.uuid4().hex, 1)["messages"]
+    return {"messages": messages, "key": "k", "expected": text(seed_of(messages), UNLESS_SAID)}
+
+
+@pytest.mark.parametrize(
+    ("section", "file"), [("### Web", "answer.mjs"), ("## AI SDK", "resuming_fetch.mjs")], ids=["callable", "fetch"]
+)
+def test_the_documented_client_is_the_one_that_is_tested(section: str, file: str) -> None:
+    assert (NODE / file).read_text(encoding="utf-8") in snippets(section, "js")
+
+
+@pytest.mark.parametrize(
+    ("section", "at", "around"),
+    [
+        (
+            "### Web",
+            1,
+            """
+                import { functionsOf } from './functions.mjs';
+                import { answer } from './answer.mjs';
+                const getFunctions = () => functionsOf(token);
+                const shown = [];
+                const bubble = { set textContent(text) { shown.push(text); } };
+                SNIPPET
+                say(shown.at(-1));
+            """,
+        ),
+        (
+            "## AI SDK",
+            0,
+            """
+                import { resumingFetch } from './resuming_fetch.mjs';
+                let shown = '';
+                const show = (text) => { shown += text; };
+                SNIPPET
+                say(shown);
+            """,
+        ),
+        (
+            "## OpenAI's SDKs",
+            0,
+            """
+                let shown = '';
+                const show = (text) => { shown += text; };
+                SNIPPET
+                say(shown);
+            """,
+        ),
+    ],
+    ids=["callable", "AI SDK", "OpenAI"],
+)
+def test_the_documented_javascript_shows_the_answer(client: Client, section: str, at: int, around: str) -> None:
+    asked = ask()
+    code = "const { url, token, messages, key } = order;\n" + around.replace("SNIPPET", snippets(section, "js")[at])
+    assert run(code, url=client.url, token=id_token(client.user), **asked) == [asked["expected"]]
+
+
+def test_the_documented_python_shows_the_answer(
+    client: Client, upstream_calls: Callable[[str], list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = snippets("## OpenAI's SDKs", "python")
+    asked = ask()
+    given = {"url": client.url, "token": id_token(client.user), "messages": asked["messages"], "key": "k"}
+    for _ in range(2):
+        exec(textwrap.dedent(code) + "\nclient.close()", dict(given))
+        assert capsys.readouterr().out == asked["expected"]
+    assert len(upstream_calls(asked["messages"][0]["content"])) == 1
+
+
+def test_the_documented_curl_streams_and_resumes(client: Client, tmp_path: Path) -> None:
+    (code,) = snippets("## curl", "sh")
+    first, resumed, called = code.split("\n\n")
+    environ = {"URL": client.url, "TOKEN": id_token(client.user), "KEY": "k", "PATH": "/usr/bin:/bin"}
+
+    def said(script: str) -> str:
+        command = ["sh", "-euc", script]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environ, capture_output=True, encoding="utf-8", timeout=60, check=True
+        ).stdout
+
+    *frames, done = [Frame.parse(raw) for raw in said(first).split("\n\n") if raw]
+    assert done.data == "[DONE]"
+    assert [Frame.parse(raw) for raw in said(resumed).split("\n\n") if raw] == [*frames[5:], done]
+    finding = next(line for line in resumed.splitlines() if line.startswith("ID="))
+    answer = heard(said(f"{finding}\n{called}").encode())
+    assert [(message["seq"], message["event"]) for message in answer.events] == [
+        (frame.id, json.loads(frame.data)) for frame in frames[5:]
+    ]
