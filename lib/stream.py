@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import orjson
 
@@ -35,11 +34,12 @@ class UpstreamRefusal(HoldfastError):
         retry_after = math.ceil(error.get("retryAfter") or 0)
         super().__init__(str(error.get("message")), code=str(error.get("code")), retry_after=retry_after)
         self.status = int(error.get("status") or 502)
-        self.upstream_body = str(error.get("body") or "") if _is_json(error.get("contentType")) else ""
+        self.content_type = str(error.get("contentType") or "")
+        self.upstream_body = str(error.get("body") or "") if _is_json(self.content_type) else ""
 
 
-def _is_json(content_type: Any) -> bool:
-    media_type = str(content_type or "").partition(";")[0].strip().lower()
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
     return media_type == "application/json" or media_type.endswith("+json")
 
 

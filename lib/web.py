@@ -217,7 +217,7 @@ def _shown_error(error: Exception) -> HoldfastError:
 
 def _refusal(error: HoldfastError, headers: dict[str, str]) -> Response:
     if isinstance(error, UpstreamRefusal) and error.upstream_body:
-        answer = Response(error.upstream_body, status=error.status, mimetype="application/json")
+        answer = Response(error.upstream_body, status=error.status, content_type=error.content_type)
     else:
         answer = Response(orjson.dumps(error.body()), status=error.status, mimetype="application/json")
     answer.headers.update(headers)
