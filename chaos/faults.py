@@ -65,7 +65,18 @@ class Fault:
         return Promise(calls=1, recover=plan.recover if self.recovery else None)
 
 
-class WorkerKilled(Fault):
+class WorkerFault(Fault):
+    """The worker goes. What an upstream can go on with completes; `no_more` of the rest is saved than there was."""
+
+    no_more = True
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        if question.prefill:
+            return Promise(recover=plan.recover)
+        return Promise(states=ENDS_OR_BREAKS_OFF, no_more=self.no_more, calls=1)
+
+
+class WorkerKilled(WorkerFault):
     """The worker's machine is lost, and another takes its place at once."""
 
     key = "worker-killed"
@@ -81,17 +92,13 @@ class WorkerKilled(Fault):
         time.sleep(DRAIN_SECONDS)
         on.keep()
 
-    def promise(self, plan: Plan, question: Question) -> Promise:
-        if question.prefill:
-            return Promise(recover=plan.recover)
-        return Promise(states=ENDS_OR_BREAKS_OFF, no_more=True, calls=1)
 
-
-class WorkerEnds(Fault):
+class WorkerEnds(WorkerFault):
     """The worker is told to end, as the platform tells it, and is started anew once it has."""
 
     key = "worker-ends"
     title = "worker told to end"
+    no_more = False
     recovery = "the signal"
 
     def tokens(self, plan: Plan) -> tuple[int, int]:
@@ -107,13 +114,8 @@ class WorkerEnds(Fault):
         on.stage.stack.restart("worker")
         on.keep()
 
-    def promise(self, plan: Plan, question: Question) -> Promise:
-        if question.prefill:
-            return Promise(recover=plan.recover)
-        return Promise(states=ENDS_OR_BREAKS_OFF, calls=1)
 
-
-class WorkerFrozen(Fault):
+class WorkerFrozen(WorkerFault):
     """The worker stands still for longer than its lease, a rival takes over, and then it wakes up."""
 
     key = "worker-frozen"
@@ -150,11 +152,6 @@ class WorkerFrozen(Fault):
         if rival is not None:
             rival.terminate()
             rival.end(time.monotonic() + stage.plan.grace)
-
-    def promise(self, plan: Plan, question: Question) -> Promise:
-        if question.prefill:
-            return Promise(recover=plan.recover)
-        return Promise(states=ENDS_OR_BREAKS_OFF, no_more=True, calls=1)
 
 
 class ApiKilled(Fault):

@@ -78,6 +78,12 @@ def too_deep(payload: Any, data: bytes) -> bool:
     return bool(inner)
 
 
+def is_json(content_type: str) -> bool:
+    """Whether a Content-Type says that a body is JSON."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
 def _read_loosely(data: bytes) -> Any:
     """JSON with half a surrogate pair, which upstreams that cut text by UTF-16 units send, and orjson refuses."""
     try:

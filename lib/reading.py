@@ -62,7 +62,7 @@ class Reading:
             self._inbox.open()
             if media_type == "text/event-stream":
                 return self._stream()
-            if media_type == "application/json" or media_type.endswith("+json"):
+            if chat.is_json(media_type):
                 return self._body()
         except UpstreamFault as fault:
             return fault

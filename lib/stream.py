@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import orjson
 
 from lib import sse
-from lib.chat import completion_from
+from lib.chat import completion_from, is_json
 from lib.documents import Unreachable
 from lib.errors import HoldfastError, StillRunning
 from lib.model import End, State
@@ -35,12 +35,7 @@ class UpstreamRefusal(HoldfastError):
         super().__init__(str(error.get("message")), code=str(error.get("code")), retry_after=retry_after)
         self.status = int(error.get("status") or 502)
         self.content_type = str(error.get("contentType") or "")
-        self.upstream_body = str(error.get("body") or "") if _is_json(self.content_type) else ""
-
-
-def _is_json(content_type: str) -> bool:
-    media_type = content_type.partition(";")[0].strip().lower()
-    return media_type == "application/json" or media_type.endswith("+json")
+        self.upstream_body = str(error.get("body") or "") if is_json(self.content_type) else ""
 
 
 class Interrupted(HoldfastError):
