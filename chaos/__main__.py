@@ -49,7 +49,7 @@ def play(plan: Plan, faults: Sequence[Fault], rounds: int, seed: int) -> int:
     with Stage(plan) as stage:
         for number, fault in product(range(1, rounds + 1), faults):
             every.append(_played(stage, fault, number, seed))
-            print(progress(every[-1], rounds), flush=True)
+            print("\n".join([progress(every[-1], rounds), *every[-1].sentences]), flush=True)
             if stage.stack.dead() is not None:
                 break
         words, status = conclusion(every)

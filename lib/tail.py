@@ -26,6 +26,7 @@ from lib.store import Store
 
 WINDOW_BYTES = 256 << 10  # of sealed frames a feed still holds; a viewer that is further behind reads the journal
 REREAD_SECONDS = 7.0  # of silence; a head that is worked is written at least every third of its lease
+FIRST_READ_SECONDS = 2.0  # without a first word from the listener; nobody can be shown anything before it
 WATCH_LEASE = timedelta(seconds=30)
 BACKLOG_BYTES = 1 << 20  # of older frames a viewer holds at a time
 
@@ -127,6 +128,8 @@ class Feed:
     def silent(self, now: float, interval: float) -> bool:
         """Whether it is time to read the head without the listener's help; says so once an interval, in seconds."""
         with self._changed:
+            if self._head is None:
+                interval = min(interval, FIRST_READ_SECONDS)
             if now - self._heard < interval:
                 return False
             self._heard = now

@@ -332,6 +332,13 @@ def test_a_dead_listener_does_not_keep_a_viewer_from_the_end(begin, hold, tails_
     assert got == beside == framed(written)
 
 
+def test_who_was_never_told_the_head_reads_it_long_before_silence_counts(begin, hold, tails_over, entries):
+    generation = begin()
+    write(hold(generation).journal, entries(1, 3), at_a_time=1)
+    with tails_over(listener=Deaf(), reread_seconds=3600.0).open(generation, 0) as tail:
+        assert collect(tail) == framed(entries(1, 3))
+
+
 def test_a_listener_that_dies_in_the_middle_does_not_keep_a_viewer_from_the_end(
     begin, hold, tails_over, listener, entries, together
 ):
