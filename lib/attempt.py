@@ -29,6 +29,7 @@ from lib.store import Store
 from lib.upstream import Call, Session, UpstreamFault
 
 RETRY_AFTER_SECONDS = 30.0  # the longest an upstream's Retry-After is honoured
+SECOND_LOOK_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -214,14 +215,20 @@ class Attempt:
 
 
 class _Deadline:
-    """The upstream's deadlines, as moments of the monotonic clock."""
+    """The upstream's deadlines, as moments of the monotonic clock.
+
+    Silence counts at the second look: after a standstill of the whole process, what came meanwhile is still unread.
+    """
 
     def __init__(self, deadlines: Deadlines):
         self._deadlines = deadlines
         self._started = time.monotonic()
+        self._suspected: float | None = None  # the last sign of life that was found to be too old
+        self._second_look = 0.0
 
     def next(self, inbox: Inbox) -> float:
-        return min(self._total, self._silence(inbox))
+        silence = self._second_look if inbox.heard == self._suspected else self._silence(inbox)
+        return min(self._total, silence)
 
     def passed(self, inbox: Inbox) -> UpstreamFault | None:
         """The fault that a deadline's passing is, if one has passed."""
@@ -229,6 +236,10 @@ class _Deadline:
         if now >= self._total:
             return UpstreamFault("deadline", "The answer took longer than it may.", status=504)
         if now < self._silence(inbox):
+            return None
+        if self._suspected != inbox.heard:
+            self._suspected, self._second_look = inbox.heard, now + SECOND_LOOK_SECONDS
+        if now < self._second_look:
             return None
         if inbox.opened:
             return UpstreamFault("upstream_idle", "The upstream fell silent in the middle of its answer.", passing=True)

@@ -1,8 +1,8 @@
 """Firestore as documents: read, query, commit by compare-and-set, listen.
 
 The one module that imports Firestore's library. Documents are plain dictionaries here and a version is a document's
-update time; nothing in this room knows what a generation is. Reads go through the client library. The two calls that a
-generation makes many times a second, commit and listen, use the library's generated messages as they are.
+update time; nothing in this room knows what a generation is. Queries go through the client library. The calls that a
+generation makes often, commit, listen and get, use the library's protobuf messages and its connection as they are.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import grpc
+import grpc.experimental
 from google.api_core import exceptions
+from google.api_core.gapic_v1 import routing_header
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
-from google.cloud.firestore_v1.services.firestore import FirestoreClient
 from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
 from google.cloud.firestore_v1.types import firestore as rpc
 
@@ -30,8 +31,13 @@ Version = Any  # google.protobuf.timestamp_pb2.Timestamp
 Filter = tuple[str, str, Any]
 
 
+_SERVICE = "/google.firestore.v1.Firestore"
+_GET = rpc.BatchGetDocumentsRequest.pb()
+_GOT = rpc.BatchGetDocumentsResponse.pb()
 _COMMIT = rpc.CommitRequest.pb()
+_COMMITTED = rpc.CommitResponse.pb()
 _LISTEN = rpc.ListenRequest.pb()
+_HEARD = rpc.ListenResponse.pb()
 _SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED_KEY = re.compile(r"__.*__\Z")
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -132,21 +138,22 @@ class Documents:
         self._client = firestore.Client(project=project, database=database)
         self._database = f"projects/{project}/databases/{database}"
         self._root = f"{self._database}/documents/"
-        self._rpc, self._metadata = _generated_client(self._database, emulator)
+        self._channel, self._metadata = _connection(self._database, emulator)
+        self._get = self._channel.unary_stream(f"{_SERVICE}/BatchGetDocuments", _GET.SerializeToString, _GOT.FromString)
+        self._commit = self._channel.unary_unary(f"{_SERVICE}/Commit", _COMMIT.SerializeToString, _COMMITTED.FromString)
+        self._listen = self._channel.stream_stream(f"{_SERVICE}/Listen", _LISTEN.SerializeToString, _HEARD.FromString)
 
     def close(self) -> None:
         self._client.close()
-        self._rpc.transport.close()
+        self._channel.close()
 
     def get(self, *paths: str) -> list[Document | None]:
         """The documents, in the order asked for; None where there is none."""
-        references = [self._client.document(path) for path in paths]
+        request = _GET(database=self._database, documents=[self._root + path for path in paths])
         with _translated():
-            found = {
-                snapshot.reference.path: snapshot
-                for snapshot in self._client.get_all(references, retry=None, timeout=READ_SECONDS)
-            }
-        return [_document(found[path]) if found[path].exists else None for path in paths]
+            answers = list(self._get(request, timeout=READ_SECONDS, metadata=self._metadata))
+        found = {answer.found.name: answer.found for answer in answers if answer.HasField("found")}
+        return [self._found(found[name]) if name in found else None for name in request.documents]
 
     def query(
         self,
@@ -194,10 +201,8 @@ class Documents:
         for write in writes:
             self._encode(write, request.writes.add())
         with _translated():
-            answer = self._rpc.commit(
-                request=rpc.CommitRequest.wrap(request), retry=None, timeout=COMMIT_SECONDS, metadata=self._metadata
-            )
-        return [result.update_time for result in rpc.CommitResponse.pb(answer).write_results]
+            answer = self._commit(request, timeout=COMMIT_SECONDS, metadata=self._metadata)
+        return [result.update_time for result in answer.write_results]
 
     def _encode(self, write: Write, into: Any) -> None:
         name = self._root + write.path
@@ -227,11 +232,11 @@ class Documents:
                 answers.cancel()
 
         with _translated():
-            answers = self._rpc.listen(requests=requests(), retry=None, timeout=None, metadata=self._metadata)
+            answers = self._listen(requests(), metadata=self._metadata)
             if over.is_set():
                 answers.cancel()
             for answer in answers:
-                change = self._change(rpc.ListenResponse.pb(answer))
+                change = self._change(answer)
                 if change is not None:
                     yield change
 
@@ -242,42 +247,39 @@ class Documents:
         else:
             request.add_target.target_id = target.id
             request.add_target.documents.documents.append(self._root + target.path)
-        return rpc.ListenRequest.wrap(request)
+        return request
 
     def _change(self, answer: Any) -> Change | None:
         kind = answer.WhichOneof("response_type")
         if kind == "document_change":
             changed = answer.document_change
-            fields = {name: _decode(value) for name, value in changed.document.fields.items()}
-            path = changed.document.name.removeprefix(self._root)
-            return Change(list(changed.target_ids), Document(path, fields, changed.document.update_time))
+            return Change(list(changed.target_ids), self._found(changed.document))
         if kind in ("document_delete", "document_remove"):
             return Change(list(getattr(answer, kind).removed_target_ids), None)
         if kind == "target_change" and answer.target_change.target_change_type == 2 and answer.target_change.cause.code:
             return Change(list(answer.target_change.target_ids), None, refused=True)
         return None
 
+    def _found(self, document: Any) -> Document:
+        fields = {name: _decode(value) for name, value in document.fields.items()}
+        return Document(document.name.removeprefix(self._root), fields, document.update_time)
 
-def _generated_client(database: str, emulator: str | None) -> tuple[FirestoreClient, list[tuple[str, str]]]:
-    prefix = [("google-cloud-resource-prefix", database)]
-    # A connection of its own, so that listeners can't use up the streams that reads need.
+
+def _connection(database: str, emulator: str | None) -> tuple[grpc.Channel, list[tuple[str, str]]]:
+    """A channel, and the metadata of every call on it."""
+    metadata = [("google-cloud-resource-prefix", database), routing_header.to_grpc_metadata([("database", database)])]
+    # A connection of its own, so that listeners can't use up the streams that queries need.
     options = [
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", -1),
+        (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),  # a get takes no thread of its own
         ("grpc.max_reconnect_backoff_ms", 2_000),  # gRPC's own is two minutes, which an outage would be longer by
     ]
     if emulator:
-        channel = grpc.insecure_channel(emulator, options=options)
-        metadata = [*prefix, ("authorization", "Bearer owner")]
-    else:
-        # A connection that died without a word is noticed. (The emulator takes such pings for abuse.)
-        options += [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 10_000)]
-        channel = FirestoreGrpcTransport.create_channel("firestore.googleapis.com:443", options=options)
-        metadata = prefix
-    transport = FirestoreGrpcTransport(channel=channel)
-    # Else the call is not there to be cancelled before its first answer, and a dead stream never has one.
-    transport.listen._prefetch_first_result_ = False
-    return FirestoreClient(transport=transport), metadata
+        return grpc.insecure_channel(emulator, options=options), [*metadata, ("authorization", "Bearer owner")]
+    # A connection that died without a word is noticed. (The emulator takes such pings for abuse.)
+    options += [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 10_000)]
+    return FirestoreGrpcTransport.create_channel("firestore.googleapis.com:443", options=options), metadata
 
 
 class _translated:
@@ -287,6 +289,8 @@ class _translated:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> Literal[False]:
+        if isinstance(error, grpc.RpcError):
+            error = exceptions.from_grpc_error(error)
         if isinstance(error, exceptions.AlreadyExists):
             raise Exists from error
         if isinstance(error, exceptions.FailedPrecondition | exceptions.NotFound):

@@ -91,6 +91,7 @@ class Reading:
                 for event in splitter.feed(piece):
                     if self._event(event):
                         return None
+                self._inbox.gather()
         except UpstreamFault as broken:
             fault = broken
         last = splitter.close()

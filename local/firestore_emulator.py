@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,8 +107,15 @@ def save(port: int, project: str, folder: Path) -> Path:
         json.dumps(asked).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=SAVE_SECONDS):
-        return folder / "saved" / "saved.overall_export_metadata"
+    for patience in (1.0, 2.0, 4.0, None):
+        try:
+            with urllib.request.urlopen(request, timeout=SAVE_SECONDS):
+                break
+        except urllib.error.HTTPError as error:
+            if error.code != 500 or patience is None:
+                raise
+            time.sleep(patience)  # it fails at times while it has much to do
+    return folder / "saved" / "saved.overall_export_metadata"
 
 
 def main(what: str) -> int:

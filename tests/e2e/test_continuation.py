@@ -26,6 +26,11 @@ UPSTREAMS = """
 [plain]
 base_url = "{url}"
 models = ["demo"]
+
+[impatient]
+base_url = "{url}"
+models = ["impatient"]
+idle_seconds = 1
 """ + "".join(
     f"""
 [{style}]
@@ -138,6 +143,21 @@ def test_without_the_setting_nothing_is_asked_for_again(stack: Stack, ask: Calla
     assert asked.client.wait_until_ended(asked.generation)["state"] == "incomplete"
     assert message(database, asked)["content"] == text(seed_of(asked.body["messages"]), 20)
     assert len(asked.calls(stack)) == 1
+
+
+def test_a_worker_that_stood_still_does_not_take_its_own_silence_for_the_upstreams(
+    stack: Stack, ask: Callable[..., Asked]
+) -> None:
+    every = [ask("impatient", 100, rate=50) for _ in range(10)]
+    worker = stack.processes["worker"]
+    try:
+        worker.pause()
+        time.sleep(2)
+    finally:
+        worker.resume()
+    for asked in every:
+        *frames, done = asked.frames()
+        assert (said(frames), done.data) == (asked.whole, "[DONE]")
 
 
 def test_an_answer_that_broke_off_before_it_said_a_word_is_asked_for_again_without_the_setting(

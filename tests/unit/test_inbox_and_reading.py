@@ -621,6 +621,24 @@ def test_who_waits_is_woken_by_the_first_entry_the_end_and_a_stop(what: Callable
     assert waiter.ended is ended
 
 
+def test_what_was_not_listened_to_while_events_gathered_is_no_silence() -> None:
+    inbox = Inbox(0, Answer())
+    inbox.heard = float("-inf")
+    inbox.gather()
+    assert inbox.heard > 0
+
+
+def test_an_event_that_comes_before_a_commit_is_due_is_there_when_it_is() -> None:
+    inbox = Inbox(0, Answer())
+    due = time.monotonic() + 0.2
+    writer = threading.Thread(target=lambda: inbox.put({}, Event(b"{}")), daemon=True)
+    writer.start()
+    assert not inbox.wait(due, at(FAR))
+    assert time.monotonic() >= due
+    writer.join()
+    assert len(inbox.take()[0]) == 1
+
+
 def test_who_waits_learns_that_another_deadline_holds_once_the_upstream_has_begun() -> None:
     inbox = Inbox(0, Answer())
     waited = threading.Thread(target=lambda: inbox.wait(0.0, lambda: 0.0 if inbox.opened else FAR), daemon=True)
