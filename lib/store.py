@@ -20,6 +20,7 @@ _REQUEST_PART_BYTES = 900 << 10
 _GROUP_BYTES = 3 << 20  # in one commit; Firestore takes 10 MiB
 _GENERATION_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 8  # segments a query, so that a replay holds few at a time
+_REPLAYED = ("first", "last", "frames", "attempt")
 
 
 class Store:
@@ -164,7 +165,10 @@ class Store:
         return self._documents.get(generation.head_path)[0]
 
     def segments(self, generation: Generation, after: int, before: int) -> Iterator[Segment]:
-        """The sealed segments with events from `after + 1` on, that start before number `before`, in order."""
+        """The sealed segments with events from `after + 1` on, that start before number `before`, in order.
+
+        Without their `text`, which the frames have as well.
+        """
         if before <= after + 1:
             return
         opening = self._documents.query(
@@ -173,6 +177,7 @@ class Store:
             order="first",
             descending=True,
             limit=1,
+            select=["first"],
         )
         start = opening[0].fields["first"] if opening else 1
         last: Document | None = None
@@ -183,9 +188,10 @@ class Store:
                 order="first",
                 after=last,
                 limit=_PAGE,
+                select=_REPLAYED,
             )
             for last in page:
-                yield Segment(**{name: last.fields[name] for name in Segment.__slots__})
+                yield Segment(text="", **{name: last.fields[name] for name in _REPLAYED})
             if len(page) < _PAGE:
                 return
 

@@ -8,7 +8,7 @@ that a blank line follows as an event, and fails on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import orjson
 
@@ -67,7 +67,7 @@ def frames(tail: Tail, first: Piece, *, keepalive: float, seconds: float) -> Ite
     try:
         for piece in tail.follow(first, keepalive=keepalive, seconds=seconds):
             if piece.frames:
-                yield from _writes(b"".join(piece.frames))
+                yield from _writes(piece.frames)
             elif piece.end is None:
                 yield KEEP_ALIVE  # the first one sends the status line, too
         yield closing(piece.end) if piece.end is not None else planned_end(tail)
@@ -77,10 +77,18 @@ def frames(tail: Tail, first: Piece, *, keepalive: float, seconds: float) -> Ite
         yield error_frame(HoldfastError("The answer can't be read now. Resume with Last-Event-ID.", code="unavailable"))
 
 
-def _writes(data: bytes) -> Iterator[bytes]:
+def _writes(frames: Sequence[bytes]) -> Iterator[bytes]:
     """In pieces that a slow client can take in the time that one write may last."""
-    for at in range(0, len(data), WRITE_BYTES):
-        yield data[at : at + WRITE_BYTES]
+    at = 0
+    while at < len(frames):
+        end, size = at + 1, len(frames[at])
+        while end < len(frames) and size + len(frames[end]) <= WRITE_BYTES:
+            size += len(frames[end])
+            end += 1
+        data = b"".join(frames[at:end])
+        for start in range(0, size, WRITE_BYTES):
+            yield data[start : start + WRITE_BYTES]
+        at = end
 
 
 def body(tail: Tail, first: Piece, seconds: float) -> bytes:

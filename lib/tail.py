@@ -28,7 +28,7 @@ WINDOW_BYTES = 256 << 10  # of sealed frames a feed still holds; a viewer that i
 REREAD_SECONDS = 7.0  # of silence; a head that is worked is written at least every third of its lease
 FIRST_READ_SECONDS = 2.0  # without a first word from the listener; nobody can be shown anything before it
 WATCH_LEASE = timedelta(seconds=30)
-BACKLOG_BYTES = 1 << 20  # of older frames a viewer holds at a time
+BACKLOG_BYTES = 256 << 10  # of older frames a viewer holds at a time
 
 Clock = Callable[[], datetime]
 

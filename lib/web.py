@@ -7,6 +7,9 @@ imported from here may know how to call the upstream.
 from __future__ import annotations
 
 import logging
+import socket
+import struct
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -109,7 +112,8 @@ def create_api(settings: Settings, generations: Generations, users: UserTokens, 
 
         bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
         if streamed:
-            answer = Response(firebase_callable.messages(generation, tail, ending, **bounds), headers=_STREAM)
+            messages = firebase_callable.messages(generation, tail, ending, **bounds)
+            answer = Response(_sent(messages, _connections()), headers=_STREAM)
             answer.call_on_close(tail.close)
             return answer
         for _ in tail.follow(Piece([], tail.cursor), **bounds):
@@ -178,10 +182,8 @@ def create_api(settings: Settings, generations: Generations, users: UserTokens, 
         except BaseException:
             tail.close()
             raise
-        answer = Response(
-            stream.frames(tail, piece, keepalive=settings.keepalive_seconds, seconds=settings.response_seconds),
-            headers={**headers, **_STREAM},
-        )
+        frames = stream.frames(tail, piece, keepalive=settings.keepalive_seconds, seconds=settings.response_seconds)
+        answer = Response(_sent(frames, _connections()), headers={**headers, **_STREAM})
         answer.call_on_close(tail.close)
         return answer
 
@@ -230,9 +232,29 @@ def _refusal(error: HoldfastError, headers: dict[str, str]) -> Response:
 
 def _bound_writes(seconds: float) -> None:
     """A client that reads nothing blocks the thread that writes to it; after this time the write fails."""
-    for name in ("gunicorn.socket", "werkzeug.socket"):
-        if name in request.environ:
-            request.environ[name].settimeout(seconds)
+    for connection in _connections():
+        connection.settimeout(seconds)
+
+
+def _sent(pieces: Iterator[bytes], connections: Sequence[socket.socket]) -> Iterator[bytes]:
+    """A stream's pieces. Where they can't be sent the connection ends at once, with what its client did not take.
+
+    gunicorn would wait two seconds for such a client to hang up, in the one thread that takes new connections.
+    """
+    try:
+        yield from pieces
+    except GeneratorExit:
+        for connection in connections:
+            try:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
+        raise
+
+
+def _connections() -> list[socket.socket]:
+    return [request.environ[name] for name in ("gunicorn.socket", "werkzeug.socket") if name in request.environ]
 
 
 def _header(name: str) -> str | None:

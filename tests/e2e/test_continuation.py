@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import psutil
@@ -244,6 +245,25 @@ def test_a_client_that_never_reads_is_dropped_holds_nobody_up_and_can_come_back(
 
         server = psutil.Process(stack.processes["api"].pid)
         wait_for(lambda: not connected(server, deaf.getsockname()[1]))
+
+
+def test_many_clients_that_never_read_are_dropped_at_once_and_not_one_after_the_other(
+    stack: Stack, ask: Callable[..., Asked]
+) -> None:
+    """Each would keep the server from new connections for two seconds: together, for longer than this waits."""
+    answer = ask("demo", 3000, rate=3000, token_bytes=2000)
+    answer.frames()
+    headers = f"Host: x\r\nAccept: text/event-stream\r\nAuthorization: {answer.client.session.headers['Authorization']}"
+    asking = f"GET /v1/generations/{answer.generation} HTTP/1.1\r\n{headers}\r\n\r\n".encode()
+    server = psutil.Process(stack.processes["api"].pid)
+    with ExitStack() as open_sockets:
+        deaf = [open_sockets.enter_context(socket.socket()) for _ in range(40)]
+        for each in deaf:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            each.connect((HOST, stack.ports.api_port))
+            each.sendall(asking)
+        wait_for(lambda: all(connected(server, each.getsockname()[1]) for each in deaf))
+        wait_for(lambda: not any(connected(server, each.getsockname()[1]) for each in deaf))
 
 
 def connected(server: psutil.Process, port: int) -> bool:
