@@ -239,12 +239,8 @@ class Generations:
             self._enqueue_again(generation)
         if self._clock() <= head.lease_until + LOST_GRACE:
             return False
-        if head.last > 0:
-            state, what = State.INCOMPLETE, "The answer broke off: its worker was lost."
-        else:
-            state, what = State.FAILED, "The answer was not started."
-        end = End(state=state, reason="worker_lost", error={"message": what, "code": "worker_lost", "status": 503})
-        return self._end(generation, head, end)
+        known = self._store.generation(generation.id) or generation  # who asks may have known it for long
+        return self._end(known, head, _lost(known, head))
 
     def _enqueue_again(self, generation: Generation) -> None:
         """A second task for a generation that waits: its own may never have been made. Two do no harm."""
@@ -272,6 +268,17 @@ class Generations:
             raise Unavailable("The database can't be reached. Try again.") from error
         log.info("generation ended unworked", extra={"generation": generation.id, "state": str(end.state)})
         return True
+
+
+def _lost(generation: Generation, head: Head) -> End:
+    """How a generation ends that no task will pick up again. A stop that no worker lived to see is a stop."""
+    if generation.stop_requested_at is not None:
+        return End(state=State.STOPPED, reason="stopped")
+    if head.last > 0:
+        state, what = State.INCOMPLETE, "The answer broke off: its worker was lost."
+    else:
+        state, what = State.FAILED, "The answer was not started."
+    return End(state=state, reason="worker_lost", error={"message": what, "code": "worker_lost", "status": 503})
 
 
 def _json(body: bytes) -> object:

@@ -561,6 +561,25 @@ def test_a_lost_streaming_generation_is_incomplete_with_all_that_was_saved(
     assert said.fields["content"] == "".join(each.text for each in written)
 
 
+@pytest.mark.parametrize("said", [0, 4], ids=["before its first word", "amid its answer"])
+def test_a_lost_generation_that_its_user_had_stopped_is_stopped(
+    service, started, hold, uid, clock, documents, store, entries, said
+):
+    """Whoever asks may have read it before the stop was asked for, which any app may write by itself."""
+    generation = started(chat_id="chat")
+    written = entries(1, said)
+    hold(generation).journal.append(written)
+    documents.commit(Patch(generation.path, {"stopRequestedAt": clock()}))
+    clock.advance(timedelta(minutes=5))
+    assert service.heal(generation, store.read_head(generation))
+    found, head = service.find(uid, generation.id)
+    assert (found.state, found.reason, found.error) == (State.STOPPED, "stopped", None)
+    assert (head.end.state, head.last) == (State.STOPPED, said)
+    (message,) = documents.get(generation.message_path)
+    assert (message.fields["state"], message.fields["stoppedBy"]) == ("stopped", "user")
+    assert message.fields["content"] == "".join(each.text for each in written)
+
+
 def test_a_live_generation_is_not_healed(service, started, hold, uid, clock, entries, store):
     generation = started()
     journal = hold(generation).journal
