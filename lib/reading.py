@@ -13,6 +13,7 @@ import time
 import orjson
 
 from lib import chat, sse
+from lib.characters import Joiner
 from lib.continuation import Seam
 from lib.inbox import Inbox
 from lib.upstream import Call, UpstreamFault
@@ -41,6 +42,7 @@ class Reading:
         self._call = call
         self._inbox = inbox
         self._seam = seam
+        self._characters = Joiner()
         self._stream_asked = stream_asked
         self._usage_asked = usage_asked
         self._max_event = max_event
@@ -111,9 +113,11 @@ class Reading:
         chunk = chat.read(event.data)
         if chunk is None:
             return True
+        fitted = self._characters.joined(chunk, event.data)
         if self._seam is not None:
-            chunk = self._seam.fit(chunk)
-            event = sse.Event(_escaped(chunk), event.name)
+            fitted = self._seam.fit(fitted)
+        if fitted is not chunk:
+            chunk, event = fitted, sse.Event(_escaped(fitted), event.name)
         passed_on = self._usage_asked or not chat.is_usage_chunk(chunk)
         self._inbox.put(chunk, event if passed_on else None)
         return False
@@ -141,5 +145,5 @@ class Reading:
 
 
 def _escaped(chunk: chat.Json) -> bytes:
-    """As ASCII, which can hold half a surrogate pair: the other half may be in the next chunk."""
+    """As ASCII, which can hold half a surrogate pair that belongs to no other."""
     return json.dumps(chunk, separators=(",", ":")).encode()

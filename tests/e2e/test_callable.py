@@ -17,10 +17,13 @@ from local.client import Client, question
 from local.demo_text import arguments, seed_of, text
 from local.ports import Ports
 from local.stack import Stack
+from tests.conftest import database_of
 from tests.e2e.callable_lines import Heard, heard
 
 INT64 = "type.googleapis.com/google.protobuf.Int64Value"
 RESULT_FIELDS = {"id", "chatId", "messageId", "state", "reason", "seq", "content", "usage"}
+EVENT_FIELDS = {"seq", "delta", "event"}
+HEARTBEAT = {"type": "heartbeat"}
 UNKNOWN = "0" * 32
 APP = "https://app.example"
 VISITS = 20
@@ -97,18 +100,19 @@ def refusal(response: requests.Response) -> tuple[int, str, dict[str, Any]]:
 def test_a_stream_is_a_start_each_event_and_a_result(client: Client) -> None:
     data = {**asked("callable", 60, rate=0), "chatId": "c1", "messageId": unique()}
     answer = told(stream(client, data))
-    start, *events = answer.messages
-    assert start == {
+    assert answer.messages[0] == {
         "type": "start",
         "id": answer.result["id"],
         "chatId": "c1",
         "messageId": data["messageId"],
     }
-    assert seqs(events) == list(range(1, len(events) + 1))
+    assert all(set(message) == EVENT_FIELDS for message in answer.events)
+    assert seqs(answer.events) == list(range(1, len(answer.events) + 1))
+    assert all(message in answer.events or message == HEARTBEAT for message in answer.messages[1:])
     assert answer.text == answer.result["content"] == expected(data)
     assert set(answer.result) == RESULT_FIELDS
     assert answer.result["state"] == "completed"
-    assert answer.result["seq"] == len(events)
+    assert answer.result["seq"] == len(answer.events)
     assert answer.result["usage"]["completion_tokens"] == 60
     assert client.show(answer.result["id"])["messageId"] == data["messageId"]
 
@@ -166,7 +170,7 @@ def test_a_stop_ends_the_stream_and_keeps_what_there_is(client: Client) -> None:
 def test_a_silence_has_heartbeats(client: Client) -> None:
     data = asked("silence", 40, rate=0, fault={"kind": "stall", "at": 20, "seconds": 2})
     answer = told(stream(client, data))
-    assert {"type": "heartbeat"} in answer.messages
+    assert HEARTBEAT in answer.messages
     assert answer.text == expected(data)
 
 
@@ -462,6 +466,21 @@ def test_numbers_beyond_javascript_s_and_types_of_others_reach_every_sdk(teller:
     }
     assert answer.result["usage"]["completion_tokens"] == (1 << 60) + 1
     assert answer.result["content"] == "Hi"
+
+
+def test_a_character_that_the_upstream_cuts_in_two_is_whole_wherever_it_is_read(
+    scripted: Stack, teller: Client
+) -> None:
+    """The first half is the last that one of the journal's segments has, and the second comes in another commit."""
+    long = "x" * 70_000
+    halves = [event(f"{long}\ud83e", note="cut"), 0.5, event("\udd8a!"), event("\ud83e"), 0.5, event("\udd8a")]
+    answer = followed(teller, telling(*halves))
+    assert [each["delta"] for each in answer.events][:4] == [long, "🦊!", "", "🦊"]
+    assert answer.text == answer.result["content"] == f"{long}🦊!🦊"
+    journal = database_of(scripted).collection(f"users/{teller.user}/messages/{answer.result['id']}/journal")
+    segments = journal.order_by("first").get()
+    assert len(segments) > 1
+    assert "".join(each.get("text") for each in segments) == answer.text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.chat import Answer
+from lib.chat import Answer, well_formed
 from lib.inbox import HELD_BYTES, Inbox, Stop
 from lib.journal import BATCH_BYTES, Entry
 from lib.reading import Reading
@@ -302,6 +302,22 @@ def test_comments_and_names_are_no_events_of_the_answer() -> None:
         ScriptedCall(SSE, b": ping\n\n", b"event: chunk\n" + data(delta("stop", content="a")), b": p\n\n", DONE)
     )
     assert [event_of(entry.frame).name for entry in entries(inbox)] == [b"chunk"]
+
+
+def test_a_character_that_is_cut_between_two_events_comes_whole_in_the_second() -> None:
+    cut = [delta(content="a\ud83e"), delta(content="\udd8ab"), delta("stop")]
+    inbox = read(ScriptedCall(SSE, *map(data, cut), DONE))
+    taken = entries(inbox)
+    sent = [json.loads(event_of(entry.frame).data)["choices"][0]["delta"].get("content") for entry in taken]
+    assert sent == ["a", "🦊b", None]
+    assert sent[:2] == [well_formed(entry.text) for entry in taken[:2]]
+    assert inbox.answer.message()["content"] == "a🦊b"
+
+
+def test_an_event_in_which_no_character_is_cut_is_kept_byte_for_byte() -> None:
+    said = rb'{"choices": [ {"index": 0,"delta":{"content":"\uD83E\uDD8A"}, "finish_reason":"stop"}]}'
+    (entry,) = entries(read(ScriptedCall(SSE, data(said), DONE)))
+    assert event_of(entry.frame).data == said
 
 
 # One JSON body
