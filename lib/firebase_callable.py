@@ -7,6 +7,7 @@ own. Pure but for the tail it follows.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -60,6 +61,8 @@ _HTTP = {
 _TOO_DEEP = "'data' is nested too deeply."
 
 Json = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,9 @@ def messages(
         yield line({"error": failure(error)[0]})
     except Unreachable:
         yield line({"error": failure(Unavailable("The answer can't be read now. Resume it."))[0]})
+    except Exception:
+        log.exception("a call's stream failed")  # without a last word its app would wait for ever
+        yield line({"error": failure(HoldfastError("Something went wrong here. Resume it."))[0]})
 
 
 def _sent(ended: Json, seq: int) -> Json:

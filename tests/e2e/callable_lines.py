@@ -49,14 +49,27 @@ class Heard:
 
 def heard(body: bytes) -> Heard:
     """What all three SDKs alike make of a stream's whole body. Errors: `Misread`."""
-    text = body.decode()
+    told, ended = _heard(body.decode())
+    if not ended:
+        raise Misread("every SDK waits for ever for a result")
+    return told
+
+
+def begun(body: bytes) -> Heard:
+    """The same of a stream that was left: its whole events, and it need not have ended. Errors: `Misread`."""
+    whole, _, _ = body.rpartition(b"\n\n")
+    return _heard(f"{whole.decode()}\n\n" if whole else "")[0]
+
+
+def _heard(text: str) -> tuple[Heard, bool]:
     ios, android, web = (_collected(name, read(text)) for name, read in _READERS.items())
     if not ios == android == web:
         raise Misread("the SDKs are not of one mind")
     return ios
 
 
-def _collected(sdk: str, payloads: Iterator[str]) -> Heard:
+def _collected(sdk: str, payloads: Iterator[str]) -> tuple[Heard, bool]:
+    """What an app is told, and whether that is all."""
     told = Heard()
     ended = False
     for payload in payloads:
@@ -83,9 +96,7 @@ def _collected(sdk: str, payloads: Iterator[str]) -> Heard:
                 told.error, ended = value, True
             case _:
                 raise Misread(f"{sdk}: neither a message nor a result nor an error: {kind}")
-    if not ended:
-        raise Misread(f"{sdk}: waits for ever for a result")
-    return told
+    return told, ended
 
 
 def _ios(text: str) -> Iterator[str]:

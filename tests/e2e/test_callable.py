@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,7 +19,7 @@ from local.demo_text import arguments, seed_of, text
 from local.ports import Ports
 from local.stack import Stack
 from tests.conftest import database_of
-from tests.e2e.callable_lines import Heard, heard
+from tests.e2e.callable_lines import Heard, begun, heard
 
 INT64 = "type.googleapis.com/google.protobuf.Int64Value"
 RESULT_FIELDS = {"id", "chatId", "messageId", "state", "reason", "seq", "content", "usage"}
@@ -70,8 +71,7 @@ class Live:
         """The messages up to where the condition holds of them; the connection stays open."""
         for piece in self._pieces:
             self._body += piece
-            lines = self._body.split(b"\n\n")[:-1]
-            messages = [json.loads(line.removeprefix(b"data: "))["message"] for line in lines]
+            messages = begun(self._body).messages
             if condition(messages):
                 return messages
         raise AssertionError(f"the stream ended too soon: {self._body[-500:]!r}")
@@ -200,6 +200,33 @@ def test_an_answer_that_is_deleted_while_it_streams_ends_in_not_found(client: Cl
     assert (error["status"], error["details"]["code"]) == ("NOT_FOUND", "generation_deleted")
 
 
+def test_an_answer_that_is_deleted_while_a_unary_call_waits_for_it_is_not_found(client: Client) -> None:
+    data = asked("deleted, unary", 4_000, rate=20)
+    with ThreadPoolExecutor(1) as pool:
+        calling = pool.submit(call, client, data)
+        while not (found := list(client.list(state="streaming"))):
+            assert not calling.done(), calling.result().text
+        assert client.request("DELETE", f"/v1/generations/{found[0]['id']}").status_code == 204
+        status, code, details = refusal(calling.result())
+    assert (status, code, details["code"]) == (404, "NOT_FOUND", "generation_deleted")
+
+
+def test_an_app_that_leaves_is_noticed_and_its_answer_goes_on_to_the_end(
+    client: Client, database: Any, upstream_calls: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    what = unique()
+    data = asked(what, 400, rate=50)
+    with stream(client, data) as response:
+        start, *_ = Live(response).until(lambda messages: len(seqs(messages)) >= 5)
+    generation = database.document(f"generations/{start['id']}")
+    while generation.get().get("watchers"):
+        assert client.show(start["id"])["state"] == "streaming", "nobody noticed while it went on"
+    assert client.wait_until_ended(start["id"])["state"] == "completed"
+    assert call(client, {"resume": start["id"]}).json()["result"]["content"] == expected(data)
+    (called,) = upstream_calls(what)
+    assert not called["client_gone"]
+
+
 def test_tool_calls_come_as_events(client: Client) -> None:
     tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
     data = {**asked("tools", 12, rate=0, tool_calls=1), "tools": [tool]}
@@ -219,8 +246,16 @@ def test_tool_calls_come_as_events(client: Client) -> None:
         ({"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "chatId": 7}, "INVALID_ARGUMENT", "chatId"),
         ({"model": "none", "messages": [{"role": "user", "content": "Hi"}]}, None, "model"),
         ({"resume": UNKNOWN}, "NOT_FOUND", None),
+        ({"resume": UNKNOWN, "after": {"@type": INT64, "value": "3"}}, "NOT_FOUND", None),
         ({"resume": UNKNOWN, "after": "3"}, "INVALID_ARGUMENT", "after"),
+        ({"resume": UNKNOWN, "after": -1}, "INVALID_ARGUMENT", "after"),
+        ({"resume": UNKNOWN, "after": 1.5}, "INVALID_ARGUMENT", "after"),
+        ({"resume": UNKNOWN, "after": {"@type": INT64, "value": "-3"}}, "INVALID_ARGUMENT", "after"),
+        ({"resume": UNKNOWN, "after": {"@type": INT64, "value": "three"}}, "INVALID_ARGUMENT", "data"),
+        ({"resume": UNKNOWN, "model": "demo"}, "INVALID_ARGUMENT", "data"),
+        ({"resume": "../etc"}, "INVALID_ARGUMENT", "resume"),
         ({"stop": UNKNOWN}, "NOT_FOUND", None),
+        ({"stop": UNKNOWN, "after": 3}, "INVALID_ARGUMENT", "data"),
         ({"stop": None}, "INVALID_ARGUMENT", "stop"),
         (None, "INVALID_ARGUMENT", "data"),
         ([], "INVALID_ARGUMENT", "data"),
@@ -238,7 +273,9 @@ def test_a_wrong_call_is_told_the_same_in_a_stream_and_without_one(
     assert details["param"] == param
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"data": {}, "extra": 1}', b'{"data": "\xff"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"{}", b'{"data": {}, "extra": 1}', b'{"data": "\xff"}', b"[" * 10_000]
+)
 def test_a_body_that_is_no_call_is_an_error_that_the_sdks_know(client: Client, body: bytes) -> None:
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     assert told(client.request("POST", "/", data=body, headers=headers)).error["status"] == "INVALID_ARGUMENT"
@@ -323,12 +360,18 @@ def test_a_cursor_beyond_the_end_is_refused(client: Client) -> None:
     for after in (result["seq"] + 1, 1 << 62, {"@type": INT64, "value": str(1 << 62)}):
         status, code, details = refusal(call(client, {"resume": result["id"], "after": after}))
         assert (status, code, details["param"]) == (400, "INVALID_ARGUMENT", "after")
+        streamed = told(stream(client, {"resume": result["id"], "after": after})).error
+        assert (streamed["status"], streamed["details"]) == (code, details)
 
 
-def test_a_body_of_another_kind_is_an_invalid_argument(client: Client) -> None:
-    response = client.request("POST", "/", data="data=1", headers={"Content-Type": "application/x-www-form-urlencoded"})
-    status, code, details = refusal(response)
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_of_another_kind_is_an_invalid_argument(client: Client, kind: str) -> None:
+    body = json.dumps({"data": {"stop": UNKNOWN}})
+    status, code, details = refusal(client.request("POST", "/", data=body, headers={"Content-Type": kind}))
     assert (status, code, details["code"]) == (400, "INVALID_ARGUMENT", "unsupported_media_type")
+    headers = {"Content-Type": kind, "Accept": "text/event-stream"}
+    streamed = told(client.request("POST", "/", data=body, headers=headers)).error
+    assert (streamed["status"], streamed["details"]) == (code, details)
 
 
 # From a browser

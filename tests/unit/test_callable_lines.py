@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.callable_lines import Heard, Misread, heard
+from tests.e2e.callable_lines import Heard, Misread, begun, heard
 
 MESSAGE = 'data: {"message":{"a":1}}\n\n'
 RESULT = 'data: {"result":{"b":2}}\n\n'
@@ -50,3 +50,11 @@ def test_a_good_stream_is_heard_by_all() -> None:
 def test_a_stream_that_an_sdk_would_not_hear_is_found(stream: str, why: str) -> None:
     with pytest.raises(Misread, match=why):
         heard(stream.encode())
+
+
+def test_of_a_stream_that_was_left_each_whole_event_is_heard_by_the_same_rules() -> None:
+    assert begun(b"") == begun(b'data: {"mess') == Heard()
+    assert begun(f'{MESSAGE}{MESSAGE}data: {{"mess'.encode()) == Heard([{"a": 1}, {"a": 1}])
+    assert begun((MESSAGE + RESULT).encode()) == Heard([{"a": 1}], {"b": 2})
+    with pytest.raises(Misread, match="iOS: aborts"):
+        begun(f"{MESSAGE}: ping\n\n{MESSAGE}".encode())

@@ -430,8 +430,9 @@ def test_an_event_is_sent_as_the_sdks_can_read_it() -> None:
     [
         (Gone("The generation was deleted."), "NOT_FOUND", "generation_deleted"),
         (Unreachable("grpc: 10.0.0.7 said no"), "UNAVAILABLE", "unavailable"),
+        (RuntimeError("10.0.0.7 is not as it should be"), "INTERNAL", "internal_error"),
     ],
-    ids=["deleted", "unreachable"],
+    ids=["deleted", "unreachable", "a fault of ours"],
 )
 def test_an_error_while_streaming_is_the_stream_s_end(error: Exception, status: str, code: str) -> None:
     tail = ScriptedTail(piece(1), error)
