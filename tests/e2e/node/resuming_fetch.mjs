@@ -23,7 +23,9 @@ export function resumingFetch(patience = 5) {
 }
 
 async function* followed(response, place, init, patience) {
-  const Authorization = new Headers(init.headers).get('Authorization');
+  const headers = new Headers(init.headers); // of the user and his app, which are asked for again
+  headers.set('Accept', 'text/event-stream');
+  headers.delete('Content-Type');
   let last = 0;
   for (let failures = 0; ; ) {
     try {
@@ -40,7 +42,7 @@ async function* followed(response, place, init, patience) {
     }
     failures += 1;
     await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** failures));
-    const headers = { Authorization, Accept: 'text/event-stream', 'Last-Event-ID': String(last) };
+    headers.set('Last-Event-ID', String(last));
     response = await fetch(place, { headers, signal: init.signal }).catch(() => Response.error());
   }
 }
