@@ -1,16 +1,10 @@
-"""The web example in a real Chromium: what a user of it sees, compared with what the upstream said.
-
-The screenshots are left in build/screenshots.
-"""
+"""The web example in a real Chromium: what a user of it sees, compared with what the upstream said."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +17,10 @@ from local.demo_text import seed_of, text
 from local.process import Process
 from local.stack import Stack
 from local.token import id_token
-from tests.e2e.browser.chromium import chromium
+from tests.e2e.browsing import browse
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ROOT / "tests" / "e2e" / "browser"
-SCREENSHOTS = ROOT / "build" / "screenshots"
 READY_SECONDS = 60.0
-SECONDS = 300.0
 ROUNDS = 20
 LONG = 10_000  # tokens of an answer that is stopped, however slow the machine is
 
@@ -52,34 +43,10 @@ def url(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 @pytest.fixture
 def run(stack: Stack, client: Client, url: str) -> Run:
     """Runs a scenario of `scenarios.mjs` as a user of one's own, and gives what it saw."""
-    assert (SCRIPTS / "node_modules").is_dir(), "The browser's driver is not there: run './local/setup.sh tests'."
-    browser = chromium()
-    assert browser, "There is no Chromium: run './local/setup.sh tests'."
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    (SCREENSHOTS.parent / ".gitignore").write_text("*\n")
 
     def run(scenario: str, **order: Any) -> list[Any]:
-        order |= {
-            "scenario": scenario,
-            "url": url,
-            "api": stack.url,
-            "user": client.user,
-            "token": id_token(client.user),
-            "chromium": browser,
-            "screenshots": str(SCREENSHOTS),
-        }
-        with subprocess.Popen(
-            ["node", "browse.mjs"], cwd=SCRIPTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
-        ) as node:
-            watchdog = threading.Timer(SECONDS, node.kill)
-            watchdog.start()
-            try:
-                seen, _ = node.communicate(json.dumps(order))
-            finally:
-                watchdog.cancel()
-                node.kill()
-        assert node.returncode == 0
-        return [json.loads(line) for line in seen.split("\n") if line]
+        order |= {"url": url, "api": stack.url, "user": client.user, "token": id_token(client.user)}
+        return browse(scenario, **order)
 
     return run
 

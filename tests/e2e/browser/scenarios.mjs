@@ -173,3 +173,53 @@ export async function keys(visitor, order, say) {
     await me.page.context().close();
   }
 }
+
+/** Every public route, called by pages of other origins: what each may read of the answers, and what was asked before. */
+export async function otherOrigins(visitor, { pages, api, token }, say) {
+  for (const address of pages) {
+    const { page } = await visitor();
+    const network = await page.context().newCDPSession(page);
+    const preflights = [];
+    network.on('Network.requestWillBeSent', ({ initiator, request }) => {
+      if (initiator.type === 'preflight') preflights.push(new URL(request.url).pathname);
+    });
+    await network.send('Network.enable');
+    await page.goto(address);
+    say({ told: await page.evaluate(callEveryRoute, { api, token }), preflights });
+    await page.context().close();
+  }
+}
+
+/** Runs in the page. */
+async function callEveryRoute({ api, token }) {
+  const told = {};
+  const call = async (name, method, path, more = {}, body = undefined) => {
+    const headers = { Authorization: `Bearer ${token}`, ...more };
+    if (body) headers['Content-Type'] = 'application/json';
+    try {
+      const response = await fetch(api + path, { method, headers, body: body && JSON.stringify(body) });
+      const [generation, location] = ['X-Generation-Id', 'Location'].map((each) => response.headers.get(each));
+      told[name] = { status: response.status, generation, location, body: await response.text() };
+    } catch (error) {
+      told[name] = { refused: error.name };
+    }
+    return told[name];
+  };
+  const asked = { model: 'demo', messages: [{ role: 'user', content: 'from a page' }], max_tokens: 5, demo: { rate: 0 } };
+  const ids = { 'X-Chat-Id': 'c1', 'X-Message-Id': 'm1', 'Idempotency-Key': 'k1', 'X-Firebase-AppCheck': 'none' };
+  const events = { Accept: 'text/event-stream' };
+  await call('start', 'POST', '/v1/chat/completions', {}, asked);
+  const streamed = { ...asked, stream: true };
+  const { generation } = await call('start, streamed', 'POST', '/v1/chat/completions', { ...ids, ...events }, streamed);
+  const at = `/v1/generations/${generation ?? 'unknown'}`;
+  await call('list', 'GET', '/v1/generations?chat_id=c1');
+  await call('show', 'GET', at);
+  await call('events', 'GET', at, { ...events, 'Last-Event-ID': '2' });
+  await call('stop', 'POST', `${at}/stop`);
+  await call('models', 'GET', '/v1/models');
+  await call('call', 'POST', '/', {}, { data: { resume: generation ?? 'unknown' } });
+  await call('call, streamed', 'POST', '/', events, { data: { resume: generation ?? 'unknown' } });
+  await call('delete', 'DELETE', at);
+  await call('nobody', 'GET', '/v1/models', { Authorization: 'Bearer abc' });
+  return told;
+}
