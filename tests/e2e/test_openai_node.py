@@ -97,7 +97,7 @@ def test_each_error_is_of_its_class(client: Client) -> None:
     client.complete(question("one", 5, rate=0), Idempotency_Key="k")
     refused = [
         asked("refused", 5, stream=stream, fault={"kind": "refuse", "status": status})
-        for status in (400, 404, 422, 429)
+        for status in (400, 401, 403, 404, 409, 422, 429, 500)
         for stream in (False, True)
     ]
     bodies = [{"model": "demo"}, asked("another", 5, stream=False, rate=0), *refused]
@@ -120,14 +120,43 @@ def test_each_error_is_of_its_class(client: Client) -> None:
         ["ConflictError", 409, "idempotency_conflict"],
         ["BadRequestError", 400, "refused"],
         ["BadRequestError", 400, "refused"],
+        ["AuthenticationError", 401, "refused"],
+        ["AuthenticationError", 401, "refused"],
+        ["PermissionDeniedError", 403, "refused"],
+        ["PermissionDeniedError", 403, "refused"],
         ["NotFoundError", 404, "refused"],
         ["NotFoundError", 404, "refused"],
+        ["ConflictError", 409, "refused"],
+        ["ConflictError", 409, "refused"],
         ["UnprocessableEntityError", 422, "refused"],
         ["UnprocessableEntityError", 422, "refused"],
         ["RateLimitError", 429, "rate_limit_exceeded"],
         ["RateLimitError", 429, "rate_limit_exceeded"],
+        ["InternalServerError", 500, None],
+        ["InternalServerError", 500, None],
         ["AuthenticationError", 401, "malformed_token"],
     ]
+
+
+def test_a_time_out_of_the_openai_client_is_no_second_upstream_call(
+    client: Client, upstream_calls: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    what = uuid.uuid4().hex
+    body = asked(what, 30, stream=False, rate=0, first_token_delay=3)
+    answer, *tries = said(
+        client,
+        """
+            let tries = 0;
+            const counted = (...request) => { tries += 1; return fetch(...request); };
+            const hasty = new OpenAI({ ...options, timeout: 2000, maxRetries: 20, fetch: counted });
+            const headers = { 'Idempotency-Key': 'k' };
+            say((await hasty.chat.completions.create(order.body, { headers })).choices[0].message.content);
+            say(tries);
+        """,
+        body=body,
+    )
+    assert (answer, tries > [1]) == (expected(body), True)
+    assert len(upstream_calls(what)) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

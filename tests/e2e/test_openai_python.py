@@ -95,9 +95,14 @@ def test_tool_calls_reach_the_openai_client_in_a_stream_and_without_one(sdk: ope
     ("status", "kind"),
     [
         (400, openai.BadRequestError),
+        (401, openai.AuthenticationError),
+        (403, openai.PermissionDeniedError),
         (404, openai.NotFoundError),
+        (409, openai.ConflictError),
         (422, openai.UnprocessableEntityError),
         (429, openai.RateLimitError),
+        (500, openai.InternalServerError),
+        (503, openai.InternalServerError),
     ],
 )
 def test_an_upstream_s_refusal_is_the_openai_client_s_own_error(
@@ -106,18 +111,21 @@ def test_an_upstream_s_refusal_is_the_openai_client_s_own_error(
     with pytest.raises(kind) as refused:
         sdk.chat.completions.create(**asked(5, fault={"kind": "refuse", "status": status}), stream=stream)
     assert refused.value.status_code == status
-    assert refused.value.code == ("rate_limit_exceeded" if status == 429 else "refused")
+    assert refused.value.code == {429: "rate_limit_exceeded", 500: None, 503: None}.get(status, "refused")
 
 
 def test_a_refusal_of_ours_is_the_openai_client_s_own_error(sdk: openai.OpenAI) -> None:
     key = {"extra_headers": {"Idempotency-Key": "k"}}
-    sdk.chat.completions.create(**asked(5, rate=0), **key)
+    answered = sdk.chat.completions.with_raw_response.create(**asked(5, rate=0), **key)
     with pytest.raises(openai.ConflictError) as conflict:
         sdk.chat.completions.create(**asked(6, rate=0), **key)
     assert conflict.value.code == "idempotency_conflict"
     with pytest.raises(openai.BadRequestError) as wrong:
         sdk.chat.completions.create(model="demo", messages=[])
     assert wrong.value.param == "messages"
+    with pytest.raises(openai.NotFoundError) as gone:
+        sdk.get(f"{answered.headers['Location']}0".removeprefix("/v1"), cast_to=object)
+    assert gone.value.code == "generation_not_found"
     with pytest.raises(openai.AuthenticationError) as nobody:
         sdk.with_options(api_key="abc").chat.completions.create(**asked(5))
     assert nobody.value.code == "malformed_token"
@@ -138,4 +146,28 @@ def test_a_retry_of_the_openai_client_with_an_idempotency_key_is_no_second_upstr
             content = answer.choices[0].message.content
         assert breaking.broken == 1
     assert content == text(seed_of(question(what, 30)["messages"]), 30)
+    assert len(upstream_calls(what)) == 1
+
+
+def test_the_openai_client_s_retries_of_an_upstream_that_is_down_are_no_further_upstream_calls(
+    sdk: openai.OpenAI, upstream_calls: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    """The answer has failed once for all, after the calls that `MAX_ATTEMPTS` allows; the same key finds that."""
+    what = uuid.uuid4().hex
+    fault = {"kind": "refuse", "status": 500}
+    asking = asked(5, fault=fault) | {"messages": question(what, 5)["messages"]}
+    with pytest.raises(openai.InternalServerError):
+        sdk.with_options(max_retries=2).chat.completions.create(**asking, extra_headers={"Idempotency-Key": "k"})
+    assert len(upstream_calls(what)) == 3
+
+
+def test_a_time_out_of_the_openai_client_is_no_second_upstream_call(
+    sdk: openai.OpenAI, upstream_calls: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    what = uuid.uuid4().hex
+    asking = asked(30, rate=0, first_token_delay=3.0) | {"messages": question(what, 30)["messages"]}
+    hasty = sdk.with_options(timeout=2.0, max_retries=20)
+    raw = hasty.chat.completions.with_raw_response.create(**asking, extra_headers={"Idempotency-Key": "k"})
+    assert raw.retries_taken > 0
+    assert raw.parse().choices[0].message.content == text(seed_of(question(what, 30)["messages"]), 30)
     assert len(upstream_calls(what)) == 1
