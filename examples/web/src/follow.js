@@ -21,7 +21,7 @@ export async function follow(service, turn, { signal, changed, lost }) {
       if (signal.aborted) return;
       if (!mayPass(error)) {
         turn.state = error.details?.state ?? turn.state;
-        turn.error = error.message;
+        turn.error = error.message.replace(/ \[\d+\]$/, ''); // the SDK adds an HTTP status, which is 0 in a stream
         changed(turn);
         return;
       }

@@ -36,6 +36,7 @@ service.onUser((user) => {
   byId('sign-in').hidden = Boolean(user);
   byId('app').hidden = !user;
   byId('running').replaceChildren();
+  complain('');
   if (!user) {
     byId('name').focus();
     return;
@@ -65,7 +66,7 @@ function add(turn) {
   views.set(turn.id, view);
   byId('turns').append(view.element);
   byId('empty').hidden = true;
-  view.draw(connected());
+  view.draw(lineOf(turn));
   return view;
 }
 
@@ -105,6 +106,12 @@ const turns = () => [...views.values()].map((view) => view.turn);
 // The streams
 
 const connected = () => byId('connection').checked && navigator.onLine;
+const broken = new Set(); // message ids whose connection broke, until something comes again
+
+function lineOf(turn) {
+  if (!connected()) return 'off';
+  return broken.has(turn.id) ? 'lost' : 'open';
+}
 
 /** Opens a stream for each live answer that has none. */
 function reconnect() {
@@ -122,6 +129,7 @@ function reconnect() {
 function hangUp() {
   for (const controller of streams.values()) controller.abort();
   streams.clear();
+  broken.clear();
 }
 
 const told = new Map(); // message id → the state that was last said aloud
@@ -129,16 +137,23 @@ const told = new Map(); // message id → the state that was last said aloud
 function changed(turn) {
   if (isLive(turn)) kept.saveSoon(turn);
   else kept.save(turn);
-  draw(turn);
-  const state = stateOf(turn, true);
-  if (told.get(turn.id) === state) return;
-  told.set(turn.id, state);
-  say(isLive(turn) ? state : `Answer: ${state}.`);
-  list();
+  broken.delete(turn.id);
+  tell(turn);
 }
 
-function lost() {
-  say('The connection is lost. Trying again.');
+function lost(turn) {
+  broken.add(turn.id);
+  tell(turn);
+}
+
+/** Shows a turn as it is now, and says so where its state is another than it was. */
+function tell(turn) {
+  draw(turn);
+  const state = stateOf(turn, lineOf(turn));
+  if (told.get(turn.id) === state) return;
+  told.set(turn.id, state);
+  say(isLive(turn) ? `${state}.` : `Answer: ${state}. ${turn.error ?? ''}`.trim());
+  list();
 }
 
 const due = new Set(); // views to be drawn in the next frame: tokens come faster than frames
@@ -151,7 +166,7 @@ function draw(turn) {
 }
 
 function drawDue() {
-  for (const view of due) view.draw(connected());
+  for (const view of due) view.draw(lineOf(view.turn));
   due.clear();
   if (following) toEnd();
 }
@@ -206,7 +221,8 @@ async function stop(turn) {
   }
 }
 
-function again(turn) {
+async function again(turn) {
+  await service.renew().catch(() => {}); // a refusal may have been of the sign-in; what else it was is told again
   turn.error = null;
   kept.save(turn);
   draw(turn);
@@ -238,10 +254,15 @@ async function listNow() {
     const generations = await service.running();
     if (kept !== whose) return;
     showRunning(generations);
-    byId('running-error').textContent = '';
+    complain('');
   } catch (error) {
-    if (kept === whose && connected()) byId('running-error').textContent = `The list could not be got: ${error.message}`;
+    if (kept === whose && connected()) complain(`The list could not be got: ${error.message}`);
   }
+}
+
+/** An alert is read out each time it is written, so the same one is written once. */
+function complain(what) {
+  if (byId('running-error').textContent !== what) byId('running-error').textContent = what;
 }
 
 function showRunning(generations) {

@@ -33,6 +33,11 @@ export class Service {
     return signOut(this.auth);
   }
 
+  /** Gets a new token, whatever the old one's clock says. */
+  async renew() {
+    await this.auth.currentUser.getIdToken(true);
+  }
+
   /** An answer's messages as they come, and at last its result: `{ stream, data }`. */
   stream(asked, signal) {
     return this.call.stream(asked, { signal });

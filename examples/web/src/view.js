@@ -30,21 +30,24 @@ export class TurnView {
     return this.element.querySelector(selector);
   }
 
-  /** As the turn is now. A piece of text is added, never the whole replaced: a selection stays, and it is cheap. */
-  draw(connected) {
+  /**
+   * As the turn is now, `line` being its connection: 'open', 'lost' or 'off'. A piece of text is added, never the whole
+   * replaced: a selection stays, and it is cheap.
+   */
+  draw(line) {
     const { turn } = this;
     const live = isLive(turn);
     this.drawText();
     this.element.dataset.state = turn.error && turn.state !== 'failed' ? 'refused' : turn.state;
     this.element.dataset.seq = turn.seq;
-    this.element.classList.toggle('live', live && connected);
+    this.element.classList.toggle('live', live && line === 'open');
     this.part('article').setAttribute('aria-busy', String(live));
-    this.part('.state').textContent = stateOf(turn, connected);
+    this.part('.state').textContent = stateOf(turn, line);
     this.part('.cursor').textContent = turn.seq ? `event ${turn.seq.toLocaleString('en')}` : '';
     const times = turn.seams.length;
     this.part('.went-on').textContent = times ? `went on ${times === 1 ? 'once' : `${times} times`}` : '';
     this.part('.stop').hidden = !live;
-    this.part('.stop').disabled = !connected || !turn.generation;
+    this.part('.stop').disabled = line === 'off' || !turn.generation;
     this.part('.again').hidden = turn.error === null || turn.state === 'failed';
     this.part('.error').textContent = turn.error ?? '';
   }
@@ -75,13 +78,14 @@ function seamMark() {
   return mark;
 }
 
-export function stateOf(turn, connected) {
+export function stateOf(turn, line) {
   if (turn.state === 'failed') return 'Failed';
   if (turn.error !== null) return 'Not answered';
   if (turn.state === 'completed') return 'Complete';
   if (turn.state === 'stopped') return 'Stopped';
   if (turn.state === 'incomplete') return `Incomplete: ${REASONS[turn.reason] ?? 'it broke off'}`;
-  if (!connected) return 'Going on without you';
+  if (line === 'off') return 'Going on without you';
+  if (line === 'lost') return 'Connection lost, trying again';
   return turn.seq ? 'Writing' : 'Waiting for the first word';
 }
 

@@ -115,6 +115,99 @@ export async function elsewhere(visitor, order, say) {
   say({ seq, ...(await desk.answer()) });
 }
 
+/** The service can't be reached when it is asked, and then can. */
+export async function down(visitor, order, say) {
+  const me = await visitor();
+  await me.signIn();
+  await me.page.getByText('Nothing is being written.').waitFor();
+  await me.page.route(`${order.api}/**`, (route) => route.abort('connectionrefused'));
+  await me.ask(order.question, order.tokens, order.rate);
+  await me.turn.getByText('Connection lost, trying again').waitFor();
+  await me.page.getByRole('alert').getByText('The list could not be got').waitFor();
+  say({ said: await me.said(), barriers: await me.barriers() });
+  await me.screenshot('8-service-down');
+  await me.page.unroute(`${order.api}/**`);
+  await me.ended('completed');
+  await me.page.getByRole('alert').getByText('The list could not be got').waitFor({ state: 'hidden' });
+  say({ said: await me.said(), ...(await me.answer()) });
+}
+
+/** The sign-in's token has run out while the page was closed: a new one is got, and nobody is asked for a name. */
+export async function expired(visitor, order, say) {
+  const me = await visitor();
+  await me.signIn();
+  await me.page.evaluate(runOut);
+  const renewed = me.page.waitForRequest(/securetoken/);
+  await me.page.reload();
+  await renewed;
+  await me.page.getByLabel('Your question').waitFor();
+  await me.ask(order.question, order.tokens, order.rate);
+  await me.ended('completed');
+  say(await me.answer());
+}
+
+/** Runs in the page: the token that the SDK keeps was good until 1970. */
+function runOut() {
+  return new Promise((done, failed) => {
+    const opening = indexedDB.open('firebaseLocalStorageDb');
+    opening.onerror = () => failed(opening.error);
+    opening.onsuccess = () => {
+      const change = opening.result.transaction('firebaseLocalStorage', 'readwrite');
+      const kept = change.objectStore('firebaseLocalStorage');
+      kept.openCursor().onsuccess = ({ target: { result: at } }) => {
+        if (!at) return;
+        if (at.value.value?.stsTokenManager) {
+          at.value.value.stsTokenManager.expirationTime = 0;
+          at.update(at.value);
+        }
+        at.continue();
+      };
+      change.oncomplete = () => {
+        opening.result.close();
+        done();
+      };
+    };
+  });
+}
+
+/** Signs out amid an answer; another user of the browser sees nothing of it, and the first comes back to it. */
+export async function signedOut(visitor, order, say) {
+  const me = await visitor();
+  await me.signIn();
+  await me.ask(order.question, order.tokens, order.rate);
+  await me.until(20);
+  await me.page.getByRole('button', { name: 'Sign out' }).click();
+  await me.page.getByLabel('Your name').waitFor();
+  const focused = await me.page.evaluate(() => document.activeElement.id);
+  await me.signIn(`${order.user}-other`);
+  await me.page.getByText('Nothing is being written.').waitFor();
+  say({ focused, turns: await me.page.locator('#turns > li').count() });
+  await me.page.getByRole('button', { name: 'Sign out' }).click();
+  await me.signIn();
+  const { seq } = await me.answer();
+  await me.until(seq + 50);
+  await me.stop();
+  say(await me.answer());
+}
+
+/** A user whose name the service takes for nobody's is refused whatever he asks. */
+export async function refused(visitor, order, say) {
+  const me = await visitor();
+  await me.signIn('__nobody__');
+  await me.ask(order.question, order.tokens, order.rate);
+  for (let times = 0; times < 2; times += 1) {
+    await me.ended('refused');
+    say({
+      state: await me.turn.locator('.state').textContent(),
+      error: await me.turn.locator('.error').textContent(),
+      said: await me.said(),
+      barriers: await me.barriers(),
+    });
+    await me.screenshot('9-refused');
+    await me.turn.getByRole('button', { name: 'Try again' }).click();
+  }
+}
+
 /** Everything by keys alone, and nothing that axe or a narrow window objects to. */
 export async function keys(visitor, order, say) {
   for (const [width, colorScheme] of [[1280, 'light'], [320, 'dark']]) {
@@ -167,7 +260,7 @@ export async function keys(visitor, order, say) {
     await to('Stop');
     await keyboard.press('Enter');
     await me.ended('stopped');
-    found.said = await me.page.locator('#status').textContent();
+    found.said = await me.said();
     await look();
     say(found);
     await me.page.context().close();

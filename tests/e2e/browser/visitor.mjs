@@ -14,9 +14,9 @@ export class Visitor {
     });
   }
 
-  async signIn() {
-    await this.page.goto(this.url);
-    await this.page.getByLabel('Your name').fill(this.user);
+  async signIn(name = this.user) {
+    if (!this.page.url().startsWith(this.url)) await this.page.goto(this.url);
+    await this.page.getByLabel('Your name').fill(name);
     await this.page.getByRole('button', { name: 'Sign in' }).click();
     await this.page.getByLabel('Your question').waitFor();
   }
@@ -59,6 +59,11 @@ export class Visitor {
     }));
   }
 
+  /** What a screen reader said last. */
+  said() {
+    return this.page.getByRole('status').textContent();
+  }
+
   /** What is running, asked of the service behind the page's back. */
   async running() {
     const headers = { Authorization: `Bearer ${this.token}` };
@@ -81,6 +86,7 @@ export class Visitor {
   async screenshot(name) {
     for (const [width, height, kind] of [[1280, 800, 'desktop'], [390, 844, 'phone']]) {
       await this.page.setViewportSize({ width, height });
+      await this.page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
       await this.page.screenshot({ path: join(this.screenshots, `${name}-${kind}.png`) });
     }
     await this.page.setViewportSize({ width: 1280, height: 800 });
