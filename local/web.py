@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +36,10 @@ class BuildFault(Exception):
 
 def build() -> None:
     """Bundles the page's modules and Firebase's packages into one file. Errors: `BuildFault`."""
-    built = subprocess.run(["npm", "run", "--silent", "build"], cwd=EXAMPLE, capture_output=True, encoding="utf-8")
+    npm = shutil.which("npm")
+    if npm is None:
+        raise BuildFault("There is no npm, which builds the page: install Node.js 20 or newer.")
+    built = subprocess.run([npm, "run", "--silent", "build"], cwd=EXAMPLE, capture_output=True, encoding="utf-8")
     if built.returncode:
         raise BuildFault(f"The page could not be built. Has './local/setup.sh web' been run?\n{built.stderr}")
 
