@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -15,6 +16,7 @@ from lib.catalog import MAX_SECONDS, Catalog, is_url
 from lib.errors import ConfigurationError
 
 MAX_DAYS = 36_500
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 # Up to twice the event is in one commit, as frames and as text, with up to 1.8 MiB besides: a segment and the message.
 MAX_EVENT_BYTES = 4 << 20  # Firestore takes commits of 10 MiB,
 EMULATOR_EVENT_BYTES = 1 << 20  # its emulator of 4 MiB
@@ -61,8 +63,9 @@ def _dispatch_seconds(value: str) -> float:
 
 
 def _origins(value: str) -> tuple[str, ...]:
+    """Plain names alone: Flask-CORS takes `http://localhost:*` for a pattern, and lets in whatever begins with it."""
     origins = tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
-    if origins == ("*",) or (origins and all(is_url(origin) and origin.count("/") == 2 for origin in origins)):
+    if origins == ("*",) or (origins and all(_ORIGIN.fullmatch(origin) for origin in origins)):
         return origins
     raise ValueError("origins such as https://app.example, comma-separated, or '*'")
 

@@ -186,7 +186,21 @@ def test_the_origins_that_may_call_are_all_or_those_that_are_named(value: str, o
 
 @pytest.mark.parametrize(
     "value",
-    ["app.example", "https://app.example/path", "https://a.example,*", "*,*", "ftp://app.example", "null", ",", ".*"],
+    [
+        "app.example",
+        "https://app.example/path",
+        "https://app.example?x",
+        "https://user@app.example",
+        "https://a.example,*",
+        "*,*",
+        "http://localhost:*",
+        "https://*.app.example",
+        "https://(a|b).example",
+        "ftp://app.example",
+        "null",
+        ",",
+        ".*",
+    ],
 )
 def test_an_origin_that_no_browser_sends_is_named(value: str) -> None:
     assert faults(CORS_ORIGINS=value) == [
