@@ -1,6 +1,6 @@
 """The fault matrix as a command: `python -m chaos --rounds 3 --seed 7`, and `make chaos`.
 
-Plays every fault on one local stack, round after round, and prints what became of what was promised. What is random
+Plays every fault on the local stack, round after round, and prints what became of what was promised. What is random
 comes from the seed, which is printed first; when threads and processes get their turns does not.
 """
 
@@ -10,19 +10,14 @@ import argparse
 import random
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
 from chaos.faults import FAULTS, Fault
+from chaos.lane import Left, played
 from chaos.plan import FULL, SHORT, Plan
 from chaos.report import NOTES, Played, conclusion, progress, table
-from chaos.round import Round
-from chaos.stage import Stage
-from local.firestore_emulator import EmulatorMissing
-from local.ports import PortFault
-from local.process import ProcessFault
 
 INTERRUPTED = 130
 
@@ -31,48 +26,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     plan = SHORT if options.short else FULL
     plan = replace(plan, load=options.load or plan.load, patience=options.patience or plan.patience)
-    faults = [fault() for fault in FAULTS if options.faults is None or fault.key in options.faults]
+    faults = [fault for fault in FAULTS if options.faults is None or fault.key in options.faults]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))
     print(f"seed {options.seed}", flush=True)
     try:
-        return play(plan, faults, options.rounds, options.seed)
+        return play(plan, faults, options.rounds, options.seed, options.lanes)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (EmulatorMissing, PortFault, ProcessFault) as fault:
-        print(fault, file=sys.stderr)
-        return 1
 
 
-def play(plan: Plan, faults: Sequence[Fault], rounds: int, seed: int) -> int:
-    """All rounds on one stack; gives the exit status."""
+def play(plan: Plan, faults: Sequence[type[Fault]], rounds: int, seed: int, lanes: int) -> int:
+    """All rounds; gives the exit status."""
     every: list[Played] = []
-    with Stage(plan) as stage:
-        for number, fault in product(range(1, rounds + 1), faults):
-            every.append(_played(stage, fault, number, seed))
-            print("\n".join([progress(every[-1], rounds), *every[-1].sentences]), flush=True)
-            if stage.stack.dead() is not None:
-                break
-        words, status = conclusion(every)
-        print(f"\n{table(every)}\n\n" + "\n".join(NOTES) + f"\n\n{words}", flush=True)
-        if status:
-            print("\n".join(["", "What the functions logged as errors:", *(stage.errors() or ["nothing"])]))
-    return status
-
-
-def _played(stage: Stage, fault: Fault, number: int, seed: int) -> Played:
-    began = time.monotonic()
-    turn = Round(stage, fault, number, seed)
-    verdicts = turn.play()
-    if (dead := stage.stack.dead()) is not None:
-        turn.broken.append(f"expected every part to run on, {dead.name} ended by itself. {dead.said()}")
-    return Played(
-        title=fault.title,
-        recovery=fault.recovery,
-        number=number,
-        seconds=time.monotonic() - began,
-        verdicts=tuple(verdicts),
-        broken=tuple(turn.broken),
-    )
+    left: list[Left] = []
+    for said in played(plan, list(product(range(1, rounds + 1), faults)), lanes, seed):
+        if isinstance(said, Left):
+            left.append(said)
+            continue
+        every.append(said)
+        print("\n".join([progress(said, rounds), *said.sentences]), flush=True)
+    failures = [each.failure for each in left if each.failure]
+    order = [fault.title for fault in faults]
+    every.sort(key=lambda each: (order.index(each.title), each.number))
+    words, status = conclusion(every)
+    print(f"\n{table(every)}\n\n" + "\n".join([*NOTES, "", *failures, words]), flush=True)
+    if status or failures:
+        errors = [line for each in left for line in each.errors]
+        print("\n".join(["", "What the functions logged as errors:", *(errors or ["nothing"])]))
+    return 1 if failures else status
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,6 +62,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="a number; random unless given")
     parser.add_argument("--faults", type=_keys, metavar="A,B", help="only these: " + ", ".join(f.key for f in FAULTS))
     parser.add_argument("--load", type=_count, help="generations at once")
+    parser.add_argument("--lanes", type=_count, default=2, help="stages that share the rounds (%(default)s)")
     parser.add_argument("--patience", type=float, help="seconds after a fault until a generation counts as stuck")
     parser.add_argument("--short", action="store_true", help="fewer generations, shorter faults and a shorter lease")
     return parser.parse_args(argv)

@@ -78,7 +78,7 @@ class Round:
 
     def play(self) -> list[Verdict]:
         """Everything in its order; the stage is as it was before, whatever happens."""
-        self.stage.forget_calls()
+        self.stage.clear()
         try:
             self.fault.begin(self)
             for asked in self.asked:

@@ -100,8 +100,11 @@ class Stage:
             time.sleep(0.1)
         return True
 
-    def forget_calls(self) -> None:
-        requests.delete(f"{self.stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).raise_for_status()
+    def clear(self) -> None:
+        """Forgets what earlier rounds left: the upstream's calls, and Firestore's documents."""
+        documents = f"emulator/v1/projects/{PROJECT}/databases/(default)/documents"
+        for url in (f"{self.stack.upstream_url}/demo/calls", f"http://{self.stack.firestore_host}/{documents}"):
+            requests.delete(url, timeout=WAIT_SECONDS).raise_for_status()
 
     def calls(self) -> dict[str, list[dict[str, Any]]]:
         """The calls the upstream got, by the answer's seed."""
