@@ -56,7 +56,7 @@ class Stack:
         self._environ = environ
         self._folder = tempfile.TemporaryDirectory(prefix="holdfast-")
         self.processes: dict[str, Process] = {}
-        self._worker_urls = {"worker": self.worker_url}
+        self._urls = {"api": f"{self.url}/", "worker": self.worker_url}
 
     @property
     def worker_url(self) -> str:
@@ -111,10 +111,10 @@ class Stack:
         match name:
             case "firestore":
                 self._wait(name, lambda: _answers(f"http://{self.firestore_host}/"))
-            case "api":
-                self._wait(name, lambda: _answers(f"{self.url}/healthz"))
+            case _ if name.startswith("api"):
+                self._wait(name, lambda: _answers(f"{self._urls[name]}healthz"))
             case _:
-                self._wait(name, lambda: _answers(self._worker_urls[name], refused=401))
+                self._wait(name, lambda: _answers(self._urls[name], refused=401))
 
     def restart(self, name: str, settings: Mapping[str, str] | None = None) -> None:
         """Starts a function anew, after it has ended, and does not wait. `settings` go before the stack's own."""
@@ -125,10 +125,17 @@ class Stack:
 
         It takes the tokens that the first one takes.
         """
-        self._worker_urls[name] = f"http://{HOST}:{free_port()}/"
+        return self._add(name)
+
+    def add_api(self, name: str) -> str:
+        """Starts another public function, whose name starts with `api`, and gives its URL."""
+        return self._add(name).rstrip("/")
+
+    def _add(self, name: str) -> str:
+        self._urls[name] = f"http://{HOST}:{free_port()}/"
         self._function(name)
         self.wait_for(name)
-        return self._worker_urls[name]
+        return self._urls[name]
 
     def save_firestore(self) -> Path:
         """Firestore's data as it is now, for `start_firestore`."""
@@ -176,8 +183,8 @@ class Stack:
         }
 
     def _function(self, name: str, settings: Mapping[str, str] | None = None) -> None:
-        target = "api" if name == "api" else "worker"
-        port = str(self.ports.api_port if name == "api" else urlsplit(self._worker_urls[name]).port)
+        target = "api" if name.startswith("api") else "worker"
+        port = str(urlsplit(self._urls[name]).port)
         command = ["-m", "functions_framework", "--target", target, "--host", HOST, "--port", port]
         self._run(name, [sys.executable, *command], {**self._function_settings(), **(settings or {})})
 
