@@ -147,13 +147,21 @@ class Documents:
         self._client.close()
         self._channel.close()
 
-    def get(self, *paths: str) -> list[Document | None]:
-        """The documents, in the order asked for; None where there is none."""
+    def get(self, *paths: str, select: Sequence[str] = ()) -> list[Document | None]:
+        """The documents, in the order asked for, or only the fields to `select`; None where there is none."""
         request = _GET(database=self._database, documents=[self._root + path for path in paths])
+        if select:
+            request.mask.field_paths.extend(select)
         with _translated():
             answers = list(self._get(request, timeout=READ_SECONDS, metadata=self._metadata))
         found = {answer.found.name: answer.found for answer in answers if answer.HasField("found")}
         return [self._found(found[name]) if name in found else None for name in request.documents]
+
+    def paths(self, collection: str) -> Iterator[str]:
+        """The paths of a collection's documents, and of those that are not there but have documents below them."""
+        with _translated():
+            listed = self._client.collection(collection).list_documents(retry=None, timeout=READ_SECONDS)
+            yield from (reference.path for reference in listed)
 
     def query(
         self,

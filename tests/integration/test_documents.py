@@ -292,3 +292,17 @@ def test_a_commit_that_can_never_succeed_is_not_taken_for_one_to_try_again(docum
     with pytest.raises(Refused):
         documents.commit(Create(f"users/{uid}", {"blob": bytes(1_200_000)}))
     assert documents.get(f"users/{uid}") == [None]
+
+
+def test_the_fields_that_are_selected_are_read_and_no_others(documents, uid):
+    documents.commit(Create(f"users/{uid}", {"short": 1, "long": "x" * 1000}), Create(f"users/{uid}-2", {"long": "y"}))
+    found = documents.get(f"users/{uid}-2", f"users/{uid}", f"users/{uid}-3", select=["short"])
+    assert [each and each.fields for each in found] == [{}, {"short": 1}, None]
+
+
+def test_a_document_that_is_gone_is_still_listed_while_something_lies_below_it(documents, uid):
+    there, gone, empty = (f"users/{uid}/chats/{name}" for name in ("there", "gone", "empty"))
+    documents.commit(*(Create(path, {}) for path in (there, gone, empty, f"{gone}/messages/1")))
+    documents.commit(Delete(gone), Delete(empty))
+    assert list(documents.paths(f"users/{uid}/chats")) == [gone, there]
+    assert list(documents.paths(f"users/{uid}/none")) == []

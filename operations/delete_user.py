@@ -1,0 +1,196 @@
+"""Deletes what Holdfast keeps of one user: `python -m operations.delete_user UID --project P --delete`.
+
+Without `--delete` it counts and deletes nothing. Holdfast's are the user's generations with their requests, and the
+answers among the messages (those with a `generationId`) with their journals and parts, also where somebody deleted the
+message alone. The app's stay: the user's document, chats, messages of its own. All is looked for anew each time, so a
+run that broke off is simply made again. Nothing of what was said is read, and nothing but counts is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TypeVar
+
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.exceptions import GoogleAuthError
+
+from lib.documents import Delete, Document, Documents, Patch, Stale, Unreachable
+from lib.errors import InvalidRequest
+from lib.model import LIVE, State, document_id
+
+REMEDY = "Check --project and --database, and log in with: gcloud auth application-default login"
+KINDS = ("generations", "request parts", "answers", "journal documents", "answer parts")
+STOP_SECONDS = 30.0
+_POLL_SECONDS = 0.5
+_PAGE = 200
+
+T = TypeVar("T")
+
+
+class UserData:
+    """What Holdfast keeps of one user. `counts` is how much of it was come by, by kind; with `delete` it is gone."""
+
+    def __init__(self, documents: Documents, uid: str, *, delete: bool):
+        self._documents = documents
+        self._uid = uid
+        self._delete = delete
+        self.counts: Counter[str] = Counter()
+
+    def running(self) -> list[str]:
+        """The paths of the generations that have not ended."""
+        return [generation.path for generation in self._generations([str(state) for state in LIVE])]
+
+    def stop(self, seconds: float) -> bool:
+        """Has the answers that run stopped, as their user might, and says whether all have ended in time."""
+        for path in self.running():
+            try:
+                self._documents.commit(Patch(path, {"stopRequestedAt": datetime.now(UTC)}))
+            except Stale:
+                pass  # it is gone
+        deadline = time.monotonic() + seconds
+        worked = [("owner", "==", self._uid), ("state", "==", str(State.STREAMING))]
+        while self._documents.count("generations", where=worked, limit=1):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def go_through(self, at_most: int | None = None) -> bool:
+        """All of it, or so many answers and generations; says whether that was all."""
+        left = islice(self._steps(), at_most)
+        for kind, path, below in left:
+            for what, collection in below.items():
+                # The head goes first: without it no worker can write anything more.
+                paths = sorted(self._documents.paths(collection), key=lambda each: not each.endswith("/head"))
+                self._take(what, paths)
+            if kind is not None:
+                self._take(kind, [path])
+        return at_most is None or next(self._steps(), None) is None
+
+    def _steps(self) -> Iterator[tuple[str | None, str, dict[str, str]]]:
+        """Each document with its kind, None where it is gone, and the collections below it with theirs."""
+        collections = [f"users/{self._uid}/messages"]
+        collections += [f"{chat}/messages" for chat in self._documents.paths(f"users/{self._uid}/chats")]
+        for collection in collections:
+            for path, there in self._answers(collection):
+                yield (
+                    "answers" if there else None,
+                    path,
+                    {"journal documents": f"{path}/journal", "answer parts": f"{path}/parts"},
+                )
+        for generation in self._generations():
+            yield "generations", generation.path, {"request parts": f"{generation.path}/request"}
+
+    def _answers(self, collection: str) -> Iterator[tuple[str, bool]]:
+        """The messages that are Holdfast's, and those that are gone and have left something below them."""
+        for paths in _paged(self._documents.paths(collection)):
+            for path, message in zip(paths, self._documents.get(*paths, select=("generationId",)), strict=True):
+                if message is None or isinstance(message.fields.get("generationId"), str):
+                    yield path, message is not None
+
+    def _generations(self, states: Sequence[str] = ()) -> Iterator[Document]:
+        where = [("owner", "==", self._uid), *([("state", "in", list(states))] if states else [])]
+        last: Document | None = None
+        while True:
+            page = self._documents.query(
+                "generations",
+                where=where,
+                order="createdAt",
+                descending=True,
+                after=last,
+                limit=_PAGE,
+                select=("createdAt",),
+            )
+            for last in page:
+                yield last
+            if len(page) < _PAGE:
+                return
+
+    def _take(self, kind: str, paths: Iterable[str]) -> None:
+        for page in _paged(iter(paths)):
+            if self._delete:
+                self._documents.commit(*map(Delete, page))
+            self.counts[kind] += len(page)
+
+
+def _paged(items: Iterator[T]) -> Iterator[list[T]]:
+    while page := list(islice(items, _PAGE)):
+        yield page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 where all was counted or deleted, 1 where something is left or Firestore can't be reached."""
+    options = _options(argv)
+    try:
+        documents = Documents(options.project, options.database, os.environ.get("FIRESTORE_EMULATOR_HOST"))
+        data = UserData(documents, options.uid, delete=options.delete)
+        with closing(documents):
+            return _delete(data, options.at_most) if options.delete else _count(data)
+    except Unreachable as error:
+        print(f"Firestore can't be reached ({error}). Run this again: it goes on where it broke off.", file=sys.stderr)
+    except (Stale, GoogleAPICallError, GoogleAuthError) as error:
+        print(f"Firestore let nobody in: {error.__cause__ or error}\n{REMEDY}", file=sys.stderr)
+    return 1
+
+
+def _count(data: UserData) -> int:
+    running = len(data.running())
+    data.go_through()
+    print(f"{_counts(data)}\n{running:8,} of the generations run\nNothing was deleted. To delete it for good: --delete")
+    return 0
+
+
+def _delete(data: UserData, at_most: int) -> int:
+    ended = data.stop(STOP_SECONDS)
+    whole = data.go_through(at_most)
+    print(_counts(data))
+    if not whole:
+        print("There is more: run this again.")
+    if not ended:
+        print("An answer did not stop in time and was deleted while it ran: run this again in a minute.")
+    if whole and ended:
+        print("Deleted.")
+    return 0 if whole and ended else 1
+
+
+def _counts(data: UserData) -> str:
+    return "\n".join(f"{data.counts[kind]:8,} {kind}" for kind in KINDS)
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m operations.delete_user", description="Deletes what Holdfast keeps of one user."
+    )
+    parser.add_argument("uid", type=_uid, help="the user's Firebase uid")
+    parser.add_argument("--project", required=True, help="the Google Cloud project")
+    parser.add_argument("--database", default="(default)", help="the Firestore database (%(default)s)")
+    parser.add_argument("--delete", action="store_true", help="delete it; else it is counted")
+    parser.add_argument(
+        "--at-most", type=_number, default=10_000, help="answers and generations in one run (%(default)s)"
+    )
+    return parser.parse_args(argv)
+
+
+def _uid(given: str) -> str:
+    try:
+        return document_id(given, "UID")
+    except InvalidRequest as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _number(given: str) -> int:
+    if not given.isdecimal() or int(given) < 1:
+        raise argparse.ArgumentTypeError(f"{given!r} is not a whole number above 0")
+    return int(given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
