@@ -1,0 +1,62 @@
+"""Whether a known vulnerability is in what is deployed: `python -m operations.audit`, a part of `make lint`.
+
+pip-audit asks PyPI for the advisories on each version in requirements.txt. One that is found fails. Where PyPI can't be
+asked, that is said, with what was audited and what was not, and the rest of `make lint` goes on: a machine without a
+network must be able to run the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DEPLOYED = Path(__file__).resolve().parents[1] / "requirements.txt"
+SECONDS = 60.0
+_ANSWER_SECONDS = 10
+# Of pip-audit's last line, where the service it asks is what failed: its own errors, and those it lets through.
+_UNREACHABLE = re.compile(r"requests\.exceptions\.|urllib3\.exceptions\.|_service\.interface\.|network may be blocking")
+
+
+def audit(requirements: Path = DEPLOYED, options: Sequence[str] = (), seconds: float = SECONDS) -> tuple[int, str]:
+    """The exit status, 1 where there is a vulnerability or pip-audit failed, and what to say."""
+    command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--require-hashes"]
+    command += ["--disable-pip", "--format=json", "--progress-spinner=off", f"--timeout={_ANSWER_SECONDS}", *options]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return 0, f"Nothing was audited: PyPI did not answer within {seconds:g} s."
+    try:
+        return _verdict(json.loads(done.stdout)["dependencies"])
+    except (ValueError, KeyError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    if _UNREACHABLE.search(last):
+        return 0, f"Nothing was audited: PyPI could not be asked ({last[:200]})."
+    return 1, f"pip-audit failed:\n{done.stderr.strip()}"
+
+
+def _verdict(dependencies: Sequence[dict[str, Any]]) -> tuple[int, str]:
+    skipped = [each["name"] for each in dependencies if "skip_reason" in each]
+    found = [
+        f"{each['name']} {each['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'none yet'}"
+        for each in dependencies
+        for flaw in each.get("vulns", ())
+    ]
+    if len(skipped) == len(dependencies):
+        return 0, f"Nothing was audited: PyPI gave no advisories for any of the {len(dependencies)} packages."
+    audited = f"{len(dependencies) - len(skipped)} of the {len(dependencies)} deployed packages were audited"
+    if skipped:
+        audited += f" (not {', '.join(skipped)})"
+    if found:
+        return 1, "\n".join([f"{audited}, with vulnerabilities:", *found, "Raise them: see CONTRIBUTING.md."])
+    return 0, f"{audited}, and no vulnerability is known."
+
+
+if __name__ == "__main__":
+    status, said = audit()
+    print(said, file=sys.stderr if status else sys.stdout)
+    sys.exit(status)
