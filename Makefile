@@ -4,7 +4,7 @@ export PYTHON
 RUN := .venv/bin/python
 ROUNDS ?= 3
 
-.PHONY: demo test run web chaos token setup lint format lock clean
+.PHONY: demo test run web chaos cost token setup lint format docs lock clean
 
 demo: setup            ## stream an answer, leave, come back: the main job on the local stack
 	@$(RUN) -m local.demo
@@ -23,6 +23,9 @@ web: setup             ## the web example with the local stack, or beside the on
 chaos: setup           ## break every part while answers stream: make chaos ROUNDS=20 SEED=7
 	@$(RUN) -m chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
+cost: setup            ## count what answers take, and price it: writes docs/cost.md and draws docs/cost.svg
+	@$(RUN) -m cost
+
 token: setup           ## an ID token for the local stack: make token USER=alice
 	@$(RUN) -m local.token $(USER)
 
@@ -33,10 +36,14 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	@$(RUN) -m operations.audit
 
 format: setup
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+docs: setup            ## write the table of settings from lib/settings.py
+	$(RUN) -m operations.settings_table
 
 lock: setup            ## compile the lock files from the .in files
 	for name in requirements requirements-dev requirements-java; do \

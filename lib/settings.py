@@ -89,9 +89,13 @@ def _number(value: str) -> float:
         return -1.0
 
 
-def _of(variable: str, read: Callable[[str], Any], default: Any = ..., about: str = "") -> Any:
-    """A setting: its variable, how it is read, its default (none: it must be set), and a line for the documents."""
-    return field(metadata={"variable": variable, "read": read, "default": default, "about": about})
+def _of(
+    variable: str, read: Callable[[str], Any], default: Any = ..., about: str = "", target: str = "api, worker"
+) -> Any:
+    """A setting: its variable, how it is read, its default (none: it must be set), a line for the documents, and which
+    of the functions go by it.
+    """
+    return field(metadata={"variable": variable, "read": read, "default": default, "about": about, "target": target})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,10 +107,10 @@ class Settings:
     firestore_emulator: str | None = _of(
         "FIRESTORE_EMULATOR_HOST", _text, None, "host:port of a Firestore emulator; only for local use."
     )
-    location: str = _of("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.")
-    queue: str = _of("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.")
+    location: str = _of("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.", target="api")
+    queue: str = _of("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.", target="api")
     tasks_emulator: str | None = _of(
-        "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use."
+        "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use.", target="api"
     )
     worker_url: str = _of(
         "WORKER_URL", _url, about="The worker's URL: where tasks go, and the audience of their token."
@@ -117,47 +121,80 @@ class Settings:
         _url,
         "https://www.googleapis.com/oauth2/v1/certs",
         "Where the certificates for the tasks' token are; only set for local use.",
+        target="worker",
     )
     cors_origins: tuple[str, ...] = _of(
-        "CORS_ORIGINS", _origins, ("*",), "The web origins that may call, comma-separated, or `*` for all."
+        "CORS_ORIGINS",
+        _origins,
+        ("*",),
+        "The web origins that may call, comma-separated, or `*` for all.",
+        target="api",
     )
-    app_check: str = _of("APP_CHECK", _app_check, "off", "`enforced` where every call must have an App Check token.")
+    app_check: str = _of(
+        "APP_CHECK", _app_check, "off", "`enforced` where every call must have an App Check token.", target="api"
+    )
     app_check_keys_url: str = _of(
         "APP_CHECK_KEYS_URL",
         _url,
         "https://firebaseappcheck.googleapis.com/v1/jwks",
         "Where the keys for App Check tokens are; only set for local use.",
+        target="api",
     )
-    max_request_bytes: int = _of("MAX_REQUEST_BYTES", _whole, 10 << 20, "The largest request body, in bytes.")
+    max_request_bytes: int = _of(
+        "MAX_REQUEST_BYTES", _whole, 10 << 20, "The largest request body, in bytes.", target="api"
+    )
     max_event_bytes: int = _of(
         "MAX_EVENT_BYTES",
         _event_bytes,
         EMULATOR_EVENT_BYTES,
         "The largest single upstream event, in bytes; 4194304 at the most, with an emulator 1048576.",
+        target="worker",
     )
-    max_live_generations: int = _of("MAX_LIVE_GENERATIONS", _whole, 20, "How many generations a user may have live.")
-    max_attempts: int = _of("MAX_ATTEMPTS", _whole, 3, "How often the upstream is called for one generation.")
+    max_live_generations: int = _of(
+        "MAX_LIVE_GENERATIONS", _whole, 20, "How many generations a user may have live.", target="api"
+    )
+    max_attempts: int = _of(
+        "MAX_ATTEMPTS", _whole, 3, "How often the upstream is called for one generation.", target="worker"
+    )
     flush_seconds: float = _of(
-        "FLUSH_SECONDS", _seconds_or_none, 0.1, "The time between two commits of a generation somebody watches."
+        "FLUSH_SECONDS",
+        _seconds_or_none,
+        0.1,
+        "The time between two commits of a generation somebody watches.",
+        target="worker",
     )
     unwatched_flush_seconds: float = _of(
-        "UNWATCHED_FLUSH_SECONDS", _seconds_or_none, 1.0, "The same, when nobody is watching."
+        "UNWATCHED_FLUSH_SECONDS", _seconds_or_none, 1.0, "The same, when nobody is watching.", target="worker"
     )
     lease_seconds: float = _of(
-        "LEASE_SECONDS", _seconds, 15.0, "How long a worker may be silent before another may take over."
+        "LEASE_SECONDS",
+        _seconds,
+        15.0,
+        "How long a worker may be silent before another may take over.",
+        target="worker",
     )
     status_wait_seconds: float = _of(
-        "STATUS_WAIT_SECONDS", _seconds, 10.0, "How long a client's status line waits for the upstream's."
+        "STATUS_WAIT_SECONDS", _seconds, 10.0, "How long a client's status line waits for the upstream's.", target="api"
     )
-    keepalive_seconds: float = _of("KEEPALIVE_SECONDS", _seconds, 15.0, "The time between two keep-alives of a stream.")
+    keepalive_seconds: float = _of(
+        "KEEPALIVE_SECONDS", _seconds, 15.0, "The time between two keep-alives of a stream.", target="api"
+    )
     send_seconds: float = _of(
-        "SEND_SECONDS", _seconds, 60.0, "How long a client may take nothing of what is sent before it is dropped."
+        "SEND_SECONDS",
+        _seconds,
+        60.0,
+        "How long a client may take nothing of what is sent before it is dropped.",
+        target="api",
     )
     response_seconds: float = _of(
-        "RESPONSE_SECONDS", _seconds, 3300.0, "How long one response may last before it is ended in order."
+        "RESPONSE_SECONDS",
+        _seconds,
+        3300.0,
+        "How long one response may last before it is ended in order.",
+        target="api",
     )
     dispatch_seconds: float = _of(
-        "DISPATCH_SECONDS", _dispatch_seconds, 1800.0, "The tasks' dispatch deadline, 15 to 1800."
+        "DISPATCH_SECONDS", _dispatch_seconds, 1800.0, "The tasks' dispatch deadline, 15 to 1800.", target="api"
     )
     retention: timedelta = _of(
         "RETENTION_DAYS", _days, timedelta(days=7), "How long generations and journals are kept."
