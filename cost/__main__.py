@@ -6,7 +6,6 @@ Counts on a local stack of its own, prints the tables, puts them into docs/cost.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -31,7 +30,6 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would tell of the emulator's end
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))
     lengths, viewers, together = SHORT if options.short else FULL
     plan = Plan.of(lengths, viewers, options.rate, together)

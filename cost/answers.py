@@ -111,6 +111,7 @@ def count(plan: Plan, environ: Mapping[str, str] = os.environ) -> Count:
         used = {name: seconds - before[name] for name, seconds in _cpu_seconds(stack).items()}
         if strays := dict(doors.tally.counted[None]):
             raise Miscounted(f"this was counted and is no answer's: {strays}")
+        doors.close()  # before the stack ends, of which gRPC would tell here
     return Count(
         rate=plan.rate,
         answers=answers,

@@ -136,8 +136,13 @@ class Doors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(timeout=_START_SECONDS)
+        self.close()
+
+    def close(self) -> None:
+        """Closes them; safe to call twice."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._over.set)
+            self._thread.join(timeout=_START_SECONDS)
 
     def _run(self) -> None:
         try:

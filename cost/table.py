@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from cost.answers import Asked, Count, Counted
 from cost.prices import Costs, Prices
@@ -24,9 +24,23 @@ def tables(count: Count, prices: Prices, days: float) -> str:
             f"{prices.worker.together:g} requests at a time on an instance of the worker and {prices.api.together:g} "
             f"on one of the api:",
             _aligned([("tokens", "viewers", *(each.name for each in fields(Costs)), "total"), *map(_priced, costs)]),
+            _one_more(costs),
             f"A second of an open request took {1000 * count.worker_cpu:.0f} ms of a CPU in the worker, and "
             f"{1000 * count.api_cpu:.0f} ms in the api.",
         ]
+    )
+
+
+def _one_more(costs: Sequence[tuple[Counted, Costs]]) -> str:
+    """What one more viewer costs, of the length of which some shared an instance."""
+    total = {counted.asked: cost.total for counted, cost in costs}
+    shared = next(asked for asked in total if not asked.apart)
+    one = total[Asked(tokens=shared.tokens, viewers=1)]
+    each = [(total[asked] - one) / (asked.viewers - 1) for asked in (replace(shared, apart=True), shared)]
+    apart, together = (f"{_A_THOUSAND * dollars:.3f}" for dollars in each)
+    return (
+        f"One more viewer of {shared.tokens:,} tokens costs {apart} where nobody else on its instance watches the same "
+        f"answer, and {together} where somebody does."
     )
 
 

@@ -145,14 +145,20 @@ def test_a_plan_has_every_length_with_every_number_of_viewers() -> None:
 
 
 def test_the_tables_are_markdown_with_a_row_for_each_answer() -> None:
-    together = replace(COUNTED, asked=Asked(tokens=4_000, viewers=3, apart=False))
-    said = tables(Count(rate=50.0, answers=(COUNTED, together), worker_cpu=0.01, api_cpu=0.002), PRICES, 7)
-    counted, priced = (block.splitlines() for block in said.split("\n\n")[1::2])
-    assert len(counted) == len(priced) == 4
+    three = replace(COUNTED, asked=Asked(tokens=100, viewers=3), reads=COUNTED.reads + 400_000)
+    together = replace(COUNTED, asked=Asked(tokens=100, viewers=3, apart=False), reads=COUNTED.reads + 100_000)
+    answers = (COUNTED, three, together)
+    prices = replace(PRICES, firestore=replace(PRICES.firestore, reads_per_100k=0.001))
+    said = tables(Count(rate=50.0, answers=answers, worker_cpu=0.01, api_cpu=0.002), prices, 7)
+    counted, priced = (block.splitlines() for block in said.split("\n\n")[1:4:2])
+    assert len(counted) == len(priced) == 2 + len(answers)
     assert len({line.count("|") for line in counted}) == len({line.count("|") for line in priced}) == 1
     assert [cell.strip() for cell in counted[2].split("|")[1:-1]] == [
         *("100", "1", "100,000", "200,000", "300,000", "2,000,000"),
         *("40.0", "60.0", "31,457,280.0", "1,048,576.0", "3,145,728.0"),
     ]
-    assert "3 on one instance" in counted[3]
+    assert "3 on one instance" in counted[4]
+    # 0.004 dollars for two more viewers, and 0.001, a thousand times.
+    assert "One more viewer of 100 tokens costs 2.000 where" in said
+    assert "and 0.500 where somebody does." in said
     assert said.endswith("10 ms of a CPU in the worker, and 2 ms in the api.")
