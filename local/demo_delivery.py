@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 import zlib
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,12 +81,23 @@ class Pace:
 
 
 class Wire:
-    """A response's body: gathers what is due into one write, and compresses or splits it where a fault says so."""
+    """A response's body: gathers what is due into one write, and compresses or splits it where a fault says so.
 
-    def __init__(self, request: web.Request, response: web.StreamResponse, call: Call, fault: Fault | None):
+    `record` gets the moment of each token's write, in nanoseconds of the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        call: Call,
+        fault: Fault | None,
+        record: array[int] | None = None,
+    ):
         self.response = response
         self._request = request
         self._call = call
+        self._record = record
         self._gathered = bytearray()
         self._tokens = 0
         self._piece = fault.bytes if fault and fault.kind == "split" else None
@@ -105,6 +117,8 @@ class Wire:
         if self._gathered:
             data = bytes(self._gathered)
             self._gathered.clear()
+            if self._record is not None:
+                self._record.extend([time.monotonic_ns()] * self._tokens)
             await self._write(self._gzip.compress(data) + self._gzip.flush(zlib.Z_SYNC_FLUSH) if self._gzip else data)
         self._call.tokens_sent += self._tokens
         self._tokens = 0
@@ -169,10 +183,11 @@ class Chunks:
 class Delivery:
     """One order on its way out: a stream, a JSON body, or what a fault puts in place of either."""
 
-    def __init__(self, request: web.Request, call: Call, order: Order):
+    def __init__(self, request: web.Request, call: Call, order: Order, record: array[int] | None = None):
         self._request = request
         self._call = call
         self._order = order
+        self._record = record
         self._answer = order.spoken
         self._fault = order.fault
         self._kind = order.fault.kind if order.fault else ""
@@ -206,7 +221,7 @@ class Delivery:
             response.content_length = length
         self._call.status = response.status
         await response.prepare(self._request)
-        return Wire(self._request, response, self._call, self._fault)
+        return Wire(self._request, response, self._call, self._fault, self._record)
 
     async def _stream(self) -> web.StreamResponse:
         wire = await self._open("text/event-stream; charset=utf-8")

@@ -15,6 +15,7 @@ from local.demo_text import DONE_TEXT, Answer, Json, NotThisAnswer, blob, place,
 
 MAX_ANSWER = 64 << 20  # bytes, all choices and calls together
 MAX_SECONDS = 3600.0
+MAX_RECORDED = 100_000  # tokens of an answer whose writes are recorded
 _LEAST_TOKEN = 16  # bytes; a bound on an answer's size needs some size for a token that is not padded
 
 Check = Callable[[str, Any], Any]
@@ -225,6 +226,7 @@ _DEMO: dict[str, Check] = {
     "prefill": one_of("anthropic", "vllm"),
     "rate": number(0, 100_000),
     "reasoning": switch(20, 100_000),
+    "record": flag,
     "refusal": flag,
     "seed": seed,
     "timestamps": flag,
@@ -244,6 +246,7 @@ class Order:
     stream: bool
     include_usage: bool = False
     timestamps: bool = False
+    record: bool = False
     rate: float = 50.0
     first_byte_delay: float = 0.0
     first_token_delay: float = 0.0
@@ -260,7 +263,9 @@ class Order:
         stream = flag("stream", given.get("stream", False))
         answer = _answer(given, demo)
         _check_size(answer, demo.get("fault"))
-        delivery = ("timestamps", "rate", "first_byte_delay", "first_token_delay", "fault")
+        if demo.get("record") and answer.steps * answer.choices > MAX_RECORDED:
+            raise BadField("demo.record", f"only an answer of up to {MAX_RECORDED} tokens can be recorded")
+        delivery = ("timestamps", "record", "rate", "first_byte_delay", "first_token_delay", "fault")
         return cls(
             answer=answer,
             model=model,

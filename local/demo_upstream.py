@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
@@ -35,18 +36,23 @@ HOST = "127.0.0.1"
 MAX_REQUEST = 32 << 20
 _MAX_CALLS = 10_000
 _MAX_REMEMBERED = 64 << 20
+_MAX_RECORDS = 256
 _MODELS = {"object": "list", "data": [{"id": "demo", "object": "model", "created": 0, "owned_by": "local"}]}
 
 Result = TypeVar("Result")
 
 
 class CallLog:
-    """The last calls, and how often each seed's fault has struck; bounded in number and in bytes of requests."""
+    """The last calls, how often each seed's fault has struck, and when the tokens of those recorded were written.
+
+    Bounded in number and in bytes of requests.
+    """
 
     def __init__(self) -> None:
         self._calls: deque[tuple[Call, int]] = deque()
         self._size = 0
         self._strikes: OrderedDict[str, int] = OrderedDict()
+        self._records: OrderedDict[str, array[int]] = OrderedDict()
 
     def add(self, call: Call, size: int) -> None:
         """Keep a call whose request has `size` bytes, and drop the oldest where that is too much."""
@@ -65,8 +71,22 @@ class CallLog:
             self._strikes.popitem(last=False)
         return struck <= order.fault.times
 
+    def record(self, order: Order) -> array[int] | None:
+        """Where the moments of the order's tokens go, in place of an earlier call's of the seed; None if unasked."""
+        if not order.record:
+            return None
+        self._records.pop(order.answer.seed, None)
+        if len(self._records) >= _MAX_RECORDS:
+            self._records.popitem(last=False)
+        return self._records.setdefault(order.answer.seed, array("q"))
+
+    def recorded(self, seed: str) -> list[int]:
+        """When each token of the seed's last call was written, in nanoseconds of the monotonic clock."""
+        return list(self._records.get(seed, ()))
+
     def clear(self) -> None:
-        """Forget the calls and the strikes."""
+        """Forget the calls, the strikes and the records."""
+        self._records.clear()
         self._calls.clear()
         self._strikes.clear()
         self._size = 0
@@ -91,6 +111,7 @@ class Provider:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/demo/calls", self._show_calls)
         app.router.add_delete("/demo/calls", self._clear_calls)
+        app.router.add_get("/demo/records/{seed}", self._show_record)
         app.on_shutdown.append(self._stop)
         return app
 
@@ -103,6 +124,9 @@ class Provider:
     async def _clear_calls(self, _: web.Request) -> web.Response:
         self.calls.clear()
         return web.Response(status=204)
+
+    async def _show_record(self, request: web.Request) -> web.Response:
+        return web.json_response(self.calls.recorded(request.match_info["seed"]))
 
     async def _models(self, request: web.Request) -> web.Response:
         return self._locked_out(request) or web.json_response(_MODELS)
@@ -128,7 +152,8 @@ class Provider:
         except BadField as error:
             return _error(400, str(error), "invalid_value", error.param)
         call.seed, call.model, call.stream = order.answer.seed, order.model, order.stream
-        return await Delivery(request, call, order if self.calls.still_strikes(order) else order.faultless()).run()
+        order = order if self.calls.still_strikes(order) else order.faultless()
+        return await Delivery(request, call, order, self.calls.record(order)).run()
 
     def _locked_out(self, request: web.Request) -> web.Response | None:
         if self._key is None or request.headers.get("Authorization") == f"Bearer {self._key}":

@@ -377,6 +377,20 @@ def test_no_token_is_sent_before_it_is_due(upstream: DemoUpstream) -> None:
     assert call["ended"] >= sent[-1]
 
 
+def test_when_each_token_was_written_can_be_asked_for_afterwards(upstream: DemoUpstream) -> None:
+    before = time.monotonic_ns()
+    answer = {"rate": 100, "seed": "noted"}
+    said = content(Reply(upstream, body(demo={**answer, "record": True})).read())
+    after = time.monotonic_ns()
+    assert said == content(Reply(upstream, body(demo=answer)).read()) == text("noted", 24)
+    written = json.loads(ask(upstream, "GET", "/demo/records/noted")[1])
+    assert len(written) == 24
+    assert before < written[0] < written[-1] < after
+    assert written == sorted(written)
+    assert written[-1] - written[0] > 22 * 10_000_000
+    assert json.loads(ask(upstream, "GET", "/demo/records/another")[1]) == []
+
+
 def test_what_is_late_is_due_at_once_and_delays_nothing_after_it() -> None:
     now = 7.0
     pace, hurry = Pace(100, lambda: now), Pace(0, lambda: now)
@@ -738,6 +752,7 @@ def test_a_beginning_that_is_not_this_answers_is_refused(upstream: DemoUpstream)
         ({"demo": {"tokens": -1}}, "demo.tokens"),
         ({"demo": {"rate": float("nan")}}, "demo.rate"),
         ({"demo": {"timestamps": 1}}, "demo.timestamps"),
+        ({"demo": {"record": True, "tokens": 100_001}}, "demo.record"),
         ({"demo": {"seed": "two\nlines"}}, "demo.seed"),
         ({"demo": {"tool_calls": 17}}, "demo.tool_calls"),
         ({"demo": {"tokens": 1_000_000, "token_bytes": 1_000}}, "demo.tokens"),
