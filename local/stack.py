@@ -56,7 +56,7 @@ class Stack:
         self._environ = environ
         self._folder = tempfile.TemporaryDirectory(prefix="holdfast-")
         self.processes: dict[str, Process] = {}
-        self._urls = {"api": f"{self.url}/", "worker": self.worker_url}
+        self._urls = {"api": self.url, "worker": self.worker_url}
 
     @property
     def worker_url(self) -> str:
@@ -111,8 +111,8 @@ class Stack:
         match name:
             case "firestore":
                 self._wait(name, lambda: _answers(f"http://{self.firestore_host}/"))
-            case _ if name.startswith("api"):
-                self._wait(name, lambda: _answers(f"{self._urls[name]}healthz"))
+            case _ if _target(name) == "api":
+                self._wait(name, lambda: _answers(f"{self._urls[name]}/healthz"))
             case _:
                 self._wait(name, lambda: _answers(self._urls[name], refused=401))
 
@@ -125,17 +125,39 @@ class Stack:
 
         It takes the tokens that the first one takes.
         """
-        return self._add(name)
+        return self._add(name, f"http://{HOST}:{free_port()}/")
 
     def add_api(self, name: str) -> str:
-        """Starts another public function, whose name starts with `api`, and gives its URL."""
-        return self._add(name).rstrip("/")
+        """Starts another public function and gives its URL."""
+        return self._add(name, f"http://{HOST}:{free_port()}")
 
-    def _add(self, name: str) -> str:
-        self._urls[name] = f"http://{HOST}:{free_port()}/"
+    def _add(self, name: str, url: str) -> str:
+        self._urls[name] = url
         self._function(name)
         self.wait_for(name)
         return self._urls[name]
+
+    def add_functions(self, name: str, settings: Mapping[str, str]) -> str:
+        """Starts both functions once more, with further settings, on the same emulators; gives the public one's URL.
+
+        They are `{name}-api` and `{name}-worker` among the processes, and each works for the other alone.
+        """
+        api, worker = f"{name}-api", f"{name}-worker"
+        self._urls |= {api: f"http://{HOST}:{free_port()}", worker: f"http://{HOST}:{free_port()}/"}
+        for function in (api, worker):
+            self._function(function, {**settings, "WORKER_URL": self._urls[worker]})
+        self.wait_for(api)
+        self.wait_for(worker)
+        return self._urls[api]
+
+    def end(self, *names: str) -> None:
+        """Ends these parts, which were added, for good."""
+        ending = [self.processes.pop(name) for name in names]
+        for process in ending:
+            process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for process in ending:
+            process.end(deadline)
 
     def save_firestore(self) -> Path:
         """Firestore's data as it is now, for `start_firestore`."""
@@ -183,9 +205,8 @@ class Stack:
         }
 
     def _function(self, name: str, settings: Mapping[str, str] | None = None) -> None:
-        target = "api" if name.startswith("api") else "worker"
         port = str(urlsplit(self._urls[name]).port)
-        command = ["-m", "functions_framework", "--target", target, "--host", HOST, "--port", port]
+        command = ["-m", "functions_framework", "--target", _target(name), "--host", HOST, "--port", port]
         self._run(name, [sys.executable, *command], {**self._function_settings(), **(settings or {})})
 
     def _create_queue(self) -> None:
@@ -236,6 +257,10 @@ class Stack:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+def _target(function: str) -> str:
+    return "api" if "api" in function.split("-") else "worker"
 
 
 def _answers(url: str, refused: int | None = None) -> bool:
