@@ -2,9 +2,8 @@
 PYTHON ?= python3
 export PYTHON
 RUN := .venv/bin/python
-ROUNDS ?= 3
 
-.PHONY: demo test run web chaos cost token setup lint format docs lock clean
+.PHONY: demo test run web chaos bench cost token setup lint format docs lock clean
 
 demo: setup            ## stream an answer, leave, come back: the main job on the local stack
 	@$(RUN) -m local.demo
@@ -21,7 +20,11 @@ web: setup             ## the web example with the local stack, or beside the on
 	@exec $(RUN) -m local.web
 
 chaos: setup           ## break every part while answers stream: make chaos ROUNDS=20 SEED=7
-	@$(RUN) -m chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+	@$(RUN) -m chaos --rounds $(or $(ROUNDS),3) $(if $(SEED),--seed $(SEED))
+
+bench: setup           ## measure it side by side with its peers: make bench QUICK=1, ONLY=lag,cost, ROUNDS=5
+	@./local/setup.sh bench
+	@$(RUN) -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 cost: setup            ## count what answers take, and price it: writes docs/cost.md and draws docs/cost.svg
 	@$(RUN) -m cost
@@ -52,5 +55,5 @@ lock: setup            ## compile the lock files from the .in files
 	done
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/e2e/*/node_modules \
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/e2e/*/node_modules bench/node/node_modules \
 		examples/web/node_modules examples/web/public/app.js examples/web/public/app.js.map build

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up all that the local stack and the tests need: the environment in .venv, a Java, the Firestore emulator.
-# What it can bring it brings; what it can't is one line with the remedy. With `tests`, the client SDKs
-# and a Chromium as well; with `web`, the web example's packages.
+# What it can bring it brings; what it can't is one line with the remedy. With `web`, the web example's packages as
+# well; with `bench`, what it is measured against and with; with `tests`, all of that, the client SDKs and a Chromium.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -41,29 +41,43 @@ if ! .venv/bin/python -m local.firestore_emulator jar; then
         fail "The Firestore emulator could not be brought: run 'gcloud components install cloud-firestore-emulator', or set FIRESTORE_EMULATOR_JAR."
 fi
 
-if [ "${1:-}" = tests ] || [ "${1:-}" = web ]; then
-    command -v npm >/dev/null || fail "There is no npm, which brings the clients' SDKs: install Node.js 20 or newer."
-    node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' ||
-        fail "Node.js $(node --version) is too old for the clients' SDKs: install Node.js 20 or newer."
-    locks=examples/web/package-lock.json
-    [ "$1" = web ] || locks="$locks $(echo tests/e2e/*/package-lock.json)"
-    for lock in $locks; do
-        folder=${lock%/*}
-        wanted=$(cat "$folder/package.json" "$lock" | cksum)
-        if [ "$(cat "$folder/node_modules/.installed" 2>/dev/null)" != "$wanted" ]; then
-            echo "Setting up $folder"
-            npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||
-                fail "The packages of $folder could not be installed: see npm's words above."
-            echo "$wanted" >"$folder/node_modules/.installed"
-        fi
-    done
+case "${1:-}" in
+    tests) locks="examples/web/package-lock.json bench/node/package-lock.json $(echo tests/e2e/*/package-lock.json)" ;;
+    bench) locks=bench/node/package-lock.json ;;
+    web) locks=examples/web/package-lock.json ;;
+    *) exit 0 ;;
+esac
+
+command -v npm >/dev/null || fail "There is no npm, which brings the JavaScript packages: install Node.js 20 or newer."
+node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' ||
+    fail "Node.js $(node --version) is too old for the JavaScript packages: install Node.js 20 or newer."
+for lock in $locks; do
+    folder=${lock%/*}
+    wanted=$(cat "$folder/package.json" "$lock" | cksum)
+    if [ "$(cat "$folder/node_modules/.installed" 2>/dev/null)" != "$wanted" ]; then
+        echo "Setting up $folder"
+        npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||
+            fail "The packages of $folder could not be installed: see npm's words above."
+        echo "$wanted" >"$folder/node_modules/.installed"
+    fi
+done
+
+# bring PACKAGE WHAT-FOR [INSTEAD]
+bring() {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        fail "There is no $1 for $2: install it ('sudo apt-get install $1')${3:-}."
+    fi
+    echo "Bringing $1"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"; } >/dev/null ||
+        fail "$1 could not be installed: see apt-get's words above${3:-}."
+}
+
+if [ "$1" = bench ] || [ "$1" = tests ]; then
+    PATH=$PATH:/usr/sbin:/usr/local/sbin
+    command -v redis-server >/dev/null || bring redis-server "the bench"
+    command -v nghttpx >/dev/null || bring nghttp2-proxy "the bench"
 fi
 
-if [ "${1:-}" = tests ] && ! .venv/bin/python -m tests.e2e.browser.chromium; then
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        fail "There is no Chromium for the browser's tests: install one ('sudo apt-get install chromium'), or set CHROMIUM to it."
-    fi
-    echo "Bringing Chromium"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null ||
-        fail "Chromium could not be installed: see apt-get's words above, or set CHROMIUM to one."
+if [ "$1" = tests ] && ! .venv/bin/python -m tests.e2e.browser.chromium; then
+    bring chromium "the browser's tests" ", or set CHROMIUM to one"
 fi

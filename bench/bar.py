@@ -1,0 +1,97 @@
+"""What a run must reach, and whether it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from bench.cost import REPLAYED, UNWATCHED, WATCHED
+from bench.figures import FIRST, LAST, Figures
+
+Shown = Callable[[float], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """`limit` is the most that `measured` may be; `peer` is Genkit's in the same run. None is what was not measured."""
+
+    what: str
+    limit: float
+    measured: float | None
+    peer: float | None
+    shown: Shown
+
+    @property
+    def reached(self) -> bool | None:
+        return None if self.measured is None else self.measured <= self.limit
+
+
+def bars(figures: Figures) -> Iterator[Bar]:
+    """Each line there is, in order."""
+    direct, ours = figures.first_token("1", "direct"), figures.first_token("1", "holdfast")
+    live = figures.first_token("1", "genkit, live")
+    yield Bar("first token over direct, 1 stream", 30, _over(ours, direct), _over(live, direct), _ms)
+    yield _lag(figures, "1", "holdfast", 120)
+    yield Bar("Firestore writes, 1 × 300 at 50/s, of Genkit's", 0.2, _share(figures, 300), 1.0, _ratio)
+    yield _lag(figures, "1", "instant", 8)
+    yield _lag(figures, "2000", "instant", 8)
+    yield _lag(figures, "10", "holdfast", 120)
+    yield _lag(figures, "30", "holdfast", 150)
+    yield _lag(figures, "100", "holdfast", 350)
+    yield Bar("tokens missing or out of order, all of Holdfast's cases", 0, _wrong(figures), None, _count)
+    grown = _over_first(figures, "64000", "holdfast")
+    yield Bar(f"lag p95 of the last tenth over the first's, {figures.title('64000')}", 1.3, grown, None, _ratio)
+    cpu = figures.cpu("30", "holdfast", "own")
+    peer = figures.cpu("30", "genkit, subscriber", "own")
+    yield Bar("CPU of our processes, 30 streams, per 1,000 tokens", 0.2, cpu, peer, _seconds)
+    for what, how, limit, field in (
+        ("Firestore writes, 4,000 tokens at 50/s, nobody watching", UNWATCHED, 100, "writes"),
+        ("Firestore reads to replay a finished 4,000-token answer", REPLAYED, 20, "reads"),
+    ):
+        row = figures.cost_of("holdfast", how, 4_000)
+        other = figures.cost_of("genkit", WATCHED if how == UNWATCHED else how, 4_000)
+        yield Bar(what, limit, row[field] if row else None, other[field] if other else None, _count)
+    imports = figures.raw.get("cold", {}).get("import")
+    yield Bar("cold import, everything", 0.45, median(imports) if imports else None, None, _seconds)
+
+
+def _lag(figures: Figures, case: str, path: str, limit: float) -> Bar:
+    interval = ", interval 0" if path == "instant" else ""
+    what = f"lag p95, {figures.title(case)}{interval}"
+    return Bar(what, limit, figures.lag(case, path, 0.95), figures.lag(case, "genkit, subscriber", 0.95), _ms)
+
+
+def _wrong(figures: Figures) -> float | None:
+    played = [(case, path) for case in figures.cases for path in figures.paths(case) if path in ("holdfast", "instant")]
+    return sum(figures.missing(*each) + figures.disordered(*each) for each in played) if played else None
+
+
+def _over(ours: float | None, direct: float | None) -> float | None:
+    return None if ours is None or direct is None else ours - direct
+
+
+def _share(figures: Figures, tokens: int) -> float | None:
+    ours, theirs = figures.cost_of("holdfast", WATCHED, tokens), figures.cost_of("genkit", WATCHED, tokens)
+    return ours["writes"] / theirs["writes"] if ours and theirs and theirs["writes"] else None
+
+
+def _over_first(figures: Figures, case: str, path: str) -> float | None:
+    first, last = figures.lag_of_tenth(case, path, FIRST), figures.lag_of_tenth(case, path, LAST)
+    return None if not first or last is None else last / first
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f} ms" if abs(value) >= 10 else f"{value:.1f} ms"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"

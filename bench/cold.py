@@ -1,0 +1,74 @@
+"""How long a function takes to start: to import everything in a fresh interpreter, and to its first answer."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from typing import Any
+
+from bench.plan import Plan
+from bench.question import Question
+from bench.stage import Stage
+from bench.system import Visit
+from local.stack import ROOT
+
+# All that `main` imports for either function once it is called, by the interpreter's own clock.
+_IMPORT = """
+import time
+began = time.perf_counter()
+import pathlib, importlib, main
+for path in sorted(pathlib.Path("lib").glob("*.py")):
+    importlib.import_module(f"lib.{path.stem}")
+print(time.perf_counter() - began)
+"""
+WAIT_SECONDS = 60.0
+_POLL_SECONDS = 0.002
+
+
+def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
+    """Seconds each time: of the import, and from the start of both functions to the first token of a first answer."""
+    _import()  # compiles what was never compiled
+    imports, firsts = [], []
+    for number in range(plan.rounds):
+        imports.append(_import())
+        firsts.append(_first_answer(stage, number))
+    stage.empty_firestore()
+    return {"import": imports, "first": firsts}
+
+
+def _import() -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
+    )
+    return float(done.stdout)
+
+
+def _first_answer(stage: Stage, number: int) -> float:
+    stage.kill_holdfast()
+    began = time.monotonic_ns()
+    stage.start_holdfast()
+    read = asyncio.run(_asked(stage, Question(seed=f"cold-{number}", tokens=5, rate=50)))
+    return (read - began) / 1e9
+
+
+async def _asked(stage: Stage, question: Question) -> int:
+    """Asks as soon as both listen, and gives the moment of the first token."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        await asyncio.gather(*(_listens(port) for port in (stage.stack.ports.worker_port, stage.stack.ports.api_port)))
+        response = await stage.holdfast.start(question)
+        await response.ended
+    at, _ = next(Visit("", response.sent, response).tokens())
+    return at
+
+
+async def _listens(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(_POLL_SECONDS)
+        else:
+            writer.close()
+            return

@@ -1,0 +1,119 @@
+"""How long a token takes from the upstream's write to the reader's read, for each system, at each load."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from bench.plan import GENKIT, Case, Plan
+from bench.question import Question
+from bench.stage import Stage
+from bench.system import System, Visit
+from bench.usage import Spent
+
+SETTLE_SECONDS = 0.4
+WARM = Case(name="warm", streams=10, tokens=20, rate=50, systems={})
+
+
+@dataclass(kw_only=True)
+class Shown:
+    """What readers of one path saw in a round; times are in microseconds.
+
+    `lags` has a list for each answer, in the order of its tokens. `ttft` is from the request to the first token, `end`
+    from the upstream's last token to the reader's end. None is what did not come.
+    """
+
+    case: str
+    path: str
+    round: int
+    whole: int = 0
+    lost: int = 0
+    disordered: int = 0
+    ttft: list[int | None] = field(default_factory=list)
+    end: list[int | None] = field(default_factory=list)
+    lags: list[list[int | None]] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+
+    def add(self, question: Question, visit: Visit, written: Sequence[int]) -> None:
+        place = {said: k for k, said in enumerate(question.answer)}
+        read: dict[int, int] = {}
+        last, disordered = -1, 0
+        for at, said in visit.tokens():
+            k = place.get(said, -1)
+            disordered += k <= last or k in read
+            last = k
+            read[k] = at
+        ended = visit.end()
+        lost = sum(k not in read for k in range(question.tokens))
+        self.lost += lost
+        self.disordered += disordered
+        self.whole += lost == disordered == 0 and ended is not None
+        self.ttft.append((min(read.values()) - visit.asked) // 1000 if read else None)
+        self.end.append((ended - written[-1]) // 1000 if ended is not None and written else None)
+        self.lags.append([(read[k] - written[k]) // 1000 if k in read else None for k in range(question.tokens)])
+
+
+def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
+    """Every case, round after round, the systems taking turns in another order each time."""
+    for system in _systems(stage, list(_everybody(stage))):
+        asyncio.run(_play(stage, system, WARM, 0, plan.patience))
+    found: list[Shown] = []
+    for number in range(max(max(case.systems.values()) for case in plan.cases)):
+        for case in plan.cases:
+            playing = [name for name, rounds in case.systems.items() if number < rounds]
+            turn = number % len(playing) if playing else 0
+            for system in _systems(stage, playing[turn:] + playing[:turn]):
+                print(f"round {number + 1}  {case}  {system.name}", file=sys.stderr, flush=True)
+                found += asyncio.run(_play(stage, system, case, number, plan.patience))
+                if system.name == GENKIT and found[-1].lost:
+                    stage.restart_genkit()  # or what it has not yet written would be the next one's load
+                stage.empty_firestore()
+    return [asdict(shown) for shown in found]
+
+
+def _everybody(stage: Stage) -> dict[str, System]:
+    systems: list[System] = [stage.direct, stage.holdfast, stage.instant, stage.genkit, stage.resumable]
+    return {system.name: system for system in systems}
+
+
+def _systems(stage: Stage, names: list[str]) -> list[System]:
+    return [_everybody(stage)[name] for name in names]
+
+
+async def _play(stage: Stage, system: System, case: Case, number: int, patience: float) -> list[Shown]:
+    """One round of a case, and what its readers saw. What takes too long is cut off."""
+    questions = [
+        Question(
+            seed=f"{case.name}-{system.name}-{number}-{n}",
+            tokens=case.tokens,
+            rate=case.rate,
+            token_bytes=case.token_bytes,
+        )
+        for n in range(case.streams)
+    ]
+    visits: list[list[Visit]] = [[] for _ in questions]
+    gc.disable()
+    spent = Spent({"own": system.own, "queue": system.queue, "store": system.store, "upstream": [stage.upstream]})
+    try:
+        async with asyncio.timeout(case.seconds + patience):
+            await asyncio.gather(*map(system.visit, questions, visits))
+    except TimeoutError:
+        pass
+    finally:
+        gc.enable()
+    used = spent.since()
+    for visit in (each for visited in visits for each in visited):
+        visit.response.leave()
+    await asyncio.sleep(SETTLE_SECONDS)
+    paths: dict[str, Shown] = {}
+    for question, visited in zip(questions, visits, strict=True):
+        written = await asyncio.to_thread(stage.written, question.seed)
+        for visit in visited:
+            shown = paths.setdefault(visit.path, Shown(case=case.name, path=visit.path, round=number, spent=used))
+            shown.add(question, visit, written)
+    for shown in paths.values():
+        shown.lost += case.tokens * (case.streams - len(shown.lags))  # of readers who never came as far as reading
+    return list(paths.values())

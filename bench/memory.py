@@ -1,0 +1,60 @@
+"""What a live generation and an idle viewer take of memory, beyond what their process takes when it has warmed up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from bench.plan import Plan
+from bench.question import Question
+from bench.response import Response
+from bench.stage import Stage
+from bench.system import Holdfast
+from bench.usage import resident
+
+WARM = 5
+QUIET = 0.2  # tokens a second
+SETTLE_SECONDS = 3.0
+WAIT_SECONDS = 60.0
+
+
+def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
+    """Bytes: of both functions when warm, and with so many generations that are live and viewers that wait."""
+    with stage.functions("fresh") as holdfast:
+        found = asyncio.run(_memory(plan, holdfast))
+    stage.empty_firestore()
+    return found
+
+
+async def _memory(plan: Plan, holdfast: Holdfast) -> dict[str, Any]:
+    api, worker = holdfast.own
+    await asyncio.gather(*(_answered(holdfast, number) for number in range(WARM)))
+    await asyncio.sleep(SETTLE_SECONDS)
+    warm = {"api": resident(api), "worker": resident(worker)}
+    started = await asyncio.gather(*(_started(holdfast, f"live-{number}") for number in range(plan.generations)))
+    await asyncio.sleep(SETTLE_SECONDS)
+    live = {"api": resident(api), "worker": resident(worker)}
+    generation = started[0].header("X-Generation-Id")
+    question = _quiet("live-0")
+    viewers = await asyncio.gather(*(holdfast.resume(question, generation) for _ in range(plan.viewers)))
+    async with asyncio.timeout(WAIT_SECONDS):
+        await asyncio.gather(*(viewer.begun for viewer in viewers))
+    await asyncio.sleep(SETTLE_SECONDS)
+    watched = {"api": resident(api), "worker": resident(worker)}
+    for response in [*started, *viewers]:
+        response.leave()
+    return {"generations": plan.generations, "viewers": plan.viewers, "warm": warm, "live": live, "watched": watched}
+
+
+def _quiet(seed: str) -> Question:
+    return Question(seed=seed, tokens=1_000, rate=QUIET)
+
+
+async def _started(holdfast: Holdfast, seed: str) -> Response:
+    response = await holdfast.start(_quiet(seed))
+    await asyncio.wait_for(response.begun, WAIT_SECONDS)
+    return response
+
+
+async def _answered(holdfast: Holdfast, number: int) -> None:
+    await asyncio.wait_for(holdfast.visit(Question(seed=f"memory-{number}", tokens=50, rate=100), []), WAIT_SECONDS)

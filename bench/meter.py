@@ -1,0 +1,136 @@
+"""A door to the Firestore emulator that counts what passes: documents written and read, and their bytes, a path.
+
+Counted as Firestore bills: a write for each document in a commit, a read for each document that a get, a query or a
+listener brings, and one for a query that brings nothing. What passes is not changed.
+
+    python -m bench.meter --target HOST:PORT
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from aiohttp import web
+from google.cloud.firestore_v1.types import firestore as rpc
+
+from local.firestore_proxy import HOST, Proxy
+
+_SERVICE = "/google.firestore.v1.Firestore/"
+_COMMIT = rpc.CommitRequest.pb()
+_GOT = rpc.BatchGetDocumentsResponse.pb()
+_QUERY = rpc.RunQueryRequest.pb()
+_FOUND = rpc.RunQueryResponse.pb()
+_AGGREGATION = rpc.RunAggregationQueryRequest.pb()
+_HEARD = rpc.ListenResponse.pb()
+
+
+@dataclass(slots=True)
+class Count:
+    """What was done to one document, or by one query."""
+
+    commits: int = 0
+    writes: int = 0
+    written: int = 0  # bytes
+    reads: int = 0
+    read: int = 0  # bytes
+
+
+class Meter(Proxy):
+    """`counts` is by a document's path, or by the words of a query that brought none."""
+
+    def __init__(self, target: str):
+        super().__init__(target)
+        self.counts: dict[str, Count] = {}
+
+    async def commit(self, request: bytes, context: Any) -> bytes:
+        asked = _COMMIT.FromString(request)
+        for number, write in enumerate(asked.writes):
+            count = self._count(write.update.name or write.delete or write.transform.document)
+            count.commits += number == 0
+            count.writes += 1
+            count.written += write.ByteSize()
+        return await super().commit(request, context)
+
+    async def stream(self, method: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        asked: list[bytes] = []
+
+        async def seen() -> AsyncIterator[bytes]:
+            async for request in requests:
+                if not asked:
+                    asked.append(request)
+                yield request
+
+        brought = False
+        async for answer in super().stream(method, seen(), context):
+            for name, size in _documents(method.removeprefix(_SERVICE), answer):
+                brought = True
+                self._read(name, size)
+            yield answer
+        if not brought and asked:
+            match method.removeprefix(_SERVICE):
+                case "RunQuery":
+                    self._read(str(_QUERY.FromString(asked[0])), 0)
+                case "RunAggregationQuery":
+                    self._read(str(_AGGREGATION.FromString(asked[0])), 0)
+
+    def _read(self, name: str, size: int) -> None:
+        count = self._count(name)
+        count.reads += 1
+        count.read += size
+
+    def _count(self, name: str) -> Count:
+        return self.counts.setdefault(name.partition("/documents/")[2] or name, Count())
+
+
+def _documents(method: str, answer: bytes) -> Iterator[tuple[str, int]]:
+    """The documents an answer brings, each with its size in bytes; a missing one that was asked for is a read, too."""
+    match method:
+        case "BatchGetDocuments":
+            got = _GOT.FromString(answer)
+            if got.found.name or got.missing:
+                yield got.found.name or got.missing, got.found.ByteSize()
+        case "RunQuery":
+            found = _FOUND.FromString(answer)
+            if found.document.name:
+                yield found.document.name, found.document.ByteSize()
+        case "Listen":
+            heard = _HEARD.FromString(answer)
+            if heard.document_change.document.name:
+                yield heard.document_change.document.name, heard.document_change.document.ByteSize()
+
+
+async def _serve(target: str) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    meter = Meter(target)
+
+    async def show(_: web.Request) -> web.Response:
+        return web.json_response({name: asdict(count) for name, count in meter.counts.items()})
+
+    app = web.Application()
+    app.router.add_get("/counts", show)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, HOST, 0).start()
+        async with meter.serving(0) as address:
+            print(f"ready grpc={address} http=http://{HOST}:{runner.addresses[0][1]}", flush=True)
+            await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.meter", description="Firestore, with what passes counted.")
+    parser.add_argument("--target", required=True, metavar="HOST:PORT", help="the emulator")
+    asyncio.run(_serve(parser.parse_args().target))
+
+
+if __name__ == "__main__":
+    main()

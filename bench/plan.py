@@ -1,0 +1,148 @@
+"""What is measured, how large and how often: in full, or so small that it only shows that the harness works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DIRECT, HOLDFAST, INSTANT = "direct", "holdfast", "instant"
+GENKIT, RESUMABLE = "genkit", "resumable"
+ROUNDS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """So many answers at once, of so many tokens, at so many tokens a second each.
+
+    `systems` are who plays it, and in how many rounds. `token_bytes` is the least that a token has.
+    """
+
+    name: str
+    streams: int
+    tokens: int
+    rate: float
+    systems: Mapping[str, int]
+    token_bytes: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the upstream takes for it."""
+        return self.tokens / self.rate
+
+    def __str__(self) -> str:
+        size = f" of {self.token_bytes:,} bytes" if self.token_bytes else ""
+        return f"{self.streams} × {self.tokens:,}{size} at {self.rate:,.0f}/s"
+
+    def described(self) -> dict[str, Any]:
+        """What the results say of it."""
+        known = {name: getattr(self, name) for name in ("streams", "tokens", "rate", "token_bytes")}
+        return {"title": str(self), **known}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """Answers whose Firestore operations are counted: so many tokens, at this rate, watched by one viewer."""
+
+    tokens: tuple[int, ...]
+    rate: float
+    genkit: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """`patience` is how many seconds after its upstream's end an answer may come; what comes later counts as missing.
+
+    `unwatched` and `replayed` are tokens. The memory of so many idle `viewers` and live `generations` is measured.
+    `capped` viewers are behind `streams` HTTP/2 streams, and so many `starts` are made beside them.
+    """
+
+    cases: tuple[Case, ...]
+    growth: tuple[Growth, ...]
+    unwatched: int
+    replayed: int
+    rounds: int
+    patience: float
+    viewers: int
+    generations: int
+    capped: int
+    streams: int
+    capped_tokens: int
+    capped_rate: float
+    starts: int
+
+
+def _each(rounds: int, *systems: str) -> dict[str, int]:
+    return dict.fromkeys(systems, rounds)
+
+
+def full(rounds: int) -> Plan:
+    """The plan whose results are published. Not everybody plays everything, or it would take an hour."""
+    return Plan(
+        cases=(
+            Case(
+                name="1",
+                streams=1,
+                tokens=300,
+                rate=50,
+                systems=_each(rounds, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE),
+            ),
+            Case(name="10", streams=10, tokens=300, rate=50, systems=_each(rounds, HOLDFAST, GENKIT)),
+            Case(
+                name="30",
+                streams=30,
+                tokens=300,
+                rate=50,
+                systems=_each(rounds, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE),
+            ),
+            Case(name="100", streams=100, tokens=300, rate=50, systems=_each(rounds, DIRECT, HOLDFAST, RESUMABLE)),
+            Case(name="2000", streams=1, tokens=2_000, rate=100, systems=_each(rounds, HOLDFAST, INSTANT, GENKIT)),
+            Case(
+                name="large", streams=1, tokens=1_500, rate=100, token_bytes=1_000, systems=_each(1, HOLDFAST, GENKIT)
+            ),
+            Case(
+                name="16000",
+                streams=1,
+                tokens=16_000,
+                rate=1_000,
+                systems=_each(rounds, HOLDFAST) | _each(1, RESUMABLE),
+            ),
+            Case(name="64000", streams=1, tokens=64_000, rate=1_000, systems=_each(rounds, HOLDFAST)),
+        ),
+        growth=(
+            Growth(tokens=(300, 1_000, 2_000, 4_000), rate=50, genkit=(300, 1_000, 2_000, 4_000)),
+            Growth(tokens=(16_000, 64_000), rate=1_000),
+        ),
+        unwatched=4_000,
+        replayed=16_000,
+        rounds=rounds,
+        patience=20.0,
+        viewers=200,
+        generations=50,
+        capped=300,
+        streams=100,
+        capped_tokens=12,
+        capped_rate=0.5,
+        starts=20,
+    )
+
+
+QUICK = Plan(
+    cases=(
+        Case(name="1", streams=1, tokens=40, rate=50, systems=_each(1, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),
+        Case(name="3", streams=3, tokens=40, rate=50, systems=_each(1, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),
+        Case(name="1000", streams=1, tokens=1_000, rate=1_000, systems=_each(1, HOLDFAST, RESUMABLE)),
+    ),
+    growth=(Growth(tokens=(40, 120), rate=50, genkit=(40, 120)), Growth(tokens=(1_000,), rate=1_000)),
+    unwatched=120,
+    replayed=1_600,
+    rounds=1,
+    patience=20.0,
+    viewers=10,
+    generations=5,
+    capped=12,
+    streams=8,
+    capped_tokens=3,
+    capped_rate=1.0,
+    starts=2,
+)

@@ -1,0 +1,347 @@
+"""A run as a page: every number on it comes from the raw results, none is typed.
+
+The part between `SUMMARY` and `SUMMARY_END` is what the README shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
+from typing import Any
+
+from bench.bar import bars
+from bench.cost import REPLAYED, UNWATCHED, WATCHED
+from bench.figures import FIRST, LAST, PATHS, Figures, percentile
+
+SUMMARY = "<!-- summary: made by make bench -->"
+SUMMARY_END = "<!-- end of the summary -->"
+PLOTS = {
+    "load.svg": "Lag p95 by the number of streams",
+    "length.svg": "Lag p95 along an answer",
+    "cost.svg": "Firestore's cost of an answer by its length",
+}
+_NONE = "–"
+
+
+def page(raw: dict[str, Any], plots: Sequence[str]) -> str:
+    """The results as Markdown. `plots` are the files that lie beside it."""
+    figures = Figures(raw)
+    sections = [
+        _opening(raw),
+        _bars(figures) if raw["full"] else "",
+        _summary(figures, plots),
+        _lags(figures),
+        _growing(figures),
+        _costs(figures),
+        _rest(figures),
+        _cap(raw),
+        _method(raw),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _opening(raw: dict[str, Any]) -> str:
+    words = "Made by `make bench`; every number is measured, in one run, on one machine and one Firestore emulator."
+    if not raw["full"]:
+        words = "A run in part, or of tiny sizes: it shows that the harness works, and its numbers say nothing."
+    rows = [(name, value) for name, value in raw["machine"].items()]
+    seconds = " ".join(f"{name} {spent:,.0f} s" for name, spent in raw["seconds"].items())
+    rows.append(("time taken", f"{sum(raw['seconds'].values()) / 60:.1f} minutes: {seconds}"))
+    return f"# Measured\n\n{words}\n\n{_table(('', ''), rows)}"
+
+
+def _bars(figures: Figures) -> str:
+    rows = []
+    for bar in bars(figures):
+        verdict = {None: "not measured", True: "yes", False: "**no**"}[bar.reached]
+        rows.append(
+            (bar.what, f"≤ {bar.shown(bar.limit)}", _as(bar.shown, bar.measured), _as(bar.shown, bar.peer), verdict)
+        )
+    return "## What must be reached\n\n" + _table(("", "to reach", "measured", "Genkit, this run", "reached"), rows)
+
+
+def _summary(figures: Figures, plots: Sequence[str]) -> str:
+    parts = [_lag_summary(figures), _cost_summary(figures)]
+    parts += [f"![{title}]({name})" for name, title in PLOTS.items() if name in plots]
+    body = "\n\n".join(part for part in parts if part)
+    return f"## Summary\n\n{SUMMARY}\n{body}\n{SUMMARY_END}" if body else ""
+
+
+def _lag_summary(figures: Figures) -> str:
+    cases = [case for case in figures.cases if figures.paths(case)]
+    if not cases:
+        return ""
+    rows = []
+    for path in PATHS:
+        lags = [_lag_cell(figures, case, path) for case in cases]
+        if any(lag != _NONE for lag in lags):
+            rows.append((PATHS[path], *lags))
+    titles = [figures.title(case) for case in cases]
+    return (
+        "Lag of a token, from the upstream's write to the reader's read, p95 in ms "
+        "(streams × tokens at tokens a second; ✗ where tokens are missing):\n\n" + _table(("", *titles), rows)
+    )
+
+
+def _lag_cell(figures: Figures, case: str, path: str) -> str:
+    lag = figures.lag(case, path, 0.95)
+    wrong = figures.missing(case, path) + figures.disordered(case, path)
+    if lag is None:
+        return f"✗ {wrong:,} missing" if wrong else _NONE
+    return f"{_ms(lag)} ✗" if wrong else _ms(lag)
+
+
+def _cost_summary(figures: Figures) -> str:
+    wanted = [("holdfast", UNWATCHED), ("holdfast", WATCHED), ("genkit", WATCHED)]
+    longest = max((int(row["tokens"]) for row in figures.cost("holdfast", UNWATCHED)), default=0)
+    rows = []
+    for system, how in wanted:
+        row, again = figures.cost_of(system, how, longest), figures.cost_of(system, REPLAYED, longest)
+        if row is not None:
+            rows.append(
+                (f"{PATHS.get(system, 'Genkit')}, {how}", *_operations(row), f"{again['reads']:,}" if again else _NONE)
+            )
+    if not rows:
+        return ""
+    heads = ("", "written", "bytes", "read", "bytes", "read to replay it")
+    return f"Firestore documents for an answer of {longest:,} tokens, in one run:\n\n" + _table(heads, rows)
+
+
+def _lags(figures: Figures) -> str:
+    heads = (
+        "",
+        "rounds",
+        "whole",
+        "missing",
+        "first token",
+        "lag p50",
+        "p95",
+        "max",
+        "end",
+        "CPU: its own",
+        "its store's",
+        "its queue's",
+        "upstream",
+        "client",
+    )
+    parts = []
+    for case in figures.cases:
+        rows = [tuple(_lag_row(figures, case, path)) for path in figures.paths(case)]
+        if rows:
+            parts.append(f"### {figures.title(case)}\n\n{_table(heads, rows)}")
+    if not parts:
+        return ""
+    words = (
+        "Times are in ms: of the first token from the request on, of the end from the upstream's last token on. "
+        "A p50 or p95 is the median of the rounds', a max the largest of all rounds. "
+        "CPU is in seconds per 1,000 tokens; the upstream's and the client's is in cores."
+    )
+    return "\n\n".join(["## Lag", words, *parts])
+
+
+def _lag_row(figures: Figures, case: str, path: str) -> Iterator[str]:
+    whole, of = figures.whole(case, path)
+    yield PATHS[path]
+    yield str(figures.rounds(case, path))
+    yield f"{whole:,} of {of:,}"
+    yield f"{figures.missing(case, path):,}"
+    yield _as(_ms, figures.first_token(case, path))
+    yield _as(_ms, figures.lag(case, path, 0.5))
+    yield _as(_ms, figures.lag(case, path, 0.95))
+    yield _as(_ms, figures.worst_lag(case, path))
+    yield _as(_ms, figures.end(case, path))
+    for whose in ("own", "store", "queue"):
+        yield _as(_cpu, figures.cpu(case, path, whose))
+    for whose in ("upstream", "client"):
+        yield _as(_cpu, figures.busy(case, path, whose))
+
+
+def _growing(figures: Figures) -> str:
+    rows = []
+    for case, known in figures.cases.items():
+        for path in figures.paths(case) if known["streams"] == 1 else ():
+            first, last = (figures.lag_of_tenth(case, path, which) for which in (FIRST, LAST))
+            ratio = _NONE if not first or last is None else f"{last / first:.2f}"
+            rows.append((figures.title(case), PATHS[path], _as(_ms, first), _as(_ms, last), ratio))
+    heads = ("", "", "first tenth", "last tenth", "last / first")
+    return f"## Lag p95 along an answer (ms)\n\n{_table(heads, rows)}" if rows else ""
+
+
+def _costs(figures: Figures) -> str:
+    rows = [
+        (
+            PATHS.get(row["system"], "Genkit"),
+            row["how"],
+            f"{row['tokens']:,} at {row['rate']:,.0f}/s",
+            f"{row['commits']:,}",
+            *_operations(row),
+            "yes" if row["whole"] else "**no**",
+        )
+        for system in ("holdfast", "genkit")
+        for how in (UNWATCHED, WATCHED, REPLAYED)
+        for row in figures.cost(system, how)
+    ]
+    if not rows:
+        return ""
+    heads = ("", "", "tokens", "commits", "documents written", "bytes", "documents read", "bytes", "came whole")
+    words = (
+        "Counted at the wire, as Firestore bills them, from the start's request to the end, in a pass of its own. "
+        "Genkit has no way to stream without writing each token, watched or not."
+    )
+    return f"## Firestore\n\n{words}\n\n{_table(heads, rows)}"
+
+
+def _operations(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    return f"{row['writes']:,}", _size(row["written"]), f"{row['reads']:,}", _size(row["read"])
+
+
+def _rest(figures: Figures) -> str:
+    rows = [*_replay(figures.raw), *_stop(figures.raw), *_cold(figures.raw), *_memory(figures.raw)]
+    return "## Replay, stop, start, memory\n\n" + _table(("", "median", "least", "most"), rows) if rows else ""
+
+
+def _replay(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    found = raw.get("replay")
+    if not found:
+        return
+    peers = found["peers"]
+    for name, tokens, replays in (
+        ("Holdfast", found["tokens"], found["holdfast"]),
+        ("Genkit", peers["tokens"], peers["genkit"]),
+    ):
+        whole = sum(replay["whole"] for replay in replays)
+        what = f"{name}: replay of a finished answer of {tokens:,} tokens ({whole} of {len(replays)} whole)"
+        yield (f"{what}, all of it", *_spread([replay["last"] / 1000 for replay in replays], _with_ms))
+        yield (f"{what}, tokens a second", *_spread([tokens / replay["last"] * 1e6 for replay in replays], _whole))
+    status = f"status {peers['resumable']}"
+    yield (f"resumable-stream: what a finished answer of {peers['tokens']:,} tokens is answered with", status, "", "")
+
+
+def _stop(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    found = [each for each in raw.get("stop", ()) if each["status"] == 200]
+    if raw.get("stop"):
+        what = f"Holdfast: a stop ({len(found)} of {len(raw['stop'])} answered with 200)"
+        yield (f"{what}, until it is stopped and saved", *_spread([each["stopped"] / 1000 for each in found], _with_ms))
+        seen = [each["seen"] / 1000 for each in found if each["seen"] is not None]
+        yield (f"{what}, until its viewer knows", *_spread(seen, _with_ms))
+
+
+def _cold(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    if found := raw.get("cold"):
+        yield ("Holdfast: cold import of everything", *_spread(found["import"], _seconds))
+        yield ("Holdfast: both functions started, to the first token", *_spread(found["first"], _seconds))
+
+
+def _memory(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    found = raw.get("memory")
+    if not found:
+        return
+    warm, live, watched = found["warm"], found["live"], found["watched"]
+    yield ("Holdfast: api, warm", _size(warm["api"]), "", "")
+    yield ("Holdfast: worker, warm", _size(warm["worker"]), "", "")
+    generation = (live["worker"] - warm["worker"]) / found["generations"]
+    first = (live["api"] - warm["api"]) / found["generations"]
+    viewer = (watched["api"] - live["api"]) / found["viewers"]
+    yield (f"Holdfast: worker, each of {found['generations']} live generations", _size(generation), "", "")
+    yield (f"Holdfast: api, each of their {found['generations']} viewers", _size(first), "", "")
+    yield (f"Holdfast: api, each of {found['viewers']} idle viewers of one generation", _size(viewer), "", "")
+
+
+def _cap(raw: dict[str, Any]) -> str:
+    found = raw.get("cap")
+    if not found:
+        return ""
+    rows = []
+    for each in found:
+        started = [start for start in each["during"] if start is not None]
+        before = [start / 1000 for start in each["before"] if start is not None]
+        rows.append(
+            (
+                {"one": "one, as against an emulator", "deployed": "as many as are deployed"}[each["how"]],
+                f"{each['whole']:,} of {each['viewers']:,}",
+                _as(_ms, percentile(before, 0.5)),
+                f"{len(started)} of {len(each['during'])}",
+                _as(_ms, percentile([start / 1000 for start in started], 0.5)),
+                _as(_ms, percentile([start / 1000 for start in started], 0.95)),
+            )
+        )
+    heads = (
+        "documents a listen stream",
+        "viewers who read all",
+        "a start before them, p50",
+        "starts with them",
+        "a start with them, p50",
+        "p95",
+    )
+    words = (
+        f"Both functions reach Firestore through nghttpx, which allows {found[0]['streams']} streams a connection. "
+        "Each viewer watches an answer of its own on one api process; the further starts (in ms to the first token) "
+        "commit over the same connections. With one document a listen stream, which the emulator needs, there are too "
+        "few streams: that shows that the cap holds. With as many as are deployed there are enough. (The emulator may "
+        "corrupt such a stream; it is opened again. Firestore does not.)"
+    )
+    return f"## The cap on streams\n\n{words}\n\n{_table(heads, rows)}"
+
+
+def _method(raw: dict[str, Any]) -> str:
+    lines = [
+        "The demo upstream notes the moment at which it writes each token, the client the moment of each read, both by "
+        "the machine's monotonic clock. The notes are compared afterwards, token by token: what is missing or out of "
+        "order is counted.",
+        "The client is one thread that keeps what it reads and looks at it afterwards. All answers of a case are asked "
+        "for at once. The systems take turns, in another order each round, and Firestore is emptied in between.",
+        "Holdfast is as deployed: gunicorn, both functions, the Cloud Tasks emulator with its signed tokens, Google's "
+        "own client libraries. Its reader is the client that asked.",
+        "Genkit: an Express server with `expressHandler` and `FirestoreStreamManager`. The client that asked reads the "
+        "live path, which shows a token before it is saved; a subscriber attaches as soon as it knows the name.",
+        "resumable-stream: an Express server and a Redis that saves nothing. The client that asked reads the live "
+        "path; another resumes the stream as soon as it can.",
+        "Who attaches later has the tokens late that were written before. As set up here, neither peer has a queue or "
+        "checks who asks.",
+        f"An answer that has not ended {raw['patience']:.0f} s after its upstream's end is cut off, and what did not "
+        "come counts as missing. Not everybody plays every case, so that a run has an end: each row has its rounds.",
+        "All of it shares the machine's cores: the upstream, the client, the emulators and what is measured.",
+    ]
+    return "## How\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _spread(values: Sequence[float], shown: Callable[[float], str]) -> tuple[str, str, str]:
+    if not values:
+        return _NONE, _NONE, _NONE
+    return shown(median(values)), shown(min(values)), shown(max(values))
+
+
+def _as(shown: Callable[[float], str], value: float | None) -> str:
+    return _NONE if value is None else shown(value)
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}"
+
+
+def _with_ms(value: float) -> str:
+    return f"{_ms(value)} ms"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s"
+
+
+def _cpu(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _size(size: float) -> str:
+    for unit, scale in (("MB", 1e6), ("kB", 1e3)):
+        if abs(size) >= scale:
+            return f"{size / scale:,.1f} {unit}"
+    return f"{size:,.0f} B"

@@ -1,0 +1,213 @@
+"""What is measured, running: the local stack, the peers beside it on the same Firestore emulator, and a Redis.
+
+Everything started here ends with the `with` block, also where the bench is interrupted or killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from bench.plan import HOLDFAST, INSTANT
+from bench.system import Direct, Genkit, Holdfast, Resumable
+from bench.usage import tree
+from local.ports import HOST, Ports, free_port
+from local.process import GRACE_SECONDS, Process
+from local.stack import ROOT, Stack
+from local.token import PROJECT
+
+NODE = ROOT / "bench" / "node"
+READY_SECONDS = 60.0
+_PAUSE_SECONDS = 0.2
+
+
+class Stage:
+    """All of it while it is up, on free ports. Use it with `with`, from one thread: a part ends with its starter."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ):
+        self._environ = environ
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+        self._parts: list[Process] = []
+        self.stack = Stack(Ports.free(), environ=environ)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        self.stack.start()
+        self.direct = Direct(self.stack.upstream_url)
+        self.holdfast = self._holdfast(HOLDFAST, self.stack.url, "api", "worker")
+        url = self.stack.add_functions(INSTANT, {"FLUSH_SECONDS": "0"})
+        self.instant = self._holdfast(INSTANT, url, f"{INSTANT}-api", f"{INSTANT}-worker")
+        self.redis = self._redis()
+        self.resumable = self._resumable()
+        self.genkit = self._genkit_server()
+
+    def _stop(self) -> None:
+        for part in reversed(self._parts):
+            part.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for part in self._parts:
+            part.end(deadline)
+        self._parts.clear()
+        self.stack.stop()
+        self._folder.cleanup()
+
+    @property
+    def upstream(self) -> Process:
+        return self.stack.processes["upstream"]
+
+    @property
+    def firestore(self) -> Process:
+        return self.stack.processes["firestore"]
+
+    @contextmanager
+    def functions(self, name: str, settings: Mapping[str, str] | None = None) -> Iterator[Holdfast]:
+        """Both functions, fresh, for as long as the block lasts."""
+        url = self.stack.add_functions(name, settings or {})
+        names = f"{name}-api", f"{name}-worker"
+        try:
+            yield self._holdfast(name, url, *names)
+        finally:
+            self.stack.end(*names)
+
+    @contextmanager
+    def part(self, name: str, command: Sequence[str], ready: str) -> Iterator[Process]:
+        """Another process, for as long as the block lasts; it prints `ready` once it is."""
+        process = self._run(name, command)
+        try:
+            process.wait_until(lambda: ready in process.printed, READY_SECONDS)
+            yield process
+        finally:
+            self._end(process)
+
+    @contextmanager
+    def other_genkit(self, firestore: str) -> Iterator[Genkit]:
+        """Another Genkit server, with another way to Firestore."""
+        genkit = self._genkit_server(firestore)
+        try:
+            yield genkit
+        finally:
+            self._end(*genkit.own)
+
+    def kill_holdfast(self) -> None:
+        """Kills the two functions, and waits until nothing listens on their ports."""
+        everything = [each for process in self.holdfast.own for each in tree(process)]
+        for process in self.holdfast.own:
+            process.kill()
+        psutil.wait_procs(everything, READY_SECONDS)
+
+    def start_holdfast(self) -> None:
+        """Starts the two functions after they were killed, and does not wait."""
+        for name in ("api", "worker"):
+            self.stack.restart(name)
+        self.holdfast = self._holdfast(HOLDFAST, self.stack.url, "api", "worker")
+
+    def restart_genkit(self) -> None:
+        """Starts Genkit's server anew, without what it had not yet written."""
+        self._end(*self.genkit.own)
+        self.genkit = self._genkit_server()
+
+    def empty_firestore(self) -> None:
+        """So that every round begins with the same. While something is still written the emulator refuses it."""
+        url = f"http://{self.stack.firestore_host}/emulator/v1/projects/{PROJECT}/databases/(default)/documents"
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=READY_SECONDS):
+                    return
+            except urllib.error.HTTPError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+
+    def written(self, seed: str) -> list[int]:
+        """When the upstream wrote each token of an answer."""
+        with urllib.request.urlopen(f"{self.stack.upstream_url}/demo/records/{seed}", timeout=READY_SECONDS) as answer:
+            written: list[int] = json.load(answer)
+            return written
+
+    def _holdfast(self, name: str, url: str, api: str, worker: str) -> Holdfast:
+        parts = self.stack.processes
+        return Holdfast(url, name, own=[parts[api], parts[worker]], queue=[parts["tasks"]], store=[parts["firestore"]])
+
+    def _genkit_server(self, firestore: str | None = None) -> Genkit:
+        host = firestore or self.stack.firestore_host
+        process, url = self._node("genkit", {"FIRESTORE_EMULATOR_HOST": host, "GOOGLE_CLOUD_PROJECT": PROJECT})
+        return Genkit(url, own=[process], store=[self.firestore])
+
+    def _redis(self) -> Process:
+        port = str(free_port())
+        command = ["--port", port, "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", self._folder.name]
+        process = self._run("redis", [program("redis-server"), *command])
+        process.wait_until(lambda: "Ready to accept connections" in process.printed, READY_SECONDS)
+        self._redis_url = f"redis://{HOST}:{port}"
+        return process
+
+    def _resumable(self) -> Resumable:
+        process, url = self._node("resumable", {"REDIS_URL": self._redis_url})
+        return Resumable(url, own=[process], store=[self.redis])
+
+    def _node(self, name: str, settings: Mapping[str, str]) -> tuple[Process, str]:
+        port = str(free_port())
+        environ = {
+            **self._environ,
+            "NODE_ENV": "production",
+            "PORT": port,
+            "UPSTREAM_URL": self.stack.upstream_url,
+            **settings,
+        }
+        process = self._run(name, [program("node"), str(NODE / f"{name}.mjs")], environ)
+        process.wait_until(lambda: "ready" in process.printed, READY_SECONDS)
+        return process, f"http://{HOST}:{port}"
+
+    def _run(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Process:
+        process = Process(name, command, environ or self._environ, Path(self._folder.name), ROOT)
+        self._parts.append(process)
+        return process
+
+    def _end(self, *processes: Process) -> None:
+        for process in processes:
+            self._parts.remove(process)
+            process.terminate()
+            process.end(time.monotonic() + GRACE_SECONDS)
+
+
+class Missing(Exception):
+    """A program that is measured, or measured with, is not there; the message is one line with the remedy."""
+
+
+def program(name: str) -> str:
+    """Where a program is. Debian has some where only root's path leads. Errors: `Missing`."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise Missing(f"There is no {name}: run './local/setup.sh bench'.")
+    return found
+
+
+def text_of(url: str) -> Any:
+    """The JSON at a URL."""
+    with urllib.request.urlopen(url, timeout=READY_SECONDS) as answer:
+        return json.load(answer)

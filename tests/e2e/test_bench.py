@@ -1,0 +1,126 @@
+"""The bench as a user runs it, at its smallest: every part works and every count holds. No time is judged here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bench.figures import PATHS
+from bench.plan import QUICK
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "build" / "bench" / "quick"
+WAIT_SECONDS = 600.0
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    """What `make bench QUICK=1` writes."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    done = subprocess.run(
+        ["make", "--silent", "bench", "QUICK=1"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == str(KEPT / "results.md")
+    return (KEPT / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def raw(page: str) -> dict[str, Any]:
+    assert page
+    kept: dict[str, Any] = json.loads((KEPT / "measured.json").read_bytes())
+    return kept
+
+
+def test_every_reader_of_every_system_reads_every_token_after_it_was_written(raw: dict[str, Any]) -> None:
+    cases = {case.name: case for case in QUICK.cases}
+    assert {row["path"] for row in raw["lag"]} == PATHS.keys()
+    for row in raw["lag"]:
+        case = cases[row["case"]]
+        assert (row["whole"], row["lost"], row["disordered"]) == (case.streams, 0, 0), row["path"]
+        assert [len(lags) for lags in row["lags"]] == [case.tokens] * case.streams
+        assert all(lag > 0 for lags in row["lags"] for lag in lags)
+        assert all(first > 0 for first in row["ttft"])
+        assert all(end > 0 for end in row["end"])
+
+
+def test_what_firestore_is_asked_to_do_is_counted_to_the_last_write(raw: dict[str, Any]) -> None:
+    costs = {(cost["system"], cost["how"], cost["tokens"]): cost for cost in raw["cost"]}
+    for cost in costs.values():
+        assert cost["whole"], cost
+    for tokens in QUICK.growth[0].genkit:
+        theirs, ours = (costs[system, "one viewer", tokens] for system in ("genkit", "holdfast"))
+        assert theirs["writes"] == theirs["commits"] == tokens + 2  # its opening and its end
+        assert ours["commits"] < ours["writes"] < theirs["writes"]
+        assert 0 < ours["reads"] <= ours["writes"]
+    replayed = costs["holdfast", "replayed", QUICK.unwatched]
+    assert (replayed["writes"], replayed["written"]) == (0, 0)
+    assert replayed["reads"] > 0
+
+
+def test_what_is_measured_once_came_about(raw: dict[str, Any]) -> None:
+    assert all(replay["whole"] for replay in raw["replay"]["holdfast"] + raw["replay"]["peers"]["genkit"])
+    assert raw["replay"]["peers"]["resumable"] == 422
+    assert [stop["status"] for stop in raw["stop"]] == [200]
+    assert all(stop["seen"] > 0 for stop in raw["stop"])
+    assert 0 < raw["cold"]["import"][0] < raw["cold"]["first"][0]
+    assert all(size > 0 for moment in ("warm", "live", "watched") for size in raw["memory"][moment].values())
+
+
+def test_the_cap_on_streams_holds_and_every_viewer_is_served_below_it(raw: dict[str, Any]) -> None:
+    alone, deployed = raw["cap"]
+    assert alone["viewers"] == deployed["viewers"] > alone["streams"]
+    assert alone["whole"] < alone["viewers"]
+    assert deployed["whole"] == deployed["viewers"]
+    assert None not in deployed["before"] + deployed["during"]
+
+
+def test_the_page_shows_all_of_it_and_judges_nothing(page: str) -> None:
+    headings = [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "Summary",
+        "Lag",
+        "Lag p95 along an answer (ms)",
+        "Firestore",
+        "Replay, stop, start, memory",
+        "The cap on streams",
+        "How",
+    ]
+    assert "its numbers say nothing" in page
+    for plot in ("load.svg", "length.svg", "cost.svg"):
+        assert f"]({plot})" in page
+        assert (KEPT / plot).read_text(encoding="utf-8").startswith("<?xml")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_a_run_that_is_ended_leaves_nothing_behind(number: signal.Signals, code: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "--quick", "--only", "lag"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        assert any(line.startswith("round ") for line in process.stderr)
+        parts = psutil.Process(process.pid).children(recursive=True)
+        assert {"java", "redis-server", "node"} <= {part.name() for part in parts}
+        process.send_signal(number)
+        assert process.wait(WAIT_SECONDS) == code
+        _, alive = psutil.wait_procs(parts, timeout=WAIT_SECONDS)
+        assert not alive
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
