@@ -296,6 +296,7 @@ def _method(raw: dict[str, Any]) -> str:
         "live path, which shows a token before it is saved; a subscriber attaches as soon as it knows the name.",
         "resumable-stream: an Express server and a Redis that saves nothing. The client that asked reads the live "
         "path; another resumes the stream as soon as it can.",
+        "Holdfast's end comes when the message is saved, Genkit's when its document is. The others save nothing.",
         "Who attaches later has the tokens late that were written before. As set up here, neither peer has a queue or "
         "checks who asks.",
         f"An answer that has not ended {raw['patience']:.0f} s after its upstream's end is cut off, and what did not "

@@ -134,6 +134,23 @@ def test_what_is_wrong_is_said_in_one_line(environ: dict[str, str], line: str) -
     assert (process.returncode, out, err) == (1, "", line + "\n")
 
 
+def test_both_functions_can_run_once_more_with_other_settings_and_end_for_good(stack: Stack) -> None:
+    before = dict(stack.processes)
+    url = stack.add_functions("second", {"MAX_REQUEST_BYTES": "500"})
+    parts = [psutil.Process(stack.processes[name].pid) for name in ("second-api", "second-worker")]
+    before["worker"].pause()
+    try:
+        assert answer(url) == text(seed_of(question("hi", 2)["messages"]), 2)
+    finally:
+        before["worker"].resume()
+    too_large = question("x" * 500, 2)
+    assert Client(url, "alice").complete(too_large).status_code == 413
+    assert Client(stack.url, "alice").complete(too_large).status_code == 200
+    stack.end("second-api", "second-worker")
+    assert not psutil.wait_procs(parts, timeout=WAIT_SECONDS)[1]
+    assert stack.processes == before
+
+
 def test_another_upstream_can_take_the_demo_upstreams_place(stack: Stack) -> None:
     ports = Ports.free()
     key = "another-key"
