@@ -58,29 +58,26 @@ class Shown:
 
 def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
     """Every case, round after round, the systems taking turns in another order each time."""
-    for system in _systems(stage, list(_everybody(stage))):
+    for system in _systems(stage).values():
         asyncio.run(_play(stage, system, WARM, 0, plan.patience))
     found: list[Shown] = []
     for number in range(max(max(case.systems.values()) for case in plan.cases)):
         for case in plan.cases:
             playing = [name for name, rounds in case.systems.items() if number < rounds]
             turn = number % len(playing) if playing else 0
-            for system in _systems(stage, playing[turn:] + playing[:turn]):
-                print(f"round {number + 1}  {case}  {system.name}", file=sys.stderr, flush=True)
-                found += asyncio.run(_play(stage, system, case, number, plan.patience))
-                if system.name == GENKIT and found[-1].lost:
+            for name in playing[turn:] + playing[:turn]:
+                print(f"round {number + 1}  {case}  {name}", file=sys.stderr, flush=True)
+                found += asyncio.run(_play(stage, _systems(stage)[name], case, number, plan.patience))
+                if name == GENKIT and found[-1].lost:
                     stage.restart_genkit()  # or what it has not yet written would be the next one's load
+                    asyncio.run(_play(stage, stage.genkit, WARM, number, plan.patience))
                 stage.empty_firestore()
     return [asdict(shown) for shown in found]
 
 
-def _everybody(stage: Stage) -> dict[str, System]:
+def _systems(stage: Stage) -> dict[str, System]:
     systems: list[System] = [stage.direct, stage.holdfast, stage.instant, stage.genkit, stage.resumable]
     return {system.name: system for system in systems}
-
-
-def _systems(stage: Stage, names: list[str]) -> list[System]:
-    return [_everybody(stage)[name] for name in names]
 
 
 async def _play(stage: Stage, system: System, case: Case, number: int, patience: float) -> list[Shown]:
