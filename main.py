@@ -20,11 +20,15 @@ from flask import Flask, Request
 
 from lib.documents import Documents
 from lib.errors import ConfigurationError, HoldfastError
+from lib.health import ROUTES, Readiness
 from lib.listen import TARGETS_PER_EMULATOR_STREAM, TARGETS_PER_STREAM, Listener
+from lib.logs import Logs
 from lib.settings import Settings
 from lib.shutdown import Shutdown
 from lib.store import Store
+from lib.telemetry import Telemetry
 
+_logs = Logs.of_function(os.environ)
 _shutdown = Shutdown.of_forked(os.environ)
 _building = threading.Lock()
 _apps: dict[str, Flask] = {}
@@ -42,27 +46,35 @@ def worker(request: Request) -> Any:
     return _serve("worker", _worker, request)
 
 
-def _serve(name: str, build: Callable[[Settings, Store, Listener], Flask], request: Request) -> Any:
+Build = Callable[[Settings, Store, Listener, Telemetry], Flask]
+
+
+def _serve(name: str, build: Build, request: Request) -> Any:
     app = _apps.get(name)
     if app is None:
         try:
             with _building:
-                app = _apps.get(name) or _apps.setdefault(name, _built(build))
+                app = _apps.get(name) or _apps.setdefault(name, _built(name, build))
         except ConfigurationError as error:
-            logging.getLogger(__name__).error("the settings are wrong:\n%s", error)
+            logging.getLogger(__name__).error("the settings are wrong", extra={"settings": str(error)})
             return HoldfastError("The service is not set up; its log says why.", code="not_configured").body(), 500
     with app.request_context(request.environ):
         return app.full_dispatch_request()
 
 
-def _built(build: Callable[[Settings, Store, Listener], Flask]) -> Flask:
+def _built(name: str, build: Build) -> Flask:
     settings = Settings.from_env(os.environ)
+    _logs.of_project(settings.project)
+    telemetry = Telemetry.of(settings, name)
     documents = Documents(settings.project, settings.database, settings.firestore_emulator)
     per_stream = TARGETS_PER_EMULATOR_STREAM if settings.firestore_emulator else TARGETS_PER_STREAM
-    return build(settings, Store(documents, settings.retention), Listener(documents, per_stream))
+    app = build(settings, Store(documents, settings.retention), Listener(documents, per_stream), telemetry)
+    telemetry.follow(app, but=ROUTES)
+    _shutdown.call(telemetry.close)  # after those whose spans it is to send
+    return app
 
 
-def _api(settings: Settings, store: Store, listener: Listener) -> Flask:
+def _api(settings: Settings, store: Store, listener: Listener, telemetry: Telemetry) -> Flask:
     from lib.auth import AppTokens, UserTokens
     from lib.generations import Generations
     from lib.tail import Tails
@@ -70,17 +82,22 @@ def _api(settings: Settings, store: Store, listener: Listener) -> Flask:
     from lib.web import create_api
 
     clock = partial(datetime.now, UTC)
+    queue = TaskQueue(settings, telemetry)
     tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock)
-    generations = Generations(settings, store, TaskQueue(settings), tails, clock)
+    generations = Generations(settings, store, queue, tails, clock)
     tails.heal = generations.heal
     _shutdown.call(tails.close)
     apps = AppTokens(settings.project, settings.app_check_keys_url) if settings.app_check == "enforced" else None
-    return create_api(settings, generations, UserTokens(settings.project), apps)
+    app = create_api(settings, generations, UserTokens(settings.project), apps)
+    Readiness({"Firestore": partial(store.generation, "ready"), "Cloud Tasks": queue.check}).serve(app)
+    return app
 
 
-def _worker(settings: Settings, store: Store, listener: Listener) -> Flask:
+def _worker(settings: Settings, store: Store, listener: Listener, telemetry: Telemetry) -> Flask:
     from lib.auth import QueueTokens
     from lib.worker import create_worker
 
     tokens = QueueTokens(settings.worker_url, settings.invoker, settings.oidc_certs_url)
-    return create_worker(settings, store, listener, tokens, os.environ, _shutdown)
+    app = create_worker(settings, store, listener, tokens, os.environ, _shutdown, telemetry)
+    Readiness({"Firestore": partial(store.generation, "ready")}).serve(app)
+    return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -124,17 +125,13 @@ class Stage:
 
 
 def errors(log: str) -> list[str]:
-    """The lines of a log that are of level ERROR or above, and tracebacks with the line that says what failed."""
+    """What a log has of level ERROR or above, with its stack, and whatever was printed past the log."""
     found: list[str] = []
-    before, inside = "", False
     for line in log.splitlines():
-        if line.startswith("Traceback"):
-            found += [before, line]
-            inside = True
-        elif inside:
+        try:
+            told = json.loads(line)
+            if told["severity"] in ("ERROR", "CRITICAL"):
+                found += [f"{told['severity']} {told['message']}", *told.get("stack_trace", "").splitlines()]
+        except (ValueError, TypeError, KeyError):
             found.append(line)
-            inside = line.startswith(" ")
-        elif "ERROR" in line or "CRITICAL" in line:
-            found.append(line)
-        before = line
     return found

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextvars import copy_context
 from dataclasses import dataclass
+from datetime import timedelta
 
 import orjson
 
@@ -26,6 +28,7 @@ from lib.model import End, Fields, State
 from lib.reading import Reading
 from lib.settings import Settings
 from lib.store import Store
+from lib.telemetry import Span, Telemetry
 from lib.upstream import Call, Session, UpstreamFault
 
 RETRY_AFTER_SECONDS = 30.0  # the longest an upstream's Retry-After is honoured
@@ -61,6 +64,7 @@ class Attempt:
         upstream: Upstream,
         key: str | None,
         settings: Settings,
+        telemetry: Telemetry,
         clock: Clock,
     ):
         self._generation = claim.generation
@@ -72,10 +76,26 @@ class Attempt:
         self._upstream = upstream
         self._key = key
         self._settings = settings
+        self._telemetry = telemetry
         self._clock = clock
         self._watched_until = max(self._generation.watchers.values(), default=clock())
         self._request: chat.Json = {}
         self._inbox: Inbox | None = None
+
+    def claimed(self, live: int) -> None:
+        """Says that it begins, and how many are under way here."""
+        generation = self._generation
+        waited = generation.started_at - generation.created_at if generation.started_at else timedelta(0)
+        log.info(
+            "generation claimed",
+            extra={
+                "state": str(generation.state),
+                "upstream": self._upstream.name,
+                "waitMs": _ms(waited) if generation.attempt == 1 else None,
+                "events": self._found.last,
+                "live": live,
+            },
+        )
 
     def run(self) -> Ended | RetryLater:
         """Makes the call and ends the generation. Errors: `Unreachable`, where Firestore stayed away for too long."""
@@ -94,7 +114,7 @@ class Attempt:
             rest = self._rest(answer)
             return self._call(rest[0], answer, rest[1]) if rest else self._end_lost(answer)
         except Fenced:
-            log.info("the generation is another's", extra={"generation": self._generation.id})
+            log.warning("the generation is another's")
             return Ended(None)
 
     def leave(self, *, at_once: bool) -> None:
@@ -123,7 +143,9 @@ class Attempt:
 
     def _call(self, request: chat.Json, answer: chat.Answer, seam: Seam | None = None) -> Ended | RetryLater:
         inbox = self._inbox = Inbox(self._journal.last, answer)
-        call = Call(self._session, self._upstream, self._key, orjson.dumps(request))
+        span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)
+        traceparent = span.trace.traceparent if span.trace and self._settings.upstream_traced == "on" else None
+        call = Call(self._session, self._upstream, self._key, orjson.dumps(request), traceparent)
         reading = Reading(
             call,
             inbox,
@@ -133,7 +155,12 @@ class Attempt:
             seam=seam,
         )
         unwatch = self._listener.watch(self._generation.path, lambda document: self._on_change(document, inbox))
-        threading.Thread(target=reading.run, name=f"read-{self._generation.id}", daemon=True).start()
+        threading.Thread(
+            target=copy_context().run,
+            args=(_read, reading, inbox, span),
+            name=f"read-{self._generation.id}",
+            daemon=True,
+        ).start()
         try:
             self._store.touch_chat(self._generation, self._generation.created_at)
             self._commit_until_end(inbox)
@@ -189,29 +216,73 @@ class Attempt:
         if inbox.whole:
             return self._finish(entries, answer, End(state=State.COMPLETED, usage=answer.usage))
         if fault is None:
-            return self._retry(entries, 0.0)
+            later = self._retry(entries, 0.0)
+            log.info("generation handed over", extra={"events": self._journal.last})
+            return later
         again = fault.passing and self._generation.attempt < self._settings.max_attempts
         if again and (inbox.last == 0 or self._rest(answer)):
-            return self._retry(entries, fault.retry_after)
+            later = self._retry(entries, fault.retry_after)
+            log.warning(
+                "generation to be tried again",
+                extra={
+                    "reason": fault.reason,
+                    "status": fault.status,
+                    "retryMs": round(1000 * later.seconds),
+                    "events": self._journal.last,
+                },
+            )
+            return later
         if inbox.last == 0:
-            return self._finish([], answer, End(state=State.FAILED, reason=fault.reason, error=_failure(fault)))
+            failure = _failure(fault)
+            return self._finish([], answer, End(state=State.FAILED, reason=fault.reason, error=failure), fault.status)
         error = {"message": fault.message, "code": fault.reason}
         end = End(state=State.INCOMPLETE, reason=fault.reason, error=error, usage=answer.usage)
-        return self._finish(entries, answer, end)
+        return self._finish(entries, answer, end, fault.status)
 
     def _retry(self, entries: list[Entry], seconds: float) -> RetryLater:
         """Saves what there is and lets go of the generation: the task comes again, and another attempt goes on."""
         self._journal.release(entries)
-        log.info("attempt given up", extra={"generation": self._generation.id, "attempt": self._generation.attempt})
         return RetryLater(min(seconds, RETRY_AFTER_SECONDS))
 
-    def _finish(self, entries: list[Entry], answer: chat.Answer, end: End) -> Ended:
+    def _finish(self, entries: list[Entry], answer: chat.Answer, end: End, status: int | None = None) -> Ended:
         ended = self._journal.finish(entries, end, answer)
-        log.info(
+        asked, tally = ended.created_at, self._journal.tally
+        well = end.state in (State.COMPLETED, State.STOPPED)
+        log.log(
+            logging.INFO if well else logging.WARNING,
             "generation ended",
-            extra={"generation": ended.id, "attempt": ended.attempt, "state": str(ended.state), "reason": ended.reason},
+            extra={
+                "upstream": self._upstream.name,
+                "state": str(end.state),
+                "reason": end.reason,
+                "status": status,
+                "events": ended.last_seq,
+                "ttftMs": _ms(tally.first - asked) if tally.first and self._found.last == 0 else None,
+                "durationMs": _ms(self._clock() - asked),
+                **_tokens(end.usage),
+                **tally.fields(),
+            },
         )
         return Ended(ended.state)
+
+
+def _read(reading: Reading, inbox: Inbox, span: Span) -> None:
+    with span:
+        reading.run()
+        if inbox.fault is not None:
+            span.set(http__response__status_code=inbox.fault.status)
+            span.fail(inbox.fault.reason)
+
+
+def _ms(time: timedelta) -> int:
+    return max(0, round(1000 * time.total_seconds()))
+
+
+def _tokens(usage: Fields | None) -> dict[str, int]:
+    """What the upstream counted, where it sent numbers."""
+    counted = {"tokens": "completion_tokens", "inputTokens": "prompt_tokens"}
+    values = {name: (usage or {}).get(theirs) for name, theirs in counted.items()}
+    return {name: value for name, value in values.items() if type(value) is int and 0 <= value < 1 << 53}
 
 
 class _Deadline:

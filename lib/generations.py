@@ -74,6 +74,7 @@ class Generations:
             return self._start(generation, request)
         except Exists:
             found = self._repeated(generation)
+            log.info("generation asked for again", extra={"generation": found.id, "state": str(found.state)})
             self._enqueue_again(found)
             return Started(found, self._tails.open(found, 0), request, attached=True)
         except Unreachable as error:
@@ -96,9 +97,19 @@ class Generations:
         try:
             self._queue.enqueue(generation)
         except BaseException:
+            log.warning("generation not queued", extra={"generation": generation.id})
             tail.close()
             self._store.delete(generation)
             raise
+        log.info(
+            "generation queued",
+            extra={
+                "generation": generation.id,
+                "state": str(generation.state),
+                "upstream": generation.upstream,
+                "bytes": len(generation.request),
+            },
+        )
         return Started(generation, tail, request, attached=False)
 
     def _create(self, generation: Generation, head: Head) -> None:
@@ -221,6 +232,7 @@ class Generations:
             self._store.patch(generation, {"stopRequestedAt": self._clock()})
         except Stale as error:
             raise NotFound("There is no such generation.", code="generation_not_found") from error
+        log.info("stop requested", extra={"generation": generation.id, "state": str(generation.state)})
         if not head.leased(self._clock()):
             self._end(generation, head, End(state=State.STOPPED, reason="stopped"))
         with self._tails.open(generation, head.last) as tail:
@@ -229,7 +241,9 @@ class Generations:
 
     def delete(self, uid: str, generation_id: str) -> None:
         """Deletes a generation with its message and journal; one that runs is stopped by that. Errors: `NotFound`."""
-        self._store.delete(self._owned(uid, generation_id))
+        generation = self._owned(uid, generation_id)
+        self._store.delete(generation)
+        log.info("generation deleted", extra={"generation": generation.id, "state": str(generation.state)})
 
     def heal(self, generation: Generation, head: Head) -> bool:
         """Ends a generation that no task will pick up again; says whether there is news to read."""
@@ -252,6 +266,7 @@ class Generations:
                 return
             self._queue.enqueue(found)
             self._store.patch(found, {"requeuedAt": self._clock()})
+            log.warning("generation queued again", extra={"generation": generation.id})
         except (Unavailable, Unreachable, Stale):
             log.info("no second task could be made", extra={"generation": generation.id})
 
@@ -261,12 +276,26 @@ class Generations:
         journal = Journal(self._store, generation, attempt, timedelta(0), self._clock)
         answer = replayed(self._store, generation, head)
         try:
-            journal.finish([], replace(end, usage=answer.usage), answer)
+            ended = journal.finish([], replace(end, usage=answer.usage), answer)
         except Fenced:
             return False
         except Unreachable as error:
             raise Unavailable("The database can't be reached. Try again.") from error
-        log.info("generation ended unworked", extra={"generation": generation.id, "state": str(end.state)})
+        stopped = ended.state is State.STOPPED
+        log.log(
+            logging.INFO if stopped else logging.WARNING,
+            "generation ended" if stopped else "generation healed",
+            extra={
+                "generation": ended.id,
+                "attempt": ended.attempt,
+                "upstream": ended.upstream,
+                "state": str(ended.state),
+                "reason": ended.reason,
+                "events": ended.last_seq,
+                "durationMs": round(1000 * (self._clock() - ended.created_at).total_seconds()),
+                **journal.tally.fields(),
+            },
+        )
         return True
 
 

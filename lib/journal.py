@@ -23,6 +23,7 @@ from lib.documents import Exists, Patch, Refused, Stale, Unreachable, Version, W
 from lib.model import End, Fields, Generation, Head, Segment
 from lib.sse import event_of, split_frames
 from lib.store import Store
+from lib.tally import Tally
 
 SEAL_BYTES = 64 << 10  # of raw frames in the head, past which the next commit seals it
 DOCUMENT_BYTES = 384 << 10  # of raw frames one document may have, so that frames and text stay below 1 MiB
@@ -105,6 +106,7 @@ class Journal:
         self._version: Version = head.version
         self.last = head.last
         self.commit_seconds = 0.0
+        self.tally = Tally()
 
     def append(self, entries: Sequence[Entry], also: Sequence[Write] = ()) -> None:
         """Commits the entries, or with none of them only the lease, together with `also`."""
@@ -116,6 +118,7 @@ class Journal:
         ended = replace(self._generation, attempt=self._attempt).ended(end, self._open.last, self._clock())
         fields, parts = message.ended(ended, answer)
         _retried(lambda: self._store.save_parts(ended, parts))
+        self.tally.writes += len(parts)
         try:
             self._commit(writes, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
         except Refused:
@@ -195,6 +198,8 @@ class Journal:
         except _MessageGone:
             kept = [write for write in also if write.path != self._generation.message_path]
             _retried(lambda: self._try(segment, end, [*writes, *kept]))
+        if self.tally.first is None and segment.last > self.last:
+            self.tally.first = self._clock()
         self.last = segment.last
 
     def _try(self, segment: Segment, end: End | None, writes: Sequence[Write]) -> None:
@@ -221,7 +226,12 @@ class Journal:
                 self._version = found.version
                 raise Unreachable("the head has another version") from error
             self._version = _ours(found, head, error)
+        except Unreachable:
+            self.tally.errors += 1
+            raise
         self.commit_seconds = time.monotonic() - began
+        self.tally.commits.add(self.commit_seconds)
+        self.tally.writes += 1 + len(writes)
 
     def _left(self, found: Head) -> bool:
         return found.holder == self._holder and found.last == self.last and found.end is None

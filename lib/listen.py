@@ -166,7 +166,8 @@ class _Stream:
                     pause = BACK_OFF_SECONDS[0]
                     self._dispatch(change)
             except Unreachable as error:
-                log.info("listen stream broke", extra={"cause": str(error)})
+                if not self._closed:
+                    log.info("listen stream broke", extra={"cause": str(error)})
             except Exception:
                 log.exception("listen stream failed")
             if not self._closed:
@@ -221,10 +222,10 @@ class _Stream:
             watch = self._watches.get(target_id)
             if watch is None:
                 continue
-            target, on_change = watch
+            _, on_change = watch
             if change.refused:
                 raise Unreachable("target refused")
             try:
                 on_change(change.document)
             except Exception:
-                log.exception("a watcher failed", extra={"path": target.path})
+                log.exception("a watcher failed")

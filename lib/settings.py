@@ -76,6 +76,12 @@ def _app_check(value: str) -> str:
     return value
 
 
+def _off_or_on(value: str) -> str:
+    if value not in ("off", "on"):
+        raise ValueError("'off' or 'on'")
+    return value
+
+
 def _days(value: str) -> timedelta:
     if not 0 < (number := _number(value)) <= MAX_DAYS:
         raise ValueError(f"a number of days above 0, {MAX_DAYS} at the most")
@@ -198,6 +204,18 @@ class Settings:
     )
     retention: timedelta = _of(
         "RETENTION_DAYS", _days, timedelta(days=7), "How long generations and journals are kept."
+    )
+    traces_endpoint: str | None = _of(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        _url,
+        None,
+        "Where OpenTelemetry traces go, as OTLP over HTTP; none are made without it.",
+    )
+    upstream_traced: str = _of(
+        "UPSTREAM_TRACEPARENT",
+        _off_or_on,
+        "off",
+        "`on` where upstreams are told which trace a call is of; for servers of your own.",
     )
     catalog: Catalog
 

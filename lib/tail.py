@@ -23,6 +23,7 @@ from lib.journal import Decoder, decoded
 from lib.listen import Listener, Watch
 from lib.model import End, Generation, Head
 from lib.store import Store
+from lib.tally import Times
 
 WINDOW_BYTES = 256 << 10  # of sealed frames a feed still holds; a viewer that is further behind reads the journal
 REREAD_SECONDS = 7.0  # of silence; a head that is worked is written at least every third of its lease
@@ -64,6 +65,7 @@ class Feed:
         self._frames: list[bytes] = []
         self._size = 0
         self._gone = False
+        self.lags = Times()
         self._heard = time.monotonic()
         self._lease_renewed = time.monotonic() if leased else float("-inf")
 
@@ -76,6 +78,8 @@ class Feed:
             if head is None:
                 self._gone = True
             elif news:
+                if self._head is not None:
+                    self.lags.add(max(0.0, time.time() - head.version.seconds - head.version.nanos / 1e9))
                 self._take(head)
             self._changed.notify_all()
             return news
@@ -297,6 +301,15 @@ class Tails:
                 del self._feeds[feed.generation.id]
         if feed.watch is not None:
             feed.watch()
+        log.info(
+            "generation followed",
+            extra={
+                "generation": feed.generation.id,
+                "changes": feed.lags.count,
+                "lagMs": feed.lags.average_ms,
+                "lagMaxMs": feed.lags.longest_ms,
+            },
+        )
         if feed.live:
             self._lease(feed, held=False)
 

@@ -69,13 +69,16 @@ def new_session() -> Session:
 
 
 class Call:
-    """One request and its answer."""
+    """One request and its answer. `traceparent` tells the upstream which trace it is of, where it is to know."""
 
-    def __init__(self, session: Session, upstream: Upstream, key: str | None, body: bytes):
+    def __init__(
+        self, session: Session, upstream: Upstream, key: str | None, body: bytes, traceparent: str | None = None
+    ):
         self._session = session
         self._upstream = upstream
         self._key = key.strip() if key else None
         self._body = body
+        self._traced = {"traceparent": traceparent} if traceparent else {}
         self._lock = threading.Lock()
         self._response: requests.Response | None = None
         self._cancelled = False
@@ -93,6 +96,7 @@ class Call:
                     "Content-Type": "application/json",
                     "Accept": "text/event-stream, application/json",
                     "User-Agent": "holdfast",
+                    **self._traced,
                 },
                 auth=self._authorize,
                 stream=True,

@@ -163,10 +163,6 @@ def create_api(settings: Settings, generations: Generations, users: UserTokens, 
         ]
         return jsonify(object="list", data=data)
 
-    @app.get("/healthz")
-    def health() -> Response:
-        return jsonify(status="ok")
-
     def respond(generation: Generation, tail: Tail, *, streamed: bool, refusing: bool) -> Response:
         """The answer from where `tail` is. `refusing`: an upstream's refusal is this response's status."""
         _bound_writes(settings.send_seconds)

@@ -21,10 +21,12 @@ from lib.documents import Unreachable
 from lib.errors import HoldfastError
 from lib.lease import Claim, Held, claim
 from lib.listen import Listener
+from lib.logs import labelled
 from lib.settings import Settings
 from lib.shutdown import Shutdown
 from lib.store import Store
 from lib.task import Task
+from lib.telemetry import Telemetry
 from lib.upstream import new_session
 
 MAX_TASK_BYTES = 64 << 10
@@ -42,6 +44,7 @@ def create_worker(
     tokens: QueueTokens,
     environ: Mapping[str, str],
     shutdown: Shutdown,
+    telemetry: Telemetry,
 ) -> Flask:
     """The worker as a Flask application. `environ` is where the upstreams' keys are."""
     app = Flask(__name__)
@@ -60,8 +63,19 @@ def create_worker(
             upstream=upstream,
             key=environ.get(upstream.key_env) if upstream.key_env else None,
             settings=settings,
+            telemetry=telemetry,
             clock=now,
         )
+
+    def run(claimed: Claim) -> Ended | RetryLater:
+        its, number = claimed.generation.id, claimed.generation.attempt
+        with (
+            labelled(generation=its, attempt=number),
+            telemetry.span("attempt", generation=its, attempt=number) as span,
+        ):
+            outcome = running.run(attempt(claimed))
+            span.set(state=outcome.state if isinstance(outcome, Ended) else "to be tried again")
+            return outcome
 
     @app.post("/")
     def work() -> Any:
@@ -72,9 +86,11 @@ def create_worker(
         try:
             claimed = claim(store, task, settings.lease, now)
             if claimed is None:
+                log.info("nothing to do for a task", extra={"generation": task.generation_id})
                 return jsonify(state=None)
-            outcome = running.run(attempt(claimed))
+            outcome = run(claimed)
         except Held:
+            log.info("another worker has the generation", extra={"generation": task.generation_id})
             return _again(HELD_RETRY_SECONDS)
         except Unreachable:
             log.warning("Firestore can't be reached", extra={"generation": task.generation_id})
@@ -100,7 +116,9 @@ class Running:
     def run(self, attempt: Attempt) -> Ended | RetryLater:
         with self._lock:
             self._attempts.add(attempt)
+            live = len(self._attempts)
         try:
+            attempt.claimed(live)
             return attempt.run()
         finally:
             with self._lock:

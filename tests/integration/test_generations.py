@@ -17,6 +17,7 @@ from lib.chat import Answer, read
 from lib.documents import Create, Delete, Patch, Put, Unreachable
 from lib.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
 from lib.generations import LOST_GRACE, REQUEUE_AFTER, START_GRACE, ChatRequest, Generations
+from lib.health import Readiness
 from lib.journal import Fenced
 from lib.lease import claim
 from lib.model import End, State
@@ -578,6 +579,54 @@ def test_a_lost_generation_that_its_user_had_stopped_is_stopped(
     (message,) = documents.get(generation.message_path)
     assert (message.fields["state"], message.fields["stoppedBy"]) == ("stopped", "user")
     assert message.fields["content"] == "".join(each.text for each in written)
+
+
+@pytest.fixture
+def told(caplog):
+    """The fields of the lines that have these words."""
+    caplog.set_level("INFO", "lib.generations")
+    return lambda words: [vars(record) for record in caplog.records if record.getMessage() == words]
+
+
+def test_a_generation_that_is_healed_is_one_line_of_the_log(service, started, hold, uid, clock, entries, told):
+    generation = started()
+    hold(generation).journal.append(entries(1, 3))
+    clock.advance(timedelta(minutes=5))
+    service.find(uid, generation.id)
+    service.find(uid, generation.id)
+    (line,) = told("generation healed")
+    assert (line["generation"], line["attempt"]) == (generation.id, 2)
+    assert (line["state"], line["reason"], line["events"]) == ("incomplete", "worker_lost", 3)
+    assert (line["writes"], line["durationMs"]) == (3, 300_000)
+    assert told("generation ended") == []
+
+
+def test_a_stop_of_what_nobody_works_is_two_lines(service, started, uid, told):
+    generation = started()
+    service.stop(uid, generation.id)
+    (asked,), (ended,) = told("stop requested"), told("generation ended")
+    assert asked["generation"] == ended["generation"] == generation.id
+    assert (asked["state"], ended["state"]) == ("queued", "stopped")
+
+
+def test_a_second_task_and_a_first_that_was_never_made_are_told(service_over, started, uid, clock, told):
+    class Away:
+        def enqueue(self, generation):
+            raise Unavailable("away")
+
+    with pytest.raises(Unavailable):
+        service_over(queue=Away()).start(uid, request())
+    assert len(told("generation not queued")) == 1
+    generation = started()
+    clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
+    service_over().find(uid, generation.id)
+    assert [line["generation"] for line in told("generation queued again")] == [generation.id]
+
+
+def test_readiness_reads_once_for_all_who_ask_and_writes_nothing(faulty, store_over, together):
+    readiness = Readiness({"Firestore": partial(store_over(faulty).generation, "ready")}, kept_seconds=PATIENCE)
+    assert together(*[readiness.away] * 20) == [[]] * 20
+    assert faulty.asked == {"get": 1}
 
 
 def test_a_live_generation_is_not_healed(service, started, hold, uid, clock, entries, store):

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from lib.auth import AppTokens, UserTokens
 from lib.errors import Unauthenticated
 from lib.generations import Generations
+from lib.health import Readiness
 from lib.settings import Settings
 from lib.web import create_api
 from tests.unit.test_settings import NEEDED
@@ -45,6 +46,7 @@ class NoGenerations:
 def web() -> Iterator[FlaskClient]:
     generations = cast(Generations, NoGenerations())
     app = create_api(Settings.from_env(NEEDED), generations, cast(UserTokens, Users()), cast(AppTokens, Apps()))
+    Readiness({}).serve(app)
     with app.test_client() as client:
         yield client
 
@@ -83,4 +85,4 @@ def test_with_the_app_s_token_a_call_is_served(web: FlaskClient) -> None:
 def test_a_preflight_and_the_health_check_need_no_token(web: FlaskClient) -> None:
     asking = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     assert web.options("/", headers=asking).status_code == 200
-    assert web.get("/healthz").status_code == 200
+    assert [web.get(path).status_code for path in ("/healthz", "/health", "/ready")] == [200] * 3

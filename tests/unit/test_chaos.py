@@ -344,18 +344,21 @@ def test_what_is_asked_for_wrongly_is_refused(wrong: list[str], capsys: pytest.C
     assert wrong[0] in capsys.readouterr().err
 
 
-def test_of_a_log_only_errors_are_shown_and_tracebacks_whole() -> None:
-    log = (
-        "a warning\nrequest failed\nTraceback (most recent call last):\n  File x\n    y\nValueError: z\n"
-        'more\n{"severity": "ERROR"}\n'
-    )
-    assert errors(log) == [
-        "request failed",
-        "Traceback (most recent call last):",
-        "  File x",
-        "    y",
-        "ValueError: z",
-        '{"severity": "ERROR"}',
+def test_of_a_log_errors_are_shown_with_their_stacks_and_what_was_printed_past_it() -> None:
+    stack = ["Traceback (most recent call last):", "  File x", "    y", "ValueError"]
+    log = [
+        json.dumps({"severity": "WARNING", "message": "a warning"}),
+        json.dumps({"severity": "ERROR", "message": "request failed", "stack_trace": "\n".join(stack)}),
+        json.dumps({"severity": "CRITICAL", "message": "WORKER TIMEOUT"}),
+        "Segmentation fault",
+        "7",
+    ]
+    assert errors("\n".join(log)) == [
+        "ERROR request failed",
+        *stack,
+        "CRITICAL WORKER TIMEOUT",
+        "Segmentation fault",
+        "7",
     ]
 
 

@@ -215,6 +215,19 @@ def test_app_check_is_off_or_enforced_and_nothing_between() -> None:
         assert faults(APP_CHECK=value) == [f"APP_CHECK: it must be 'off' or 'enforced', and is '{value}'"]
 
 
+def test_the_upstream_is_told_of_a_trace_or_not_and_nothing_between() -> None:
+    assert Settings.from_env(NEEDED).upstream_traced == "off"
+    assert Settings.from_env({**NEEDED, "UPSTREAM_TRACEPARENT": "on"}).upstream_traced == "on"
+    assert faults(UPSTREAM_TRACEPARENT="true") == ["UPSTREAM_TRACEPARENT: it must be 'off' or 'on', and is 'true'"]
+
+
+def test_traces_go_nowhere_unless_a_url_says_where() -> None:
+    assert Settings.from_env(NEEDED).traces_endpoint is None
+    assert faults(OTEL_EXPORTER_OTLP_ENDPOINT="collector:4318") == [
+        "OTEL_EXPORTER_OTLP_ENDPOINT: it must be an http or https URL, and is 'collector:4318'"
+    ]
+
+
 def test_the_app_check_keys_are_firebase_s_own_unless_set() -> None:
     assert Settings.from_env(NEEDED).app_check_keys_url == "https://firebaseappcheck.googleapis.com/v1/jwks"
     assert faults(APP_CHECK_KEYS_URL="keys") == ["APP_CHECK_KEYS_URL: it must be an http or https URL, and is 'keys'"]
