@@ -216,6 +216,7 @@ class Settings:
         _off_or_on,
         "off",
         "`on` where upstreams are told which trace a call is of; for servers of your own.",
+        target="worker",
     )
     catalog: Catalog
 
