@@ -39,6 +39,7 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	.venv/bin/shellcheck deploy.sh local/setup.sh .ci/run
 	@$(RUN) -m operations.audit
 
 format: setup

@@ -1,0 +1,320 @@
+"""A Google Cloud that is played: deploy.sh runs against it, and what it made of it is looked at.
+
+gcloud is `fake_gcloud.py`; the HTTPS that deploy.sh speaks itself (the API of Firebase's rules, and the functions'
+URLs) is a server here, which curl is led to by its own configuration. The script, bash, curl and Python are real.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOYED = ("main.py", "lib", "requirements.txt")
+NEEDED = ("deploy.sh", "firestore.rules", "firestore.indexes.json", ".gcloudignore", *DEPLOYED)
+TOOLS = ("bash", "env", "dirname", "cat", "tr", "sed", "curl")  # and no other: what deploy.sh needs is what it says
+PROJECT, NUMBER = "demo-1", "123456789012"
+TOKEN, KEY = "ya29.canary-token", "sk-canary-key"
+SECONDS = 120.0
+HOST = f"{PROJECT}.iam.gserviceaccount.com"
+API, WORKER, INVOKER, BUILDER = (f"holdfast-{name}@{HOST}" for name in ("api", "worker", "invoker", "builder"))
+EMPTY: dict[str, Any] = {
+    "project": PROJECT,
+    "number": NUMBER,
+    "login": TOKEN,
+    "enabled": ["serviceusage.googleapis.com"],
+    "accounts": {},
+    "databases": {},
+    "queues": {},
+    "secrets": {},
+    "services": {},
+    "deployed": {},
+    "policies": {},
+    "releases": {},
+    "rulesets": {},
+    "made": 0,
+    "faults": {},
+}
+SETTINGS = {"GOOGLE_CLOUD_PROJECT": PROJECT, "UPSTREAM_BASE_URL": "https://api.example/v1", "UPSTREAM_API_KEY": KEY}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run of deploy.sh came to. `calls` are gcloud's words, in order, and `asked` those of HTTPS."""
+
+    code: int
+    out: str
+    err: str
+    calls: list[list[str]]
+    environs: list[dict[str, str]]
+    asked: list[tuple[str, str]]
+
+    @property
+    def changes(self) -> list[str]:
+        """What was changed: the commands, without flags."""
+        words = [[word for word in call if not word.startswith("--")] for call in self.calls]
+        reads = ("list", "get-iam-policy", "describe", "access", "print-access-token")
+        return [" ".join(each) for each in words if not set(reads) & set(each)]
+
+
+class Cloud:
+    """A folder with a copy of what deploy.sh needs, a PATH of its own, and the state of the project that is played."""
+
+    def __init__(self, folder: Path, port: int):
+        self.folder = folder
+        self.root = folder / "root"
+        self.root.mkdir()
+        for name in NEEDED:
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy2
+            copy(source, self.root / name)
+        self._bin = folder / "bin"
+        self._bin.mkdir()
+        for tool in TOOLS:
+            found = shutil.which(tool)
+            assert found, f"There is no {tool} on this machine, and deploy.sh needs it: install it."
+            (self._bin / tool).symlink_to(found)
+        python = Path(sys.executable).resolve()
+        fake = f"import sys; sys.path.insert(0, {str(ROOT / 'tests/deploy')!r}); import fake_gcloud"
+        self._program("gcloud", f"#!{python} -S\n{fake}; fake_gcloud.main()\n")
+        self._program("sleep", f'#!/bin/sh\necho "$1" >>"{folder}/slept"\n')
+        (folder / ".curlrc").write_text(f'cacert = "{certificate(folder)}"\nconnect-to = "::127.0.0.1:{port}"\n')
+        self._environ = {
+            "PATH": str(self._bin),
+            "HOME": str(folder),
+            "CURL_HOME": str(folder),
+            "FAKE_GCLOUD": str(folder),
+            "PYTHON": str(python),
+        }
+        self.state = deepcopy(EMPTY)
+
+    def _program(self, name: str, text: str) -> None:
+        path = self._bin / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that there is in the project."""
+        state: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        return state
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        (self.folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+    def change(self, **values: Any) -> None:
+        self.state = {**self.state, **values}
+
+    def without(self, tool: str) -> None:
+        (self._bin / tool).unlink()
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self._bin / "bash"), str(self.root / "deploy.sh"), *arguments]
+
+    def environ(self, settings: Mapping[str, str]) -> dict[str, str]:
+        return {**self._environ, **settings}
+
+    def run(self, *arguments: str, stdin: str = "", settings: Mapping[str, str] = SETTINGS, **more: str) -> Done:
+        """Runs deploy.sh to its end. `settings`, and `more` of them, are its variables."""
+        for name in ("calls", "asked", "slept"):
+            (self.folder / name).unlink(missing_ok=True)
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environ({**settings, **more}),
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=SECONDS,
+            check=False,
+        )
+        calls = [json.loads(line) for line in self.lines("calls")]
+        asked = [tuple(json.loads(line)) for line in self.lines("asked")]
+        return Done(
+            done.returncode,
+            done.stdout,
+            done.stderr,
+            [call["argv"] for call in calls],
+            [call["environ"] for call in calls],
+            asked,
+        )
+
+    def lines(self, name: str) -> list[str]:
+        path = self.folder / name
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def deployed(self, name: str) -> dict[str, str]:
+        """The flags that a service was last deployed with; of those given twice, the last."""
+        flags = self.state["deployed"][f"holdfast-{name}"]["flags"]
+        return {flag: values[-1] for flag, values in flags.items()}
+
+
+@contextmanager
+def clouds(folder: Path) -> Iterator[type[Cloud] | Any]:
+    """Makes clouds, each in a folder of its own; all share the server."""
+    certificate(folder)
+    made: dict[str, Cloud] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            self._answer()
+
+        def do_PATCH(self) -> None:
+            self._answer()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            cloud = made["current"]
+            with (cloud.folder / "asked").open("a", encoding="utf-8") as asked:
+                asked.write(json.dumps([self.command, f"{self.headers['Host']}{self.path}"]) + "\n")
+            host = self.headers["Host"]
+            if host == "firebaserules.googleapis.com":
+                status, answer = rules(cloud, self.command, self.path, dict(self.headers), body)
+            else:
+                status, answer = function(cloud, host, self.path), {}
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+
+    def make(name: str) -> Cloud:
+        (folder / name).mkdir()
+        for file in ("certificate.pem", "key.pem"):
+            shutil.copy2(folder / file, folder / name / file)
+        made["current"] = Cloud(folder / name, server.server_address[1])
+        return made["current"]
+
+    try:
+        yield make
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def rules(
+    cloud: Cloud, method: str, path: str, headers: Mapping[str, str], body: bytes
+) -> tuple[int, dict[str, Any] | None]:
+    """The Firebase Rules API, as far as it is used: https://firebase.google.com/docs/reference/rules/rest"""
+    state = cloud.state
+    name = path.removeprefix("/v1/").partition("?")[0]
+    if headers["Authorization"] != f"Bearer {TOKEN}" or headers["X-Goog-User-Project"] != PROJECT:
+        return 401, {"error": {"message": "Request had invalid authentication credentials."}}
+    if "firebaserules.googleapis.com" not in state["enabled"]:
+        return 403, {"error": {"message": "SERVICE_DISABLED"}}
+    given = json.loads(body) if body else None
+    match method, name.removeprefix(f"projects/{PROJECT}/").partition("/")[0]:
+        case "GET", "releases":
+            found = [{"name": each, "rulesetName": ruleset} for each, ruleset in state["releases"].items()]
+            return 200, {"releases": found} if found else {}
+        case "GET", "rulesets":
+            return 200, {"name": name, **state["rulesets"][name]}
+        case "POST", "rulesets":
+            made = f"{name}/{len(state['rulesets']) + 1}"
+            cloud.change(rulesets={**state["rulesets"], made: given})
+            return 200, {"name": made}
+        case "POST", "releases":
+            if given["name"] in state["releases"]:
+                return 409, {"error": {"message": "Requested entity already exists"}}
+            release = given
+        case "PATCH", "releases":
+            release = given["release"]
+            if name not in state["releases"] or release["name"] != name:
+                return 404, {"error": {"message": "Requested entity was not found."}}
+        case _:
+            return 404, {"error": {"message": "no such method"}}
+    if release["rulesetName"] not in state["rulesets"]:
+        return 404, {"error": {"message": "Requested entity was not found."}}
+    cloud.change(releases={**state["releases"], release["name"]: release["rulesetName"]})
+    return 200, release
+
+
+def function(cloud: Cloud, host: str, path: str) -> int:
+    """What a function answers somebody who is not logged in: Cloud Run says 403, Holdfast 401."""
+    state = cloud.state
+    name = host.partition(f"-{state['number']}.")[0]
+    if name not in state["services"]:
+        return 404
+    policy = state["policies"].get(f"run services {name}", [])
+    if not any("allUsers" in binding["members"] for binding in policy):
+        return 403
+    return 401 if path == "/v1/models" else 404
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate of the names that deploy.sh calls, for a day, made where there is none yet."""
+    path = folder / "certificate.pem"
+    if path.exists():
+        return path
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "played")])
+    hosts = [x509.DNSName(host) for host in ("firebaserules.googleapis.com", "*.us-central1.run.app")]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - timedelta(hours=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return path
+
+
+def real_gcloud(folder: Path) -> tuple[str, dict[str, str]] | None:
+    """The real gcloud, and an environment in which it knows nobody and asks nothing; None where there is none."""
+    found = shutil.which("gcloud")
+    if found is None:
+        return None
+    settings = {
+        "CONFIG": str(folder / "config"),
+        "CORE_DISABLE_PROMPTS": "1",
+        "CORE_CHECK_GCE_METADATA": "0",  # on a machine of Google's it would find a login there
+        "CORE_DISABLE_USAGE_REPORTING": "1",
+        "COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "1",
+    }
+    environ = {f"CLOUDSDK_{name}": value for name, value in settings.items()}
+    return found, {"PATH": os.environ["PATH"], "HOME": str(folder), **environ}

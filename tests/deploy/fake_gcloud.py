@@ -1,0 +1,423 @@
+"""A gcloud that plays one project, for tests of deploy.sh: each call is written down, changes what there is, and fails
+where Google Cloud would. It is run as a program; what there is lies in `state.json` of the folder FAKE_GCLOUD.
+
+Resources have the shape that the real gcloud prints with --format=json. Which flags exist is not checked here: every
+call is given to the real parser as well. What must not happen here: being kinder than Google Cloud.
+"""
+
+import json
+import os
+import sys
+
+FOLDER = os.environ["FAKE_GCLOUD"]
+APIS = {
+    "iam": "iam",
+    "projects": "cloudresourcemanager",
+    "firestore": "firestore",
+    "tasks": "cloudtasks",
+    "secrets": "secretmanager",
+    "run": "run",
+}
+POLICY = ("get-iam-policy", "add-iam-policy-binding", "remove-iam-policy-binding")
+
+
+class Refusal(Exception):
+    """What gcloud says on stderr before it exits with 1."""
+
+
+class Project:
+    def __init__(self, state):
+        self.state = state
+        self.words = [each for each in sys.argv[1:] if not each.startswith("--")]
+        self.flags = {}
+        for each in sys.argv[1:]:
+            if each.startswith("--"):
+                name, _, value = each[2:].partition("=")
+                self.flags.setdefault(name, []).append(value)
+
+    def flag(self, name, default=None):
+        return self.flags.get(name, [default])[-1]
+
+    def answer(self):
+        """What is printed for the words of this call."""
+        self.fail_if_told()
+        if self.words[:1] == ["auth"]:
+            return self.token()
+        if self.flag("project") not in (None, self.state["project"]):
+            raise Refusal("PERMISSION_DENIED: there is no such project, or not for you")
+        if self.words[:2] == ["projects", "describe"]:
+            return self.describe()
+        if self.words[0] != "services":
+            self.need_api(APIS[self.words[0]])
+        for at, word in enumerate(self.words):
+            if word in POLICY:
+                return self.policy(word, " ".join(self.words[:at]), self.words[at + 1])
+        for length in range(len(self.words), 0, -1):
+            command = getattr(self, "_".join(self.words[:length]).replace("-", "_"), None)
+            if command is not None:
+                self.about = self.words[length:]
+                return command()
+        raise Refusal(f"this gcloud does not know: {' '.join(self.words)}")
+
+    def fail_if_told(self):
+        faults = self.state["faults"]
+        for words, times in faults.items():
+            if times and " ".join(self.words).startswith(words):
+                faults[words] -= 1
+                raise Refusal("UNAVAILABLE: told to fail")
+
+    def need_api(self, name):
+        if f"{name}.googleapis.com" not in self.state["enabled"]:
+            raise Refusal(f"SERVICE_DISABLED: {name}.googleapis.com is not enabled on this project")
+
+    def token(self):
+        if not self.state["login"]:
+            raise Refusal("You do not currently have an active account selected.")
+        return self.state["login"]
+
+    def describe(self):
+        if self.words[2] != self.state["project"]:
+            raise Refusal("PERMISSION_DENIED: there is no such project, or not for you")
+        return {"projectNumber": self.state["number"]}
+
+    def policy(self, verb, kind, name):
+        if kind != "projects" and name not in self.there(kind):
+            raise Refusal(f"NOT_FOUND: {kind} {name}")
+        bindings = self.state["policies"].setdefault(f"{kind} {name}", [])
+        if verb == "get-iam-policy":
+            return {"bindings": bindings, "etag": "BwY", "version": 1} if bindings else {"etag": "ACAB"}
+        member, role = self.flag("member"), self.flag("role")
+        if verb == "add-iam-policy-binding" and member.partition(":")[2] not in self.state["accounts"]:
+            raise Refusal(f"INVALID_ARGUMENT: Service account {member} does not exist.")
+        found = next((each for each in bindings if each["role"] == role and "condition" not in each), None)
+        if verb == "add-iam-policy-binding":
+            if found is None:
+                bindings.append({"role": role, "members": [member]})
+            else:
+                found["members"].append(member)
+        else:
+            found["members"].remove(member)
+            if not found["members"]:
+                bindings.remove(found)
+        return None
+
+    def there(self, kind):
+        return {
+            "iam service-accounts": self.state["accounts"],
+            "tasks queues": self.state["queues"],
+            "secrets": self.state["secrets"],
+            "run services": self.state["services"],
+        }[kind]
+
+    def granted(self, kind, name, role, account):
+        return any(
+            each["role"] == role and f"serviceAccount:{account}" in each["members"]
+            for each in self.state["policies"].get(f"{kind} {name}", [])
+        )
+
+    def create(self, kind, name, value):
+        if name in self.there(kind):
+            raise Refusal(f"ALREADY_EXISTS: {kind} {name}")
+        self.there(kind)[name] = value
+
+    def delete(self, kind):
+        if self.about[0] not in self.there(kind):
+            raise Refusal(f"NOT_FOUND: {kind} {self.about[0]}")
+        del self.there(kind)[self.about[0]]
+        self.state["policies"].pop(f"{kind} {self.about[0]}", None)
+
+    # services
+
+    def services_list(self):
+        return [{"config": {"name": name}, "state": "ENABLED"} for name in self.state["enabled"]]
+
+    def services_enable(self):
+        self.state["enabled"] += [name for name in self.about if name not in self.state["enabled"]]
+
+    # iam
+
+    def iam_service_accounts_list(self):
+        return [{"email": email} for email in self.state["accounts"]]
+
+    def iam_service_accounts_create(self):
+        if not 6 <= len(self.about[0]) <= 30:
+            raise Refusal("INVALID_ARGUMENT: an account's id has 6 to 30 characters")
+        email = f"{self.about[0]}@{self.state['project']}.iam.gserviceaccount.com"
+        self.create("iam service-accounts", email, self.flag("display-name"))
+
+    def iam_service_accounts_delete(self):
+        self.delete("iam service-accounts")
+
+    # firestore
+
+    def database(self):
+        name = self.flag("database")
+        if name not in self.state["databases"]:
+            raise Refusal(f"NOT_FOUND: the database {name} does not exist")
+        return self.state["databases"][name]
+
+    def firestore_databases_list(self):
+        root = f"projects/{self.state['project']}/databases"
+        return [{"name": f"{root}/{name}", "type": each["type"]} for name, each in self.state["databases"].items()]
+
+    def firestore_databases_create(self):
+        name = self.flag("database")
+        if name in self.state["databases"]:
+            raise Refusal(f"ALREADY_EXISTS: the database {name}")
+        kind = self.flag("type").upper().replace("-", "_")
+        self.state["databases"][name] = {
+            "type": kind,
+            "location": self.flag("location"),
+            "protected": "delete-protection" in self.flags,
+            "composites": {},
+            "fields": {},
+            "expiring": [],
+            "deleted": [],
+        }
+
+    def path(self, collection, kind, name):
+        database = f"projects/{self.state['project']}/databases/{self.flag('database')}"
+        return f"{database}/collectionGroups/{collection}/{kind}/{name}"
+
+    def firestore_indexes_composite_list(self):
+        return [
+            {"name": self.path(each["collection"], "indexes", name), "queryScope": each["scope"], "state": "READY"}
+            | {
+                "fields": [
+                    *each["fields"],
+                    {"fieldPath": "__name__", "order": each["fields"][-1].get("order", "ASCENDING")},
+                ]
+            }
+            for name, each in self.database()["composites"].items()
+        ]
+
+    def firestore_indexes_composite_create(self):
+        fields = [dict(part.split("=", 1) for part in each.split(",")) for each in self.flags["field-config"]]
+        index = {
+            "collection": self.flag("collection-group"),
+            "scope": self.flag("query-scope", "collection").upper().replace("-", "_"),
+            "fields": [{"fieldPath": each["field-path"], "order": each["order"].upper()} for each in fields],
+        }
+        there = self.database()["composites"]
+        if index in there.values():
+            raise Refusal("ALREADY_EXISTS: index already exists")
+        self.state["made"] += 1
+        there[f"CICAgJ{self.state['made']}"] = index
+
+    def firestore_indexes_composite_delete(self):
+        del self.database()["composites"][self.about[0]]
+
+    def firestore_indexes_fields_list(self):
+        return [
+            {"name": self.path("__default__", "fields", "*"), "indexConfig": {"indexes": [single("ASCENDING")]}},
+            *(
+                {
+                    "name": self.path(*key.split(".")[:1], "fields", key.split(".", 1)[1]),
+                    "indexConfig": {"indexes": [single(order) for order in orders]} if orders else {},
+                }
+                for key, orders in self.database()["fields"].items()
+            ),
+        ]
+
+    def firestore_indexes_fields_update(self):
+        key = f"{self.flag('collection-group')}.{self.about[0]}"
+        if "clear-exemption" in self.flags:
+            del self.database()["fields"][key]
+        elif "disable-indexes" in self.flags:
+            self.database()["fields"][key] = []
+        else:
+            self.database()["fields"][key] = [each.partition("=")[2].upper() for each in self.flags["index"]]
+
+    def firestore_fields_ttls_list(self):
+        return [
+            {"name": self.path(*key.split(".")[:1], "fields", key.split(".", 1)[1]), "ttlConfig": {"state": "ACTIVE"}}
+            for key in self.database()["expiring"]
+        ]
+
+    def firestore_fields_ttls_update(self):
+        key = f"{self.flag('collection-group')}.{self.about[0]}"
+        if "enable-ttl" in self.flags:
+            self.database()["expiring"].append(key)
+        else:
+            self.database()["expiring"].remove(key)
+
+    def firestore_bulk_delete(self):
+        self.database()["deleted"] += self.flag("collection-ids").split(",")
+
+    # tasks
+
+    def tasks_queues_list(self):
+        root = f"projects/{self.state['project']}/locations/{self.flag('location')}/queues"
+        return [{"name": f"{root}/{name}", "state": "RUNNING", **each} for name, each in self.state["queues"].items()]
+
+    def tasks_queues_create(self):
+        self.create("tasks queues", self.about[0], self.limits())
+
+    def tasks_queues_update(self):
+        self.state["queues"][self.about[0]] = self.limits()
+
+    def tasks_queues_delete(self):
+        self.delete("tasks queues")
+
+    def limits(self):
+        return {
+            "rateLimits": {
+                "maxBurstSize": 100,
+                "maxConcurrentDispatches": int(self.flag("max-concurrent-dispatches")),
+                "maxDispatchesPerSecond": float(self.flag("max-dispatches-per-second")),
+            },
+            "retryConfig": {
+                "maxAttempts": int(self.flag("max-attempts")),
+                "maxBackoff": self.flag("max-backoff"),
+                "maxDoublings": int(self.flag("max-doublings")),
+                "maxRetryDuration": self.flag("max-retry-duration"),
+                "minBackoff": self.flag("min-backoff"),
+            },
+        }
+
+    # secrets
+
+    def resource(self, name):
+        return f"projects/{self.state['number']}/secrets/{name}"
+
+    def secrets_list(self):
+        wanted = self.flag("filter", "").removeprefix("labels.")
+        return [
+            {"name": self.resource(name), "labels": each["labels"]}
+            for name, each in self.state["secrets"].items()
+            if not wanted or "=".join(*each["labels"].items()) == wanted
+        ]
+
+    def secrets_create(self):
+        label, _, value = self.flag("labels").partition("=")
+        self.create("secrets", self.about[0], {"labels": {label: value}, "versions": []})
+
+    def secrets_delete(self):
+        self.delete("secrets")
+
+    def secrets_versions_list(self):
+        versions = self.state["secrets"][self.about[0]]["versions"]
+        return [
+            {"name": f"{self.resource(self.about[0])}/versions/{number}", "state": each["state"]}
+            for number, each in reversed(list(enumerate(versions, 1)))
+        ]
+
+    def secrets_versions_add(self):
+        value = sys.stdin.read()
+        if not value:
+            raise Refusal("INVALID_ARGUMENT: the payload is empty")
+        self.state["secrets"][self.about[0]]["versions"].append({"value": value, "state": "ENABLED"})
+
+    def secrets_versions_access(self):
+        return {"payload": self.version(self.flag("secret"), self.about[0])}
+
+    def version(self, name, number):
+        versions = self.state["secrets"].get(name, {"versions": []})["versions"]
+        if not 0 < int(number) <= len(versions) or versions[int(number) - 1]["state"] != "ENABLED":
+            raise Refusal(f"NOT_FOUND: version {number} of the secret {name}")
+        return versions[int(number) - 1]["value"]
+
+    # run
+
+    def run_services_list(self):
+        return list(self.state["services"].values())
+
+    def run_services_delete(self):
+        self.delete("run services")
+        self.state["deployed"].pop(self.about[0])
+
+    def run_deploy(self):
+        name, project = self.about[0], self.state["project"]
+        for api in ("cloudbuild", "artifactregistry"):
+            self.need_api(api)
+        builder = self.flag("build-service-account").rpartition("/")[2]
+        if not self.granted("projects", project, "roles/run.builder", builder):
+            raise Refusal(f"build failed; {builder} may not build")
+        account = self.flag("service-account")
+        if account not in self.state["accounts"]:
+            raise Refusal(f"Permission 'iam.serviceaccounts.actAs' denied on {account} (or it may not exist)")
+        for each in filter(None, self.flag("set-secrets", "").split(",")):
+            secret, _, number = each.partition("=")[2].partition(":")
+            self.version(secret, number)
+            if not self.granted("secrets", secret, "roles/secretmanager.secretAccessor", account):
+                raise Refusal(f"Permission denied on secret {secret} for Revision service account {account}")
+        service = self.state["services"].get(name)
+        if service is None and "no-traffic" in self.flags:
+            raise Refusal("--no-traffic not supported when creating a new service.")
+        if service is None:
+            service = {"metadata": {"name": name}, "spec": {"traffic": [{"latestRevision": True, "percent": 100}]}}
+        self.state["made"] += 1
+        before = self.state["deployed"].get(name, {}).get("revision")
+        revision = f"{name}-{self.state['made']:05}-abc"
+        if "no-traffic" in self.flags:
+            kept = [
+                {"revisionName": each.get("revisionName", before), "percent": each["percent"]}
+                for each in service["spec"]["traffic"]
+                if each.get("percent")
+            ]
+            service["spec"]["traffic"] = [*kept, {"revisionName": revision, "tag": self.flag("tag")}]
+        label, _, value = self.flag("labels").partition("=")
+        service["metadata"]["labels"] = {"cloud.googleapis.com/location": self.flag("region"), label: value}
+        service["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
+        self.state["services"][name] = service
+        self.state["deployed"][name] = {"revision": revision, "flags": self.flags}
+        if "allow-unauthenticated" in self.flags:
+            self.state["policies"][f"run services {name}"] = [{"role": "roles/run.invoker", "members": ["allUsers"]}]
+
+    def run_services_update_traffic(self):
+        traffic = self.state["services"][self.about[0]]["spec"]
+        if "to-latest" in self.flags:
+            tags = [{**each, "percent": 0} for each in traffic["traffic"] if "tag" in each]
+            gone = self.flag("remove-tags")
+            if gone and gone not in [each["tag"] for each in tags]:
+                raise Refusal(f"there is no tag {gone}")
+            kept = [each for each in tags if each["tag"] != gone]
+            traffic["traffic"] = [{"latestRevision": True, "percent": 100}, *kept]
+            return
+        tag, _, share = self.flag("to-tags").partition("=")
+        if tag not in [each.get("tag") for each in traffic["traffic"]]:
+            raise Refusal(f"there is no tag {tag}")
+        first = next(each for each in traffic["traffic"] if "tag" not in each)
+        rest = {**first, "percent": 100 - int(share)}
+        tagged = [{**each, "percent": int(share)} for each in traffic["traffic"] if each.get("tag") == tag]
+        traffic["traffic"] = [rest, *tagged]
+
+
+def single(order):
+    return {"queryScope": "COLLECTION", "fields": [{"fieldPath": "x", "order": order}], "state": "READY"}
+
+
+def shown(answer, form):
+    """An answer as `--format` wants it: JSON, or one value of each resource."""
+    if form == "json":
+        return json.dumps(answer)
+    if isinstance(answer, str):
+        return answer
+    path = form.removeprefix("value(").removesuffix(")") if form else "payload"
+    basename = path.endswith(".basename()")
+    lines = []
+    for each in answer if isinstance(answer, list) else [answer]:
+        value = each
+        for name in path.removesuffix(".basename()").split("."):
+            value = value[name]
+        lines.append(value.rpartition("/")[2] if basename else value)
+    return "\n".join(lines)
+
+
+def main():
+    with open(f"{FOLDER}/calls", "a", encoding="utf-8") as calls:
+        calls.write(json.dumps({"argv": sys.argv[1:], "environ": dict(os.environ)}) + "\n")
+    with open(f"{FOLDER}/state.json", encoding="utf-8") as file:
+        before = file.read()
+    project = Project(json.loads(before))
+    try:
+        answer = project.answer()
+    except Refusal as refusal:
+        answer = refusal
+    if (after := json.dumps(project.state)) != before:
+        with open(f"{FOLDER}/state.json", "w", encoding="utf-8") as file:
+            file.write(after)
+    if isinstance(answer, Refusal):
+        sys.exit(f"ERROR: {answer}")
+    if answer is not None:
+        print(shown(answer, project.flag("format")))

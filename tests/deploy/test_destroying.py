@@ -1,0 +1,152 @@
+"""deploy.sh destroy: asks, removes what deploy.sh made and nothing else, and the data only after a second yes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+from contextlib import suppress
+
+import pytest
+
+from tests.deploy.cloud import PROJECT, SECONDS, SETTINGS, Cloud
+
+THEIRS = f"app@{PROJECT}.iam.gserviceaccount.com"
+DATA = ["generations", "request", "journal"]
+EXEMPT = {"generations", "request", "journal"}
+
+
+@pytest.fixture
+def shared(live: Cloud) -> Cloud:
+    """A project with Holdfast, and with an app beside it."""
+    state = live.state
+    state["accounts"][THEIRS] = ""
+    state["secrets"]["theirs"] = {"labels": {"app": "theirs"}, "versions": []}
+    state["queues"]["theirs"] = state["queues"]["holdfast"]
+    state["services"]["theirs"] = {**state["services"]["holdfast-api"], "metadata": {"name": "theirs", "labels": {}}}
+    state["policies"][f"projects {PROJECT}"][0]["members"].append(f"serviceAccount:{THEIRS}")
+    live.state = state
+    return live
+
+
+def removed(cloud: Cloud) -> bool:
+    """Whether all is gone but what is the app's and the database."""
+    state = cloud.state
+    kept = {name: policy for name, policy in state["policies"].items() if policy}
+    return (
+        [list(state[name]) for name in ("accounts", "secrets", "queues", "services")]
+        == [[THEIRS], ["theirs"], ["theirs"], ["theirs"]]
+        and kept == {f"projects {PROJECT}": [{"role": "roles/datastore.user", "members": [f"serviceAccount:{THEIRS}"]}]}
+        and list(state["databases"]) == ["(default)"]
+    )
+
+
+def asked(cloud: Cloud, *answers: str) -> tuple[int, str]:
+    """Runs it at a terminal where somebody answers, and then says no: the exit code, and what was on the screen."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        cloud.command("destroy"), env=cloud.environ(SETTINGS), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    screen, answered = "", 0
+    with os.fdopen(ours, "r+b", buffering=0) as terminal, suppress(OSError):  # it ends with EIO
+        while select.select([terminal], [], [], SECONDS)[0] and (read := terminal.read(4096)):
+            screen += read.decode()
+            if screen.count("(yes/no)") > answered:
+                answer = answers[answered] if answered < len(answers) else "no"
+                terminal.write(f"{answer}\n".encode())
+                answered += 1
+    try:
+        return process.wait(SECONDS), screen
+    finally:
+        process.kill()
+
+
+def test_without_a_terminal_it_has_to_be_told(shared: Cloud) -> None:
+    before = shared.state
+    done = shared.run("destroy", stdin="yes\nyes\n")
+    assert (done.code, done.err) == (1, "There is no terminal to ask on: say ./deploy.sh destroy --yes\n")
+    assert (done.changes, shared.state) == ([], before)
+
+
+@pytest.mark.parametrize("answer", ["no", "", "y", "yes please"])
+def test_anything_but_yes_removes_nothing(shared: Cloud, answer: str) -> None:
+    before = shared.state
+    code, screen = asked(shared, answer)
+    assert code == 1
+    assert "Nothing was removed." in screen
+    assert shared.state == before
+
+
+def test_one_yes_removes_what_was_made_and_no_data(shared: Cloud) -> None:
+    before = shared.state["databases"]
+    code, screen = asked(shared, "yes", "no")
+    assert code == 0, screen
+    assert removed(shared)
+    assert shared.state["databases"] == before
+    assert "There stay all generations, requests and journals" in screen
+
+
+def test_a_second_yes_deletes_the_data_that_is_holdfast_s_own(shared: Cloud) -> None:
+    state = shared.state
+    index = {"collection": "posts", "scope": "COLLECTION", "fields": [{"fieldPath": "a", "order": "ASCENDING"}]}
+    state["databases"]["(default)"]["composites"]["theirs"] = index
+    shared.state = state
+    code, screen = asked(shared, "yes", "yes")
+    assert code == 0, screen
+    assert removed(shared)
+    database = shared.state["databases"]["(default)"]
+    assert database["deleted"] == DATA
+    assert database["expiring"] == []
+    assert list(database["composites"]) == ["theirs"]
+    assert {name.partition(".")[0] for name in database["fields"]} == {"messages", "parts"}
+
+
+def test_the_yes_that_is_an_option_is_not_the_second(shared: Cloud) -> None:
+    done = shared.run("destroy", "--yes")
+    assert done.code == 0, done.err
+    assert removed(shared)
+    assert shared.state["databases"]["(default)"]["deleted"] == []
+    again = shared.run("destroy", "--yes")
+    assert (again.code, again.changes) == (0, [])
+
+
+def test_both_can_be_options_and_all_of_it_can_be_made_again(shared: Cloud) -> None:
+    done = shared.run("destroy", "--yes", "--delete-data")
+    assert done.code == 0, done.err
+    assert removed(shared)
+    assert shared.state["databases"]["(default)"]["deleted"] == DATA
+    done = shared.run()
+    assert done.code == 0, done.err
+    assert shared.run().changes == []
+
+
+def test_data_is_deleted_only_by_name(shared: Cloud) -> None:
+    """Without names, Firestore would delete all there is."""
+    text = (shared.root / "firestore.indexes.json").read_text(encoding="utf-8")
+    (shared.root / "firestore.indexes.json").write_text(text.replace('"ttl": true', '"ttl": false'), encoding="utf-8")
+    done = shared.run("destroy", "--yes", "--delete-data")
+    assert done.code == 1
+    assert not any("bulk-delete" in each for each in done.changes)
+    assert "nothing was deleted" in done.err
+
+
+def test_a_dry_run_prints_all_of_it_and_needs_nobody(shared: Cloud) -> None:
+    real = shared.run("destroy", "--yes", "--delete-data")
+    assert real.code == 0, real.err
+    for tool in ("gcloud", "curl"):
+        shared.without(tool)
+    before = shared.state
+    done = shared.run("destroy", "--dry-run", settings={"GOOGLE_CLOUD_PROJECT": PROJECT})
+    assert (done.code, done.err) == (0, "")
+    assert shared.state == before
+    told, made = ([line for line in each.out.splitlines() if line.startswith("gcloud ")] for each in (done, real))
+    assert [re.sub("delete (INDEX|CICAgJ[0-9]+)", "delete", line) for line in told] == [
+        re.sub("delete CICAgJ[0-9]+", "delete", line) for line in made
+    ]
+    second = done.out.index("# After a second yes, or with --delete-data:")
+    assert (
+        done.out.index("gcloud iam service-accounts delete") < second < done.out.index("gcloud firestore bulk-delete")
+    )

@@ -1,0 +1,117 @@
+"""What deploy.sh says to gcloud, before the real one: it parses a command line before it asks who is logged in.
+
+With nobody logged in, a line that it can't read exits with 2, and a good one with 1 and a word about the account.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.cloud import DEPLOYED, ROOT, Cloud, Done, real_gcloud
+
+SECONDS = 300.0
+AT_ONCE = 2
+VERBS = {
+    *("list", "describe", "create", "update", "delete", "enable", "deploy", "add", "access", "bulk-delete"),
+    *("get-iam-policy", "add-iam-policy-binding", "remove-iam-policy-binding", "update-traffic", "print-access-token"),
+}
+Gcloud = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def gcloud(tmp_path_factory: pytest.TempPathFactory) -> Gcloud:
+    """The real one, where nobody is logged in."""
+    folder = tmp_path_factory.mktemp("gcloud")
+    found = real_gcloud(folder)
+    if found is None:
+        pytest.skip("There is no gcloud on this machine, so nothing can be shown to it.")
+    program, environ = found
+
+    def run(*words: str, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program, *words],
+            cwd=cwd,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=SECONDS,
+            check=False,
+        )
+
+    return run
+
+
+def shape(call: Sequence[str]) -> tuple[str, ...]:
+    """A call without its values and names: two of a shape are read alike."""
+    words = [word for word in call if not word.startswith("--")]
+    ends = max(at for at, word in enumerate(words) if word in VERBS) + 1
+    flags = [word.partition("=")[0] for word in call if word.startswith("--")]
+    return (*words[:ends], *(word for word in words[ends:] if word == "*"), *sorted(set(flags)))
+
+
+def test_a_line_that_gcloud_can_not_read_is_told_from_one_that_it_can(gcloud: Gcloud) -> None:
+    wrong = gcloud("tasks", "queues", "create", "q", "--location=us-central1", "--max-attempt=many")
+    assert wrong.returncode == 2
+    missing = gcloud("run", "deploy", "--no-such-flag")
+    assert missing.returncode == 2
+
+
+def test_the_real_gcloud_reads_every_line(gcloud: Gcloud, first: tuple[Done, dict[str, Any]], live: Cloud) -> None:
+    changed = {"WORKER_CONCURRENCY": "50", "UPSTREAM_API_KEY": "sk-another", "UPSTREAM_MODELS": "a,b"}
+    runs = [
+        first[0],
+        live.run("--canary=10", **changed),
+        live.run("--canary=100", **changed),
+        live.run("destroy", "--yes", "--delete-data"),
+        live.run(UPSTREAM_API_KEY="none", FIRESTORE_DATABASE="other"),
+    ]
+    for done in runs:
+        assert done.code == 0, done.err
+    calls = {shape(call): call for done in runs for call in done.calls}
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        answers = list(threads.map(lambda call: gcloud(*call), calls.values()))
+    unread = {
+        " ".join(call): answer.stderr
+        for call, answer in zip(calls.values(), answers, strict=True)
+        if answer.returncode != 1 or "active account" not in answer.stderr
+    }
+    assert unread == {}
+    assert len(calls) > 30
+
+
+def test_an_upload_holds_what_runs_and_nothing_else(gcloud: Gcloud, cloud: Cloud) -> None:
+    for name in ("deploy.env", "upstreams.toml", "key.json", "lib/notes.md", "tests/main.py", ".venv/lib/x.py"):
+        (cloud.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (cloud.root / name).touch()
+    listed = gcloud("meta", "list-files-for-upload", ".", cwd=cloud.root)
+    assert listed.returncode == 0, listed.stderr
+    deployed = {"main.py", "requirements.txt", "upstreams.toml"}
+    assert DEPLOYED == ("main.py", "lib", "requirements.txt")
+    deployed |= {f"lib/{path.name}" for path in (ROOT / "lib").glob("*.py")}
+    assert sorted(listed.stdout.split()) == sorted(deployed)
+
+
+def test_a_build_s_upload_holds_what_its_tests_need(gcloud: Gcloud) -> None:
+    """`gcloud builds submit` has to be given another list, as docs/deploy.md says: by its own it would get none."""
+    submit = "gcloud builds submit --ignore-file=.gitignore --config=cloudbuild.yaml"
+    assert submit in (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    patterns = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    assert not {"tests/", "local/", "Makefile", "deploy.sh", "deploy.env"} & set(patterns)
+
+
+def test_the_real_gcloud_reads_the_build(gcloud: Gcloud, tmp_path: Path) -> None:
+    """It knows of keys that the schema lets pass, and of substitutions that nothing uses."""
+    read = gcloud("builds", "submit", "--no-source", f"--config={ROOT / 'cloudbuild.yaml'}", "--project=demo-1")
+    assert read.returncode == 1
+    assert "active account" in read.stderr
+    text = (ROOT / "cloudbuild.yaml").read_text(encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text(text.replace("timeout:", "timeouts:"), encoding="utf-8")
+    wrong = gcloud("builds", "submit", "--no-source", f"--config={tmp_path / 'wrong.yaml'}", "--project=demo-1")
+    assert "timeouts: unused" in wrong.stderr
