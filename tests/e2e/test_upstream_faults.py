@@ -44,9 +44,9 @@ from local.stack import Stack
 from local.token import PROJECT
 
 WAIT_SECONDS = 60.0
-RESPONSE_SECONDS = 15  # a response that would hang ends by then, and says so
+RESPONSE_SECONDS = 25  # a response that would hang ends by then, and says so
 QUIET_SECONDS = 15  # in which all that goes on has to end, once the answers have
-STATUS_WAIT_SECONDS = 10  # enough for all attempts of every row but one, which is told in the stream
+STATUS_WAIT_SECONDS = 20  # enough for all attempts of every row but one, which is told in the stream
 LIMIT_SECONDS = 3  # longer than the queue's own first pause
 TOKENS = 40
 SAID = 30  # of them, where the fault comes after some output
