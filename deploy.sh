@@ -2,6 +2,7 @@
 # Puts Holdfast into a Google Cloud project, and takes it out again. What is made is the list in `deploy`, below.
 # Everything is looked at first and changed only where it differs, so it may be run again at any time.
 set -euo pipefail
+from=$PWD
 cd "$(dirname "$0")"
 
 usage() {
@@ -402,7 +403,7 @@ take() { # a key, out of reach of whatever is run from here
     if [ "${!file:-}" = - ]; then
         value=$(cat)
     elif [ -n "${!file:-}" ]; then
-        value=$(cat "${!file}") || fail "$file: it can't be read."
+        value=$(cd "$from" && cat "${!file}") || fail "$file: it can't be read."
     fi
     [ -z "${!file:-}" ] || [ -n "$value" ] || fail "$file: there is no key in it."
     printf -v "key_$1" %s "$value"

@@ -406,6 +406,7 @@ def test_every_setting_reaches_both_functions_but_those_of_local_use(cloud: Clou
     given = {
         **{each.metadata["variable"]: str(each.metadata["default"]) for each in fields(Settings) if each.metadata},
         "CORS_ORIGINS": "*",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://traces.example",
         "RETENTION_DAYS": "7",
         "FIRESTORE_DATABASE": "other",
         "MAX_EVENT_BYTES": "2000000",
@@ -445,7 +446,7 @@ def test_several_upstreams_have_a_key_each_and_the_worker_alone_reads_them(cloud
         "GOOGLE_CLOUD_PROJECT": PROJECT,
         "UPSTREAMS_FILE": "upstreams.toml",
         "ONE_KEY_FILE": "-",
-        "TWO_KEY_FILE": str(cloud.folder / "two"),
+        "TWO_KEY_FILE": "two",  # from where it is run
         "THREE_KEY": "sk-three",
     }
     done = cloud.run(settings=settings, stdin="sk-one\n")
