@@ -39,14 +39,12 @@ PARTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(INTERRUPTED))
     whole = not options.quick and options.only is None
     kept = ROOT / "build" / "bench" / ("quick" if options.quick else "")
     try:
         raw = run(QUICK if options.quick else full(options.rounds), options.only or list(PARTS), kept, whole)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except (EmulatorMissing, Missing, PortFault, ProcessFault) as fault:
         print(fault, file=sys.stderr)
         return 1
