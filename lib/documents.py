@@ -297,6 +297,7 @@ class _translated:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> Literal[False]:
+        called = error
         if isinstance(error, grpc.RpcError):
             error = exceptions.from_grpc_error(error)
         if isinstance(error, exceptions.AlreadyExists):
@@ -307,6 +308,8 @@ class _translated:
             raise Refused from error
         if isinstance(error, _TRANSIENT):
             raise Unreachable(type(error).__name__) from error
+        if error is not None and error is not called:
+            raise error from called
         return False
 
 
