@@ -204,7 +204,9 @@ export async function refused(visitor, order, say) {
       barriers: await me.barriers(),
     });
     await me.screenshot('9-refused');
+    const answered = me.answered(); // until then the page may still show the refusal before
     await me.turn.getByRole('button', { name: 'Try again' }).click();
+    await answered;
   }
 }
 

@@ -10,7 +10,7 @@ export class Visitor {
     Object.assign(this, { page, url, api, token, user, screenshots });
     this.calls = []; // what the page has asked of the callable
     page.on('request', (request) => {
-      if (request.method() === 'POST' && request.url() === `${api}/`) this.calls.push(request.postDataJSON().data);
+      if (isCall(request, api)) this.calls.push(request.postDataJSON().data);
     });
   }
 
@@ -82,11 +82,21 @@ export class Visitor {
     }
   }
 
+  /** Waits until a call was answered, and what the page had to draw before that is drawn. */
+  async answered() {
+    await this.page.waitForResponse((response) => isCall(response.request(), this.api));
+    await this.drawn();
+  }
+
+  drawn() {
+    return this.page.evaluate(() => new Promise((over) => requestAnimationFrame(() => requestAnimationFrame(over))));
+  }
+
   /** As the page looks on a phone and on a desk. */
   async screenshot(name) {
     for (const [width, height, kind] of [[1280, 800, 'desktop'], [390, 844, 'phone']]) {
       await this.page.setViewportSize({ width, height });
-      await this.page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
+      await this.drawn();
       await this.page.screenshot({ path: join(this.screenshots, `${name}-${kind}.png`) });
     }
     await this.page.setViewportSize({ width: 1280, height: 800 });
@@ -103,4 +113,9 @@ export class Visitor {
   overflows() {
     return this.page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
   }
+}
+
+/** Whether the page asks the callable. */
+function isCall(request, api) {
+  return request.method() === 'POST' && request.url() === `${api}/`;
 }
