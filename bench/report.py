@@ -277,8 +277,9 @@ def _cap(raw: dict[str, Any]) -> str:
         f"Both functions reach Firestore through nghttpx, which allows {found[0]['streams']} streams a connection. "
         "Each viewer watches an answer of its own on one api process; the further starts (in ms to the first token) "
         "commit over the same connections. With one document a listen stream, which the emulator needs, there are too "
-        "few streams: that shows that the cap holds. With as many as are deployed there are enough. (The emulator may "
-        "corrupt such a stream; it is opened again. Firestore does not.)"
+        "few streams: who finds none free sees what is read every few seconds without a listener, which shows that the "
+        "cap holds. With as many as are deployed there are enough. (The emulator may corrupt such a stream; it is "
+        "opened again. Firestore does not.)"
     )
     return f"## The cap on streams\n\n{words}\n\n{_table(heads, rows)}"
 

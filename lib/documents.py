@@ -7,25 +7,31 @@ generation makes often, commit, listen and get, use the library's protobuf messa
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import grpc
+import grpc.aio
 import grpc.experimental
 from google.api_core import exceptions
 from google.api_core.gapic_v1 import routing_header
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
 from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
+from google.cloud.firestore_v1.services.firestore.transports.grpc_asyncio import FirestoreGrpcAsyncIOTransport
+from google.cloud.firestore_v1.types import StructuredQuery
 from google.cloud.firestore_v1.types import firestore as rpc
 
 READ_SECONDS = 10.0
 COMMIT_SECONDS = 10.0
+BATCH_BYTES = 2 << 20  # after which the next write of a batch is in a call of its own; the emulator takes 4 MiB
 
 Version = Any  # google.protobuf.timestamp_pb2.Timestamp
 Filter = tuple[str, str, Any]
@@ -36,8 +42,18 @@ _GET = rpc.BatchGetDocumentsRequest.pb()
 _GOT = rpc.BatchGetDocumentsResponse.pb()
 _COMMIT = rpc.CommitRequest.pb()
 _COMMITTED = rpc.CommitResponse.pb()
+_BATCH = rpc.BatchWriteRequest.pb()
+_BATCHED = rpc.BatchWriteResponse.pb()
+_COUNT = rpc.RunAggregationQueryRequest.pb()
+_COUNTED = rpc.RunAggregationQueryResponse.pb()
 _LISTEN = rpc.ListenRequest.pb()
 _HEARD = rpc.ListenResponse.pb()
+_AND = StructuredQuery.CompositeFilter.Operator.AND.value
+_OPERATORS = {
+    "==": StructuredQuery.FieldFilter.Operator.EQUAL.value,
+    "in": StructuredQuery.FieldFilter.Operator.IN.value,
+}
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED_KEY = re.compile(r"__.*__\Z")
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -138,10 +154,15 @@ class Documents:
         self._client = firestore.Client(project=project, database=database)
         self._database = f"projects/{project}/databases/{database}"
         self._root = f"{self._database}/documents/"
-        self._channel, self._metadata = _connection(self._database, emulator)
+        self._channel, self._metadata = _channel(emulator), _metadata(self._database, emulator)
         self._get = self._channel.unary_stream(f"{_SERVICE}/BatchGetDocuments", _GET.SerializeToString, _GOT.FromString)
         self._commit = self._channel.unary_unary(f"{_SERVICE}/Commit", _COMMIT.SerializeToString, _COMMITTED.FromString)
-        self._listen = self._channel.stream_stream(f"{_SERVICE}/Listen", _LISTEN.SerializeToString, _HEARD.FromString)
+        self._batch = self._channel.unary_unary(f"{_SERVICE}/BatchWrite", _BATCH.SerializeToString, _BATCHED.FromString)
+        self._aggregate = self._channel.unary_stream(
+            f"{_SERVICE}/RunAggregationQuery", _COUNT.SerializeToString, _COUNTED.FromString
+        )
+        self._emulator = emulator
+        self._listening: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     def close(self) -> None:
         self._client.close()
@@ -189,10 +210,22 @@ class Documents:
             return [_document(snapshot) for snapshot in query.stream(retry=None, timeout=READ_SECONDS)]
 
     def count(self, collection: str, *, where: Iterable[Filter] = (), limit: int) -> int:
-        """How many documents match, counted up to `limit`."""
-        query = self._filtered(collection, where).limit(limit).count()
+        """How many documents match all filters (`==` or `in`), counted up to `limit`."""
+        parent, _, name = (self._root + collection).rpartition("/")
+        request = _COUNT(parent=parent)
+        counted = request.structured_aggregation_query
+        counting = counted.aggregations.add(alias="count")
+        counting.count.up_to.value = limit
+        counted.structured_query.from_.add(collection_id=name)
+        for field, operator, value in where:
+            filters = counted.structured_query.where.composite_filter
+            filters.op = _AND
+            each = filters.filters.add().field_filter
+            each.field.field_path, each.op = field, _OPERATORS[operator]
+            _encode_value(value, each.value)
         with _translated():
-            return int(query.get(retry=None, timeout=READ_SECONDS)[0][0].value)
+            answers = self._aggregate(request, timeout=READ_SECONDS, metadata=self._metadata)
+            return sum(answer.result.aggregate_fields["count"].integer_value for answer in answers)
 
     def _filtered(self, collection: str, where: Iterable[Filter]) -> Any:
         query: Any = self._client.collection(collection)
@@ -212,6 +245,36 @@ class Documents:
             answer = self._commit(request, timeout=COMMIT_SECONDS, metadata=self._metadata)
         return [result.update_time for result in answer.write_results]
 
+    def batch(self, writes: Sequence[Write]) -> list[Version | Exception]:
+        """Does each write by itself, in one call, and gives its version, or its error where it failed.
+
+        The errors are those of `commit`. No two writes may be of one document.
+        """
+        requests = [_BATCH(database=self._database)]
+        size = 0
+        for write in writes:
+            self._encode(write, requests[-1].writes.add())
+            size += requests[-1].writes[-1].ByteSize()
+            if size > BATCH_BYTES:
+                requests.append(_BATCH(database=self._database))
+                size = 0
+        return [outcome for request in requests if request.writes for outcome in self._outcomes(request)]
+
+    def _outcomes(self, request: Any) -> list[Version | Exception]:
+        try:
+            with _translated():
+                answer = self._batch(request, timeout=COMMIT_SECONDS, metadata=self._metadata)
+        except (Exists, Stale, Refused, Unreachable) as error:
+            if not isinstance(error, Refused) or len(request.writes) == 1:
+                return [error] * len(request.writes)
+            # One write that can't be done must not fail those that came with it.
+            alone = [_BATCH(database=self._database, writes=[write]) for write in request.writes]
+            return [outcome for each in alone for outcome in self._outcomes(each)]
+        return [
+            _failure(status) if status.code else result.update_time
+            for result, status in zip(answer.write_results, answer.status, strict=True)
+        ]
+
     def _encode(self, write: Write, into: Any) -> None:
         name = self._root + write.path
         if isinstance(write, Delete):
@@ -227,26 +290,39 @@ class Documents:
         elif write.version is not None:
             into.current_document.update_time.CopyFrom(write.version)
 
-    def listen(self, targets: Iterator[Target]) -> Iterator[Change]:
+    async def listen(self, targets: AsyncIterator[Target]) -> AsyncGenerator[Change]:
         """Changes to the targets, for as long as the stream lasts: until `targets` ends, or by `Unreachable`."""
+        call = self._listens()(metadata=self._metadata)
 
-        over = threading.Event()
-        answers: Any = None
+        async def ask() -> None:
+            with suppress(grpc.RpcError, asyncio.InvalidStateError):  # who reads is told why
+                async for target in targets:
+                    await call.write(self._listen_request(target))
+            call.cancel()
 
-        def requests() -> Iterator[Any]:
-            yield from map(self._listen_request, targets)
-            over.set()
-            if answers is not None:
-                answers.cancel()
+        asking = asyncio.ensure_future(ask())
+        try:
+            with _translated():
+                while (answer := await call.read()) is not grpc.aio.EOF:
+                    change = self._change(answer)
+                    if change is not None:
+                        yield change
+        except asyncio.CancelledError:
+            if not call.cancelled():
+                raise
+            raise Unreachable("the stream was ended") from None
+        finally:
+            asking.cancel()
+            call.cancel()
 
-        with _translated():
-            answers = self._listen(requests(), metadata=self._metadata)
-            if over.is_set():
-                answers.cancel()
-            for answer in answers:
-                change = self._change(answer)
-                if change is not None:
-                    yield change
+    def _listens(self) -> Any:
+        """The way to open a stream from the loop that runs here."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._listening:
+            channel = _listening_channel(self._emulator)
+            method = f"{_SERVICE}/Listen"
+            self._listening[loop] = channel.stream_stream(method, _LISTEN.SerializeToString, _HEARD.FromString)
+        return self._listening[loop]
 
     def _listen_request(self, target: Target) -> Any:
         request = _LISTEN(database=self._database)
@@ -273,21 +349,35 @@ class Documents:
         return Document(document.name.removeprefix(self._root), fields, document.update_time)
 
 
-def _connection(database: str, emulator: str | None) -> tuple[grpc.Channel, list[tuple[str, str]]]:
-    """A channel, and the metadata of every call on it."""
-    metadata = [("google-cloud-resource-prefix", database), routing_header.to_grpc_metadata([("database", database)])]
-    # A connection of its own, so that listeners can't use up the streams that queries need.
-    options = [
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.max_receive_message_length", -1),
-        (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),  # a get takes no thread of its own
-        ("grpc.max_reconnect_backoff_ms", 2_000),  # gRPC's own is two minutes, which an outage would be longer by
-    ]
+# What passes by itself is tried again soon: gRPC's own pause between two attempts at a connection grows to two minutes.
+_OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for each channel
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+# A connection that died without a word is noticed. (The emulator takes such pings for abuse.)
+_PINGS = [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 10_000)]
+_HOST = "firestore.googleapis.com:443"
+
+
+def _channel(emulator: str | None) -> grpc.Channel:
+    """For everything but listening."""
+    options = [*_OPTIONS, (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]  # a get takes no thread
     if emulator:
-        return grpc.insecure_channel(emulator, options=options), [*metadata, ("authorization", "Bearer owner")]
-    # A connection that died without a word is noticed. (The emulator takes such pings for abuse.)
-    options += [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 10_000)]
-    return FirestoreGrpcTransport.create_channel("firestore.googleapis.com:443", options=options), metadata
+        return grpc.insecure_channel(emulator, options=options)
+    return FirestoreGrpcTransport.create_channel(_HOST, options=[*options, *_PINGS])
+
+
+def _listening_channel(emulator: str | None) -> grpc.aio.Channel:
+    """For the listen streams of the loop that runs here, so that they can't use up the streams that others need."""
+    if emulator:
+        return grpc.aio.insecure_channel(emulator, options=_OPTIONS)
+    return FirestoreGrpcAsyncIOTransport.create_channel(_HOST, options=[*_OPTIONS, *_PINGS])
+
+
+def _metadata(database: str, emulator: str | None) -> list[tuple[str, str]]:
+    metadata = [("google-cloud-resource-prefix", database), routing_header.to_grpc_metadata([("database", database)])]
+    return [*metadata, ("authorization", "Bearer owner")] if emulator else metadata
 
 
 class _translated:
@@ -311,6 +401,15 @@ class _translated:
         if error is not None and error is not called:
             raise error from called
         return False
+
+
+def _failure(status: Any) -> Exception:
+    """One write's status as this room's error."""
+    try:
+        with _translated():
+            raise exceptions.from_grpc_status(_CODES[status.code], status.message)
+    except Exception as error:
+        return error
 
 
 def _document(snapshot: Any) -> Document:

@@ -1,7 +1,8 @@
 """Listening to many documents over few streams.
 
-One listen stream carries up to a hundred documents, and one thread reads it, so a process with hundreds of viewers
-stays far below the hundred streams that a connection to Firestore may have. A stream that breaks, or leaves a document
+One listen stream carries up to a hundred documents, so a process with hundreds of viewers stays far below the hundred
+streams that a connection to Firestore may have; and one thread reads all streams, so that what comes at the same time
+costs one waking up. A stream that breaks, or leaves a document
 unanswered, is opened again with everything it carried: Firestore then sends each document as it is, so a watcher may
 see a version twice and may miss versions in between, but not the last. What a document means is the watcher's matter.
 
@@ -11,11 +12,12 @@ once. Against the emulator a stream carries one document in its life.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
 from itertools import count
 from typing import Protocol
@@ -29,16 +31,17 @@ ANSWER_SECONDS = 5.0  # for the first word on a document, after which its stream
 BACK_OFF_SECONDS = (0.05, 5.0)
 
 OnChange = Callable[[Document | None], object]
+_Requests = asyncio.Queue[Target | None]
 
 log = logging.getLogger(__name__)
 
 
 class Listenable(Protocol):
-    def listen(self, targets: Iterator[Target]) -> Iterator[Change]: ...
+    def listen(self, targets: AsyncIterator[Target]) -> AsyncGenerator[Change]: ...
 
 
 class Listener:
-    """Calls back on every change of the documents watched, from one thread a stream.
+    """Calls back on every change of the documents watched, from one thread for all of them.
 
     A callback must not wait. It gets the document, or None where there is none.
     """
@@ -60,6 +63,8 @@ class Listener:
             on_end=self._forget,
         )
         self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._streams: list[_Stream] = []
         self._ids = count(1)
 
@@ -71,7 +76,7 @@ class Listener:
                 if stream.add(target, on_change):
                     break
             else:
-                stream = self._new_stream()
+                stream = self._new_stream(self._listening())
                 stream.add(target, on_change)
                 self._streams.append(stream)
                 stream.start()
@@ -82,6 +87,27 @@ class Listener:
         """How many documents are listened to."""
         with self._lock:
             return sum(len(stream) for stream in self._streams)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open for that."""
+        with self._lock:
+            return len(self._streams)
+
+    def _listening(self) -> asyncio.AbstractEventLoop:
+        """The loop of the one thread, which is there from the first watch on."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="listen", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    def close(self) -> None:
+        """Ends the thread, and with it whatever is still watched."""
+        if self._loop is not None and self._thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     def _forget(self, stream: _Stream) -> None:
         with self._lock:
@@ -104,15 +130,16 @@ class Watch:
 
 
 class _Stream:
-    """One listen stream and the thread that reads it, from the first document until a while after the last.
+    """One listen stream, from the first document until a while after the last.
 
-    A stream for one document ends with it.
+    A stream for one document ends with it. Documents come and go from any thread; everything else is on the loop's.
     """
 
     def __init__(
         self,
         documents: Listenable,
         capacity: int,
+        loop: asyncio.AbstractEventLoop,
         *,
         idle_seconds: float,
         answer_seconds: float,
@@ -120,20 +147,21 @@ class _Stream:
     ):
         self._documents = documents
         self._capacity = capacity
+        self._loop = loop
         self._idle_seconds = idle_seconds
         self._answer_seconds = answer_seconds
         self._on_end = on_end
         self._lock = threading.Lock()
         self._watches: dict[int, tuple[Target, OnChange]] = {}
         self._unanswered: dict[int, float] = {}  # by target, the moment its answer is overdue
-        self._requests: queue.SimpleQueue[Target | None] = queue.SimpleQueue()
+        self._requests: _Requests = asyncio.Queue()
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._watches)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="listen", daemon=True).start()
+        asyncio.run_coroutine_threadsafe(self._run(), self._loop)
 
     def add(self, target: Target, on_change: OnChange) -> bool:
         with self._lock:
@@ -149,52 +177,57 @@ class _Stream:
                 return
             if self._capacity == 1:
                 self._closed = True
-                self._requests.put(None)
+                self._put(None)
                 return
             # If it was not answered it stays so: the stream may be dead, and the next document must not wait anew.
-            self._requests.put(Target(target.id, None))
+            self._put(Target(target.id, None))
 
     def restart(self) -> None:
         with self._lock:
-            self._requests.put(None)
+            self._put(None)
 
-    def _run(self) -> None:
+    def _put(self, target: Target | None) -> None:
+        self._loop.call_soon_threadsafe(self._requests.put_nowait, target)
+
+    async def _run(self) -> None:
         pause, longest = BACK_OFF_SECONDS
         while not self._closed:
             try:
-                for change in self._documents.listen(self._targets(self._reopen())):
-                    pause = BACK_OFF_SECONDS[0]
-                    self._dispatch(change)
+                async with aclosing(self._documents.listen(self._targets(self._reopen()))) as changes:
+                    async for change in changes:
+                        pause = BACK_OFF_SECONDS[0]
+                        self._dispatch(change)
             except Unreachable as error:
                 if not self._closed:
                     log.info("listen stream broke", extra={"cause": str(error)})
             except Exception:
                 log.exception("listen stream failed")
             if not self._closed:
-                threading.Event().wait(pause)
+                await asyncio.sleep(pause)
                 pause = min(2 * pause, longest)
         self._on_end(self)
 
-    def _reopen(self) -> queue.SimpleQueue[Target | None]:
+    def _reopen(self) -> _Requests:
         """A queue of requests that starts with everything watched; who still reads the last one is told to stop."""
         with self._lock:
-            self._requests.put(None)
-            self._requests = queue.SimpleQueue()
+            self._requests.put_nowait(None)
+            self._requests = asyncio.Queue()
             for target, _ in self._watches.values():
                 self._ask(target)
             return self._requests
 
     def _ask(self, target: Target) -> None:
         self._unanswered[target.id] = time.monotonic() + self._answer_seconds
-        self._requests.put(target)
+        self._put(target)
 
-    def _targets(self, requests: queue.SimpleQueue[Target | None]) -> Iterator[Target]:
+    async def _targets(self, requests: _Requests) -> AsyncIterator[Target]:
         """What to listen to, as it comes. Its end ends the stream: where it is idle, used up, dead, or replaced."""
         while not self._closed:
             overdue = min(self._unanswered.copy().values(), default=float("inf"))
             try:
-                target = requests.get(timeout=max(0.0, min(self._idle_seconds, overdue - time.monotonic())))
-            except queue.Empty:
+                async with asyncio.timeout(max(0.0, min(self._idle_seconds, overdue - time.monotonic()))):
+                    target = await requests.get()
+            except TimeoutError:
                 with self._lock:
                     overdue = min(self._unanswered.values(), default=float("inf"))
                     dead = time.monotonic() >= overdue

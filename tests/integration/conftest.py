@@ -107,6 +107,15 @@ class FaultyDocuments:
                 raise error
         return self._documents.commit(*writes)
 
+    def batch(self, writes: Sequence[Any]) -> list[Any]:
+        return [self._outcome(write) for write in writes]
+
+    def _outcome(self, write: Any) -> Any:
+        try:
+            return self.commit(write)[0]
+        except Exception as error:
+            return error
+
     def __getattr__(self, name: str) -> Any:
         def asked(*args: Any, **named: Any) -> Any:
             self.asked[name] += 1
@@ -230,25 +239,30 @@ def together() -> Callable[..., list[Any]]:
     return together
 
 
-def _listening() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name == "listen"}
+@pytest.fixture
+def listeners() -> list[Listener]:
+    """Those that `listener_over` has made."""
+    return []
 
 
 @pytest.fixture
-def stream_threads() -> Callable[[], int]:
-    """How many threads read a listen stream, of those that the test started."""
-    before = _listening()
-    return lambda: len(_listening() - before)
+def streams(listeners: list[Listener]) -> Callable[[], int]:
+    """How many streams the test's listeners have open."""
+    return lambda: sum(listener.streams for listener in listeners)
 
 
 @pytest.fixture
 def listener_over(
-    stream_threads: Callable[[], int], eventually: Callable[..., None]
+    listeners: list[Listener], streams: Callable[[], int], eventually: Callable[..., None]
 ) -> Iterator[Callable[..., Listener]]:
     """A listener of the test's own, over some documents; its streams end with the test."""
     unwatches: list[Callable[[], None]] = []
 
     class Kept(Listener):
+        def __init__(self, *given: Any, **more: Any):
+            super().__init__(*given, **more)
+            listeners.append(self)
+
         def watch(self, path: str, on_change: Any) -> Watch:
             unwatch = super().watch(path, on_change)
             unwatches.append(unwatch)
@@ -257,7 +271,9 @@ def listener_over(
     yield partial(Kept, idle_seconds=0.1)
     for unwatch in unwatches:
         unwatch()
-    eventually(lambda: stream_threads() == 0)
+    eventually(lambda: streams() == 0)
+    for listener in listeners:
+        listener.close()
 
 
 @pytest.fixture

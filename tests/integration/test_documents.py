@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
+from contextlib import aclosing
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from lib.documents import Create, Delete, Document, Exists, Patch, Put, Refused, Stale, Target, Unreachable
+from lib.documents import Change, Create, Delete, Document, Exists, Patch, Put, Refused, Stale, Target, Unreachable
 
 PATIENCE = 30.0
 
@@ -50,19 +52,27 @@ def expected(name):
     return written if read is SAME else read
 
 
+def changes_of(documents, path, until) -> list[Change]:
+    """What a listener to one document hears, until that is enough."""
+
+    async def listen() -> list[Change]:
+        async def targets():
+            yield Target(1, path)
+            await asyncio.Event().wait()
+
+        heard: list[Change] = []
+        async with asyncio.timeout(PATIENCE), aclosing(documents.listen(targets())) as changes:
+            async for change in changes:
+                heard.append(change)
+                if until(change):
+                    break
+        return heard
+
+    return asyncio.run(listen())
+
+
 def first_change(documents, path) -> Document | None:
-    over = threading.Event()
-
-    def targets():
-        yield Target(1, path)
-        over.wait(PATIENCE)
-
-    changes = documents.listen(targets())
-    try:
-        return next(change for change in changes if change.targets).document
-    finally:
-        over.set()
-        changes.close()
+    return changes_of(documents, path, lambda change: change.targets)[-1].document
 
 
 def test_a_created_document_is_there_and_cannot_be_created_twice(documents, uid):
@@ -272,6 +282,44 @@ def test_a_listener_to_a_document_that_is_not_there_is_told_so(documents, uid):
     assert first_change(documents, f"users/{uid}") is None
 
 
+def raised(outcome: Any) -> Any:
+    """What came of a write in a batch, as a commit would say it."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def test_each_write_of_a_batch_is_done_or_fails_by_itself(documents, uid):
+    here, there = f"users/{uid}", f"users/{uid}-2"
+    (version,) = documents.commit(Create(here, {"n": 0}))
+    outcomes = documents.batch(
+        [
+            Put(here, {"n": 1}, version),
+            Create(there, {"n": 1}),
+            Patch(f"users/{uid}-3", {"n": 1}),
+            Put(f"users/{uid}-4", {"blob": bytes(1_200_000)}),
+            Put(f"users/{uid}-5", {"n": 5}),
+        ]
+    )
+    assert [type(outcome) for outcome in outcomes if isinstance(outcome, Exception)] == [Stale, Refused]
+    assert documents.get(here, there, f"users/{uid}-5") == [
+        Document(here, {"n": 1}, outcomes[0]),
+        Document(there, {"n": 1}, outcomes[1]),
+        Document(f"users/{uid}-5", {"n": 5}, outcomes[4]),
+    ]
+    outcomes = documents.batch([Put(here, {"n": 2}, version), Create(there, {"n": 2})])
+    assert [type(outcome) for outcome in outcomes] == [Stale, Exists]
+    assert documents.get(here, there)[0].fields == documents.get(here, there)[1].fields == {"n": 1}
+
+
+def test_a_batch_of_more_than_one_call_can_take_is_done_in_several(documents, uid):
+    writes = [Put(f"users/{uid}-{n}", {"blob": bytes(900_000)}) for n in range(9)]
+    versions = documents.batch(writes)
+    found = documents.get(*[write.path for write in writes], select=["__name__"])
+    assert [each.version for each in found if each] == versions
+    assert documents.batch([]) == []
+
+
 def test_where_nothing_answers_every_call_is_unreachable(connect, nobody):
     documents = connect(nobody)
     try:
@@ -280,10 +328,11 @@ def test_where_nothing_answers_every_call_is_unreachable(connect, nobody):
             lambda: documents.query("a"),
             lambda: documents.count("a", limit=1),
             lambda: documents.commit(Put("a/b", {})),
-            lambda: list(documents.listen(iter([Target(1, "a/b")]))),
+            lambda: documents.batch([Put("a/b", {})])[0],
+            lambda: changes_of(documents, "a/b", lambda _: True),
         ):
             with pytest.raises(Unreachable):
-                call()
+                raised(call())
     finally:
         documents.close()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 
 import grpc
 import pytest
@@ -26,19 +28,20 @@ class Breaking:
         self._error = with_error
         self.opened = 0
 
-    def listen(self, targets):
+    async def listen(self, targets):
         self.opened += 1
         limit = self._after.pop(0) if self._after else None
         if limit == 0:
             raise self._error("refused to open")
-        changes = self._documents.listen(targets)
-        for number, change in enumerate(changes, start=1):
-            yield change
-            if number == limit:
-                changes.close()
-                if self._error is None:
-                    return
-                raise self._error("in the middle")
+        number = 0
+        async with aclosing(self._documents.listen(targets)) as changes:
+            async for change in changes:
+                number += 1
+                yield change
+                if number == limit:
+                    break
+        if number == limit and self._error is not None:
+            raise self._error("in the middle")
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_a_deleted_document_is_none(listener, paths, watcher, write):
 
 
 def test_changes_of_150_documents_reach_their_watchers_over_two_streams(
-    documents, listener_over, paths, watcher, stream_threads, write
+    documents, listener_over, paths, watcher, streams, write
 ):
     listener = listener_over(documents)
     watched = {path: watcher() for path in paths(150)}
@@ -111,7 +114,7 @@ def test_changes_of_150_documents_reach_their_watchers_over_two_streams(
     for seen in watched.values():
         seen.until(len)
     assert listener.watching == 150
-    assert stream_threads() == 2
+    assert streams() == 2
 
     for n in (1, 2, 3):
         write(*[Put(path, {"n": n, "of": path}) for path in watched])
@@ -119,7 +122,7 @@ def test_changes_of_150_documents_reach_their_watchers_over_two_streams(
         seen.until_last("n", 3)
         assert numbers(seen.seen) == sorted(numbers(seen.seen))
         assert {document.path for document in seen.seen} == {path}
-    assert stream_threads() == 2
+    assert streams() == 2
 
 
 def test_several_watchers_of_one_document_are_each_told(listener, paths, watcher, write):
@@ -136,7 +139,7 @@ def test_several_watchers_of_one_document_are_each_told(listener, paths, watcher
 
 
 def test_watchers_that_come_and_go_take_nothing_from_those_that_stay(
-    listener, paths, watcher, together, stream_threads, write
+    listener, paths, watcher, together, streams, write
 ):
     chance = random.Random(7)
     made = paths(24)
@@ -170,7 +173,7 @@ def test_watchers_that_come_and_go_take_nothing_from_those_that_stay(
 
 
 def test_no_fresh_listener_hangs_though_the_writer_has_begun(
-    documents, listener_over, connect, paths, watcher, together, eventually, write
+    documents, listener_over, connect, paths, watcher, together, eventually, write, streams
 ):
     (path,) = paths(1)
     counting = itertools.count(1)
@@ -202,7 +205,7 @@ def test_no_fresh_listener_hangs_though_the_writer_has_begun(
                 unwatch()
         finally:
             done.set()
-            eventually(lambda: not any(thread.name == "listen" for thread in threading.enumerate()))
+            eventually(lambda: streams() == 0)
             for each in own:
                 each.close()
 
@@ -234,7 +237,7 @@ def test_what_was_deleted_while_the_stream_was_broken_is_told_afterwards(
     assert numbers(seen.seen) == [0]
 
 
-def test_a_watcher_that_fails_takes_nothing_from_the_others(listener, paths, watcher, stream_threads, write):
+def test_a_watcher_that_fails_takes_nothing_from_the_others(listener, paths, watcher, streams, write):
     (path, other) = paths(2)
     seen, beside = watcher(), watcher()
 
@@ -274,37 +277,35 @@ def test_nobody_is_called_after_leaving(listener, paths, watcher, write):
 
 
 def test_a_stream_without_watchers_ends_and_the_next_watcher_gets_a_new_one(
-    listener, paths, watcher, stream_threads, eventually
+    listener, paths, watcher, streams, eventually
 ):
     (path,) = paths(1)
-    consumers = threading.active_count()
     unwatch = listener.watch(path, watcher())
-    assert stream_threads() == 1
+    assert streams() == 1
     unwatch()
-    eventually(lambda: stream_threads() == 0)
-    eventually(lambda: threading.active_count() <= consumers)
+    eventually(lambda: streams() == 0)
 
     seen = watcher()
     listener.watch(path, seen)
     seen.until(len)
-    assert stream_threads() == 1
+    assert streams() == 1
 
 
 def test_a_stream_stays_while_somebody_watches_though_nothing_happens(
-    documents, listener_over, paths, watcher, stream_threads, write
+    documents, listener_over, paths, watcher, streams, write
 ):
     (path,) = paths(1)
     seen = watcher()
     listener_over(documents, idle_seconds=0.1).watch(path, seen)
     seen.until(len)
     threading.Event().wait(0.3)
-    assert stream_threads() == 1
+    assert streams() == 1
     write(Put(path, {"n": 1}))
     seen.until_last("n", 1)
 
 
 def test_a_stream_that_broke_while_nobody_watched_ends_in_order(
-    documents, listener_over, paths, watcher, stream_threads, eventually, caplog
+    documents, listener_over, paths, watcher, streams, eventually, caplog
 ):
     (path,) = paths(1)
     told, go_on = threading.Event(), threading.Event()
@@ -312,14 +313,15 @@ def test_a_stream_that_broke_while_nobody_watched_ends_in_order(
     class BreakingUnwatched:
         opened = 0
 
-        def listen(self, targets):
+        async def listen(self, targets):
             self.opened += 1
-            for change in documents.listen(targets):
-                yield change
-                if self.opened == 1:
-                    told.set()
-                    go_on.wait(30)
-                    raise Unreachable("while nobody watched")
+            async with aclosing(documents.listen(targets)) as changes:
+                async for change in changes:
+                    yield change
+                    if self.opened == 1:
+                        told.set()
+                        await asyncio.to_thread(go_on.wait, 30)
+                        raise Unreachable("while nobody watched")
 
     breaking = BreakingUnwatched()
     listener = listener_over(breaking)
@@ -327,7 +329,7 @@ def test_a_stream_that_broke_while_nobody_watched_ends_in_order(
     assert told.wait(30)
     unwatch()
     go_on.set()
-    eventually(lambda: stream_threads() == 0)
+    eventually(lambda: streams() == 0)
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
     seen = watcher()
@@ -350,25 +352,43 @@ def test_watching_from_many_threads_at_once_loses_no_watcher(listener, paths, wa
     assert listener.watching == 0
 
 
-def test_a_listener_without_watchers_runs_no_thread(documents, stream_threads):
-    assert Listener(documents).watching == 0
-    assert stream_threads() == 0
+def test_a_listener_without_watchers_runs_no_thread(documents):
+    before = threading.active_count()
+    listener = Listener(documents)
+    assert (listener.watching, listener.streams, threading.active_count()) == (0, 0, before)
+    listener.close()
+
+
+def test_a_listener_runs_one_thread_however_many_streams_it_has(listener, paths, watcher, streams, together):
+    before = threading.active_count()
+    watchers = [watcher() for _ in range(20)]
+    for path, seen in zip(paths(20), watchers, strict=True):
+        listener.watch(path, seen)
+    for seen in watchers:
+        seen.until(len)
+    assert streams() == 20
+    assert threading.active_count() <= before + 2  # its own, and one of gRPC's
 
 
 def test_the_end_of_its_targets_ends_a_listen_stream(documents, paths):
     """What an idle stream's end is made of."""
     (path,) = paths(1)
-    come = threading.Event()
 
-    def targets():
-        yield Target(1, path)
-        come.wait(30)
+    async def listen():
+        come = asyncio.Event()
 
-    changes = documents.listen(targets())
-    assert numbers([next(changes).document]) == [0]
-    come.set()
-    with pytest.raises(Unreachable):
-        list(changes)
+        async def targets():
+            yield Target(1, path)
+            await come.wait()
+
+        async with asyncio.timeout(30), aclosing(documents.listen(targets())) as changes:
+            assert numbers([(await anext(changes)).document]) == [0]
+            come.set()
+            with pytest.raises(Unreachable):
+                async for _ in changes:
+                    pass
+
+    asyncio.run(listen())
 
 
 @pytest.fixture
@@ -399,22 +419,22 @@ def mute():
 
 
 def test_a_stream_that_never_says_a_word_is_given_up_and_opened_again(
-    mute, connect, listener_over, watcher, eventually, stream_threads
+    mute, connect, listener_over, watcher, eventually, streams
 ):
     documents = connect(mute.host)
     leave = listener_over(documents, answer_seconds=0.1).watch("things/a", watcher())
     eventually(lambda: mute.opened >= 3)
     leave()
-    eventually(lambda: stream_threads() == mute.open == 0)
+    eventually(lambda: streams() == mute.open == 0)
     documents.close()
 
 
 def test_a_stream_for_one_document_is_over_at_once_when_its_viewer_leaves_before_any_answer(
-    mute, connect, listener_over, watcher, eventually, stream_threads
+    mute, connect, listener_over, watcher, eventually, streams
 ):
     documents = connect(mute.host)
     listener = listener_over(documents, 1, idle_seconds=60, answer_seconds=60)
     for _ in range(20):
         listener.watch("things/a", watcher())()
-    eventually(lambda: stream_threads() == mute.open == 0)
+    eventually(lambda: streams() == mute.open == 0)
     documents.close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import partial
 from itertools import count
 from typing import Any
@@ -25,31 +26,48 @@ class Script:
         self.streams: list[Stream] = []
         self.opened = threading.Semaphore(0)
 
-    def listen(self, targets: Iterator[Target]) -> Iterator[Change]:
+    async def listen(self, targets: AsyncIterator[Target]) -> AsyncGenerator[Change]:
         stream = Stream()
         self.streams.append(stream)
-        threading.Thread(target=stream.take, args=(targets,), daemon=True).start()
+        taking = asyncio.ensure_future(stream.take(targets))
         self.opened.release()
-        while True:
-            change = stream.changes.get(timeout=WAIT_SECONDS)
-            if isinstance(change, Exception):
-                raise change
-            yield change
+        try:
+            while True:
+                change = await stream.changes.get()
+                if isinstance(change, Exception):
+                    raise change
+                yield change
+        finally:
+            taking.cancel()
 
     def next(self) -> Stream:
         assert self.opened.acquire(timeout=WAIT_SECONDS)
         return self.streams[-1]
 
 
+class Changes:
+    """What a stream is to say; put from the test's thread, got by the listener's."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Change | Exception] = asyncio.Queue()
+
+    def put(self, change: Change | Exception) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, change)
+
+    async def get(self) -> Change | Exception:
+        return await self._queue.get()
+
+
 class Stream:
     def __init__(self) -> None:
-        self.changes: queue.Queue[Change | Exception] = queue.Queue()
+        self.changes = Changes()
         self.asked: list[Target] = []
         self.over = threading.Event()
         self._told = threading.Condition()
 
-    def take(self, targets: Iterator[Target]) -> None:
-        for target in targets:
+    async def take(self, targets: AsyncIterator[Target]) -> None:
+        async for target in targets:
             with self._told:
                 self.asked.append(target)
                 self._told.notify_all()
@@ -84,9 +102,14 @@ def seen() -> Callable[[], Any]:
 @pytest.fixture
 def listener_of() -> Iterator[Callable[..., Listener]]:
     """Listeners whose streams have ended when the test has."""
+    listeners: list[Listener] = []
     watches: list[Watch] = []
 
     class Kept(Listener):
+        def __init__(self, *given: Any, **more: Any):
+            super().__init__(*given, **more)
+            listeners.append(self)
+
         def watch(self, path: str, on_change: Any) -> Watch:
             watches.append(super().watch(path, on_change))
             return watches[-1]
@@ -94,10 +117,12 @@ def listener_of() -> Iterator[Callable[..., Listener]]:
     yield partial(Kept, idle_seconds=0.05)
     for unwatch in watches:
         unwatch()
-    for thread in threading.enumerate():
-        if thread.name == "listen":
-            thread.join(WAIT_SECONDS)
-            assert not thread.is_alive()
+    deadline = time.monotonic() + WAIT_SECONDS
+    for listener in listeners:
+        while listener.streams:
+            assert time.monotonic() < deadline, "a stream has not ended"
+            time.sleep(0.01)
+        listener.close()
 
 
 PATHS: list[str | None] = ["a", "b", "c"]
