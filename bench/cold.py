@@ -14,9 +14,16 @@ from bench.stage import Stage
 from bench.system import Visit
 from local.stack import ROOT
 
-# All that `main` imports for either function once it is called, by the interpreter's own clock.
+# All that `main` imports for either function once it is called, by the interpreter's own clock. What is not among the
+# locked packages that are deployed is not there: some libraries import more where they find more.
 _IMPORT = """
-import time
+import importlib.metadata, re, sys, time
+def name(line):
+    return re.split("[^a-z0-9-]", line.lower().replace("_", "-"), 1)[0]
+deployed = {name(line) for line in open("requirements.txt") if "==" in line}
+for module, packages in importlib.metadata.packages_distributions().items():
+    if not deployed & set(map(name, packages)):
+        sys.modules[module] = None
 began = time.perf_counter()
 import pathlib, importlib, main
 for path in sorted(pathlib.Path("lib").glob("*.py")):

@@ -18,10 +18,10 @@ from typing import Any
 from aiohttp import web
 from google.cloud.firestore_v1.types import firestore as rpc
 
+from cost.meter import writes_of
 from local.firestore_proxy import HOST, Proxy
 
 _SERVICE = "/google.firestore.v1.Firestore/"
-_COMMIT = rpc.CommitRequest.pb()
 _GOT = rpc.BatchGetDocumentsResponse.pb()
 _QUERY = rpc.RunQueryRequest.pb()
 _FOUND = rpc.RunQueryResponse.pb()
@@ -47,14 +47,13 @@ class Meter(Proxy):
         super().__init__(target)
         self.counts: dict[str, Count] = {}
 
-    async def commit(self, request: bytes, context: Any) -> bytes:
-        asked = _COMMIT.FromString(request)
-        for number, write in enumerate(asked.writes):
+    async def commit(self, method: str, request: bytes, context: Any) -> bytes:
+        for number, write in enumerate(writes_of(method, request)):
             count = self._count(write.update.name or write.delete or write.transform.document)
-            count.commits += number == 0
+            count.commits += number == 0 or method.endswith("/BatchWrite")  # each is done by itself
             count.writes += 1
             count.written += write.ByteSize()
-        return await super().commit(request, context)
+        return await super().commit(method, request, context)
 
     async def stream(self, method: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         asked: list[bytes] = []

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from functools import partial
@@ -62,6 +62,12 @@ class Tally:
         return self._generations[generation]
 
 
+def writes_of(method: str, request: bytes) -> Sequence[Any]:
+    """The writes that a call asks for; each is billed."""
+    kind = rpc.CommitRequest.pb() if method.endswith("/Commit") else rpc.BatchWriteRequest.pb()
+    return kind.FromString(request).writes  # type: ignore[no-any-return]
+
+
 def reads_of(method: str) -> Callable[[bytes], int] | None:
     """How many reads an answer of such a call is, by https://firebase.google.com/docs/firestore/pricing."""
     if not method.startswith(FIRESTORE):
@@ -89,9 +95,9 @@ class Meter(Proxy):
         super().__init__(target)
         self._tally = tally
 
-    async def commit(self, request: bytes, context: Any) -> bytes:
-        answer = await super().commit(request, context)
-        for write in rpc.CommitRequest.pb().FromString(request).writes:
+    async def commit(self, method: str, request: bytes, context: Any) -> bytes:
+        answer = await super().commit(method, request, context)
+        for write in writes_of(method, request):
             name = write.delete or write.update.name
             self._tally.add("deletes" if write.delete else "writes", 1, name.encode(), request)
         return answer

@@ -1,13 +1,14 @@
-"""One attempt at a generation: the whole upstream call, read by one thread and committed by another.
+"""One attempt at a generation: the whole upstream call, read by one thread and committed by others.
 
-Reading never waits for a commit: the reading thread hands numbered frames over, and the attempt's own thread commits
-what has gathered, renews the lease, watches for a stop and for deadlines, and says how it ended. Nothing here knows of
-clients.
+Reading never waits for a commit: the reading thread hands numbered frames over. What has gathered is committed at the
+process's beat by its flusher; the attempt's own thread commits what can't wait for that or is more than one write,
+renews the lease, watches for a stop and for deadlines, and says how it ended. Nothing here knows of clients.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from contextvars import copy_context
@@ -19,7 +20,8 @@ import orjson
 from lib import chat
 from lib.catalog import Deadlines, Upstream
 from lib.continuation import Seam, continued
-from lib.documents import Document
+from lib.documents import Document, Put, Unreachable, Version
+from lib.flusher import Flusher, Seat
 from lib.inbox import Inbox, Stop
 from lib.journal import Clock, Entry, Fenced, replayed
 from lib.lease import Claim
@@ -33,6 +35,7 @@ from lib.upstream import Call, Session, UpstreamFault
 
 RETRY_AFTER_SECONDS = 30.0  # the longest an upstream's Retry-After is honoured
 SECOND_LOOK_SECONDS = 0.5
+FLUSHER_SECONDS = 1.0  # what is due is left to the flusher; what it has not begun after that is committed here
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class Attempt:
         settings: Settings,
         telemetry: Telemetry,
         clock: Clock,
+        flusher: Flusher | None = None,
     ):
         self._generation = claim.generation
         self._journal = claim.journal
@@ -78,9 +82,12 @@ class Attempt:
         self._settings = settings
         self._telemetry = telemetry
         self._clock = clock
+        self._flusher = flusher
+        self._seat = Seat(0.0, 0)
         self._watched_until = max(self._generation.watchers.values(), default=clock())
         self._request: chat.Json = {}
         self._inbox: Inbox | None = None
+        self._committed = 0.0
 
     def claimed(self, live: int) -> None:
         """Says that it begins, and how many are under way here."""
@@ -142,7 +149,10 @@ class Attempt:
         return self._finish([], answer, End(state=state, reason="worker_lost", error=error, usage=answer.usage))
 
     def _call(self, request: chat.Json, answer: chat.Answer, seam: Seam | None = None) -> Ended | RetryLater:
-        inbox = self._inbox = Inbox(self._journal.last, answer)
+        patience = 0.0
+        if self._flusher is not None:
+            self._seat, patience = self._flusher.join(self), FLUSHER_SECONDS
+        inbox = self._inbox = Inbox(self._journal.last, answer, patience=patience, rank=self._seat.rank)
         span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)
         traceparent = span.trace.traceparent if span.trace and self._settings.upstream_traced == "on" else None
         call = Call(self._session, self._upstream, self._key, orjson.dumps(request), traceparent)
@@ -162,10 +172,11 @@ class Attempt:
             daemon=True,
         ).start()
         try:
-            self._store.touch_chat(self._generation, self._generation.created_at)
             self._commit_until_end(inbox)
             return self._conclude(inbox)
         finally:
+            if self._flusher is not None:
+                self._flusher.leave(self)
             unwatch()
             inbox.end(UpstreamFault("cancelled", "The attempt is over."))
             call.cancel()
@@ -182,26 +193,66 @@ class Attempt:
     def _commit_until_end(self, inbox: Inbox) -> None:
         deadline = _Deadline(self._upstream.deadlines)
         renewal = self._settings.lease_seconds / 3
-        due = committed = time.monotonic()
-        while True:
-            if inbox.wait(due, lambda: min(committed + renewal, deadline.next(inbox))):  # noqa: B023
-                return
-            if (fault := deadline.passed(inbox)) is not None:
+        self._committed = time.monotonic()
+        while not inbox.wait(lambda: min(self._committed + renewal, deadline.next(inbox))):
+            now = time.monotonic()
+            if (left := inbox.handed()) is not None:
+                self._journal.commit(left)
+                self._committed = time.monotonic()
+                due: float | None = self._due_after(now)
+            elif (fault := deadline.passed(inbox)) is not None:
                 inbox.end(fault)
                 return
-            now = time.monotonic()
-            if now < due and now < committed + renewal:
-                continue
-            entries, _ = inbox.take()
-            self._journal.append(entries)
-            committed = time.monotonic()
-            due = now + self._interval() if entries else due
+            else:
+                entries, _ = inbox.take(self._due_after(now))
+                if entries or now >= self._committed + renewal:
+                    self._journal.append(entries)
+                    self._committed = time.monotonic()
+                due = self._due_after(now) if entries else None
+            inbox.settle(due)
 
-    def _interval(self) -> float:
-        """Seconds from one commit to the next: longer where commits are slow, and where nobody is watching."""
+    def begin(self, now: float) -> Put | None:
+        """The head as it is to be written at this beat. For the flusher."""
+        inbox = self._inbox
+        entries = inbox.begin(now, self._due_after(now)) if inbox is not None else []
+        if inbox is None or not entries:
+            return None
+        prepared = self._journal.prepare(entries)
+        write = self._journal.plain(prepared)
+        if write is None:
+            inbox.flushed(self._due_after(now), prepared)
+        else:
+            self._flush = prepared, now
+        return write
+
+    def settle(self, outcome: Version | Exception) -> None:
+        """What became of the head's write. For the flusher."""
+        inbox, (prepared, began) = self._inbox, self._flush
+        now = time.monotonic()
+        left = None
+        if isinstance(outcome, Exception):
+            left = prepared
+            if isinstance(outcome, Unreachable):
+                self._journal.missed(outcome)
+        else:
+            self._journal.settled(prepared, outcome, now - began)
+            self._committed = now
+        if inbox is not None:
+            inbox.flushed(self._due_after(began), left)
+
+    def _due_after(self, now: float) -> float:
+        """When the commit after one at `now` is due: later where commits are slow, and where nobody is watching.
+
+        All attempts of a process have their moments in common, so that their commits can go together.
+        """
+        beat = self._settings.flush_seconds
         watched = self._watched_until > self._clock()
-        interval = self._settings.flush_seconds if watched else self._settings.unwatched_flush_seconds
-        return max(interval, 2 * self._journal.commit_seconds) if interval else 0.0
+        interval = beat if watched else self._settings.unwatched_flush_seconds
+        if not beat or not interval:
+            return now + interval
+        slow = math.ceil(2 * self._journal.commit_seconds / beat) * beat
+        offset = self._seat.offset
+        return math.floor((now - offset + max(interval, slow)) / beat) * beat + offset
 
     def _conclude(self, inbox: Inbox) -> Ended | RetryLater:
         if inbox.stopped is Stop.DELETED:

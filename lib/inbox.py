@@ -1,7 +1,8 @@
-"""What an attempt has read and not committed yet: the one place where its two threads meet.
+"""What an attempt has read and not committed yet: the one place where the threads that work for it meet.
 
 The reading thread puts numbered frames in and never waits for a commit, until what is held passes a bound. The
-committing thread takes them out, and is woken once for what gathers, not once an event.
+committing thread takes them out, and is woken once for what gathers, not once an event; mostly it is not woken at all,
+since the flusher takes them out for it. Of these two, one at a time has taken what is not committed yet.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from enum import Enum
 from typing import TypeVar
 
 from lib import chat, sse
-from lib.journal import BATCH_BYTES, Entry
+from lib.journal import BATCH_BYTES, Entry, Prepared
 from lib.upstream import UpstreamFault
 
 HELD_BYTES = 32 << 20  # of frames in memory while Firestore takes none; past it the upstream is read no further
-READ_AHEAD_SECONDS = 0.01  # before a commit is due, the reading thread reads what there is
+READ_AHEAD_SECONDS = 0.005  # before a commit is due, the reading thread reads what there is
+READ_SECONDS = 0.0004  # that it takes for that: where many read, each begins so much before the next
+LONGEST_AHEAD_SECONDS = 0.04
 LONGEST_GATHER_SECONDS = 0.25
+LONGEST_FLUSH_SECONDS = 60.0  # after which it is looked again whether a flush has ended
 
 
 Seen = TypeVar("Seen")
@@ -35,16 +39,24 @@ class Stop(Enum):
 class Inbox:
     """What was read and is not committed yet, between the reading thread and the committing one.
 
-    `last` and `answer` are what is saved already: it goes on from there.
+    `last` and `answer` are what is saved already: it goes on from there. `patience` is how many seconds what is due is
+    left to the flusher, and `rank` is how many others are flushed, and so read for, at the same moment before this one.
     """
 
-    def __init__(self, last: int, answer: chat.Answer):
+    def __init__(self, last: int, answer: chat.Answer, *, patience: float = 0.0, rank: int = 0):
         self.answer = answer
         self.heard = time.monotonic()
         self.opened = False
         self.last = last
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # for who commits
+        self._wanted = threading.Condition(self._lock)  # for who reads
+        self._patience = patience
+        self._ahead = min(READ_AHEAD_SECONDS + rank * READ_SECONDS, LONGEST_AHEAD_SECONDS)
         self._due = 0.0  # the moment of the monotonic clock when the next commit may be made
+        self._at_once = False  # an event came when a commit could have taken it
+        self._busy = False  # what was taken is being committed
+        self._handed: Prepared | None = None
         self._entries: list[Entry] = []
         self._bytes = 0
         self._over = False
@@ -58,9 +70,9 @@ class Inbox:
 
         Waits where too much is held; raises a fault, and takes nothing in, where the attempt is over.
         """
-        with self._changed:
+        with self._lock:
             while self._bytes > HELD_BYTES and self._stopped is None and not self._over:
-                self._changed.wait(1.0)
+                self._wanted.wait(1.0)
             if self._stopped is not None or self._over:
                 raise UpstreamFault("cancelled", "The attempt is over.")
             text = self.answer.add(chunk)
@@ -71,6 +83,7 @@ class Inbox:
             self._entries.append(entry)
             self._bytes += len(entry.frame)
             if len(self._entries) == 1 and time.monotonic() >= self._due:
+                self._at_once = True
                 self._changed.notify_all()
 
     def gather(self) -> None:
@@ -79,69 +92,121 @@ class Inbox:
         What the upstream sends meanwhile waits in the socket and is then read at one go, which costs a fraction of
         waking up for each event. An event that a commit could take at once is never waited for.
         """
-        with self._changed:
+        with self._lock:
             longest = time.monotonic() + LONGEST_GATHER_SECONDS
             while not self._over and self._stopped is None:
-                left = min(self._due - READ_AHEAD_SECONDS, longest) - time.monotonic()
+                left = min(self._due - self._ahead, longest) - time.monotonic()
                 if left <= 0:
                     break
-                self._changed.wait(left)
+                self._wanted.wait(left)
             self.heard = time.monotonic()  # who did not listen can't speak of silence
 
     def open(self) -> None:
         """The upstream has begun to answer: from now on another deadline holds."""
-        with self._changed:
+        with self._lock:
             self.opened = True
             self._changed.notify_all()
 
     def end(self, fault: UpstreamFault | None = None) -> None:
         """The upstream has ended, of itself or by a fault; what is said first stands, and so does a stop before it."""
-        with self._changed:
+        with self._lock:
             if not self._over and self._stopped is None:
                 self._over, self._fault = True, fault
-            self._changed.notify_all()
+            self._notify_all()
 
     # The committing thread's side
 
     def stop(self, why: Stop) -> None:
-        with self._changed:
+        with self._lock:
             self._stopped = self._stopped or why
-            self._changed.notify_all()
+            self._notify_all()
 
-    def wait(self, due: float, until: Callable[[], float]) -> bool:
-        """Waits for the end, or an entry and the time `due`, or the time `until`; says whether it is the end."""
-        with self._changed:
-            self._due = due
+    def wait(self, until: Callable[[], float]) -> bool:
+        """Waits for the end, or an entry that can be committed, or the time `until`; says whether it is the end.
+
+        What is due is left to the flusher, where there is one, for a while; a commit that it has begun is waited for.
+        """
+        with self._lock:
             while True:
-                if self._over or self._stopped is not None:
-                    return True
-                now, last = time.monotonic(), until()
-                if now >= last or (self._entries and now >= due):
-                    return False
-                self._changed.wait((min(due, last) if now < due else last) - now)
+                now, last, due = time.monotonic(), until(), self._due + self._patience
+                if not self._busy:
+                    if self._handed is not None:
+                        return False
+                    if self._over or self._stopped is not None:
+                        return True
+                    if now >= last or (self._entries and (self._at_once or now >= due)):
+                        return False
+                    self._changed.wait((min(due, last) if now < due else last) - now)
+                else:
+                    self._changed.wait(LONGEST_FLUSH_SECONDS)
 
-    def take(self) -> tuple[list[Entry], bool]:
-        """The oldest entries, as many as one commit may have, and whether there are more."""
-        with self._changed:
-            size = count = 0
-            while count < len(self._entries) and (count == 0 or size + len(self._entries[count].frame) <= BATCH_BYTES):
-                size += len(self._entries[count].frame)
-                count += 1
-            taken = self._entries[:count]
-            del self._entries[:count]
-            self._bytes -= size
-            self._changed.notify_all()
-            return taken, bool(self._entries)
+    def take(self, due: float = 0.0) -> tuple[list[Entry], bool]:
+        """The oldest entries, as many as one commit may have, and whether there are more.
+
+        `due` is when the next commit may be made, as far as is known before this one.
+        """
+        with self._lock:
+            self._busy = True
+            return self._take(due), bool(self._entries)
+
+    def handed(self) -> Prepared | None:
+        """What the flusher has left to the committing thread, which has taken it with that."""
+        with self._lock:
+            handed, self._handed = self._handed, None
+            self._busy = handed is not None
+            return handed
+
+    def settle(self, due: float | None) -> None:
+        """What was taken is committed. The next commit is due at `due`, or when it was."""
+        with self._lock:
+            self._busy = False
+            self._due = self._due if due is None else due
+
+    # The flusher's side
+
+    def begin(self, now: float, due: float) -> list[Entry]:
+        """The oldest entries, where a commit is due at `now` and nobody else sees to it. Say `flushed` after it."""
+        with self._lock:
+            ready = self._entries and now >= self._due and self._handed is None
+            if not ready or self._busy or self._over or self._stopped is not None:
+                return []
+            self._busy = True
+            return self._take(due)
+
+    def flushed(self, due: float, left: Prepared | None = None) -> None:
+        """What was begun has ended, the next commit is due then, and `left` is left to the committing thread."""
+        with self._lock:
+            self._busy, self._due, self._handed = False, due, left
+            if left is not None or self._over or self._stopped is not None:
+                self._changed.notify_all()
+
+    def _take(self, due: float) -> list[Entry]:
+        size = count = 0
+        while count < len(self._entries) and (count == 0 or size + len(self._entries[count].frame) <= BATCH_BYTES):
+            size += len(self._entries[count].frame)
+            count += 1
+        taken = self._entries[:count]
+        del self._entries[:count]
+        if self._bytes > HELD_BYTES:
+            self._wanted.notify_all()
+        self._bytes -= size
+        if taken:
+            self._due, self._at_once = due, False
+        return taken
 
     def look(self, at: Callable[[chat.Answer], Seen]) -> Seen:
         """What `at` sees in the answer, while nothing is added to it."""
-        with self._changed:
+        with self._lock:
             return at(self.answer)
+
+    def _notify_all(self) -> None:
+        self._changed.notify_all()
+        self._wanted.notify_all()
 
     @property
     def whole(self) -> bool:
         """Whether the upstream said that its answer is whole."""
-        with self._changed:
+        with self._lock:
             return self.answer.finished or (self._over and self._fault is None)
 
     @property

@@ -19,7 +19,7 @@ from itertools import groupby
 
 from lib import message
 from lib.chat import Answer, read, well_formed
-from lib.documents import Exists, Patch, Refused, Stale, Unreachable, Version, Write
+from lib.documents import Exists, Patch, Put, Refused, Stale, Unreachable, Version, Write
 from lib.model import End, Fields, Generation, Head, Segment
 from lib.sse import event_of, split_frames
 from lib.store import Store
@@ -48,6 +48,14 @@ class Entry:
     seq: int
     frame: bytes
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A commit to be made: the segment that the head is to hold, and the writes that seal what was full."""
+
+    segment: Segment
+    seals: Sequence[Write]
 
 
 class _OpenSegment:
@@ -110,21 +118,45 @@ class Journal:
 
     def append(self, entries: Sequence[Entry], also: Sequence[Write] = ()) -> None:
         """Commits the entries, or with none of them only the lease, together with `also`."""
-        self._commit(self._add(entries), also)
+        self.commit(self.prepare(entries), also)
+
+    def prepare(self, entries: Sequence[Entry]) -> Prepared:
+        """Takes the entries in. What comes of it is to be committed before the next ones are prepared."""
+        seals = self._add(entries)
+        return Prepared(self._open.segment(), seals)
+
+    def plain(self, prepared: Prepared) -> Put | None:
+        """The commit as one plain write of the head, where it is no more than that. Say `settled` when it is done."""
+        if prepared.seals:
+            return None
+        now = self._clock()
+        return self._store.head(self._generation, self._head(prepared.segment, now), now, self._version)
+
+    def missed(self, error: Unreachable) -> None:
+        """The plain write failed, or only its answer was lost: `commit` finds out."""
+        self.tally.errors += 1
+        log.warning(
+            "commit failed, will be tried again",
+            extra={"cause": str(error), "generation": self._generation.id, "attempt": self._attempt},
+        )
+
+    def settled(self, prepared: Prepared, version: Version, seconds: float) -> None:
+        """The plain write took effect, `seconds` after it was begun."""
+        self._done(prepared, version, seconds, writes=1)
 
     def finish(self, entries: Sequence[Entry], end: End, answer: Answer) -> Generation:
         """Commits the last entries, the end, the message and the generation at once."""
-        writes = self._add(entries)
+        prepared = self.prepare(entries)
         ended = replace(self._generation, attempt=self._attempt).ended(end, self._open.last, self._clock())
         fields, parts = message.ended(ended, answer)
         _retried(lambda: self._store.save_parts(ended, parts))
         self.tally.writes += len(parts)
         try:
-            self._commit(writes, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
+            self.commit(prepared, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
         except Refused:
             log.exception("Firestore refused a message, which is kept in words alone", extra={"generation": ended.id})
             ended, end, fields = replace(ended, usage=None), replace(end, usage=None), message.plain(fields)
-            self._commit(writes, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
+            self.commit(prepared, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
         return ended
 
     def release(self, entries: Sequence[Entry]) -> None:
@@ -191,20 +223,36 @@ class Journal:
             for part in range(max(len(blobs), len(texts)))
         ]
 
-    def _commit(self, writes: Sequence[Write], also: Sequence[Write], end: End | None = None) -> None:
-        segment = self._open.segment()
+    def commit(self, prepared: Prepared, also: Sequence[Write] = (), end: End | None = None) -> None:
+        """Commits what was prepared, together with `also`; also where it is not known whether that was done before."""
         try:
-            _retried(lambda: self._try(segment, end, [*writes, *also]))
+            _retried(lambda: self._try(prepared, also, end))
         except _MessageGone:
             kept = [write for write in also if write.path != self._generation.message_path]
-            _retried(lambda: self._try(segment, end, [*writes, *kept]))
-        if self.tally.first is None and segment.last > self.last:
-            self.tally.first = self._clock()
-        self.last = segment.last
+            _retried(lambda: self._try(prepared, kept, end))
 
-    def _try(self, segment: Segment, end: End | None, writes: Sequence[Write]) -> None:
+    def _try(self, prepared: Prepared, also: Sequence[Write], end: End | None) -> None:
         began, now = time.monotonic(), self._clock()
-        head = Head(
+        head = self._head(prepared.segment, now, end)
+        try:
+            put = self._store.head(self._generation, head, now, self._version)
+            version = self._store.commit(put, *prepared.seals, *also)[0]
+        except (Stale, Exists) as error:
+            found = self._store.read_head(self._generation)
+            if found and found.version == self._version and self._writes_message(also):
+                raise _MessageGone from error
+            if found and found.version != self._version and self._left(found):
+                # The database was restored from a copy: the head is as this journal left it, with another version.
+                self._version = found.version
+                raise Unreachable("the head has another version") from error
+            version = _ours(found, head, error)
+        except Unreachable:
+            self.tally.errors += 1
+            raise
+        self._done(prepared, version, time.monotonic() - began, writes=1 + len(prepared.seals) + len(also))
+
+    def _head(self, segment: Segment, now: datetime, end: End | None = None) -> Head:
+        return Head(
             first=segment.first,
             last=segment.last,
             frames=segment.frames,
@@ -214,24 +262,15 @@ class Journal:
             holder=self._holder,
             end=end,
         )
-        try:
-            put = self._store.head(self._generation, head, now, self._version)
-            self._version = self._store.commit(put, *writes)[0]
-        except (Stale, Exists) as error:
-            found = self._store.read_head(self._generation)
-            if found and found.version == self._version and self._writes_message(writes):
-                raise _MessageGone from error
-            if found and found.version != self._version and self._left(found):
-                # The database was restored from a copy: the head is as this journal left it, with another version.
-                self._version = found.version
-                raise Unreachable("the head has another version") from error
-            self._version = _ours(found, head, error)
-        except Unreachable:
-            self.tally.errors += 1
-            raise
-        self.commit_seconds = time.monotonic() - began
-        self.tally.commits.add(self.commit_seconds)
-        self.tally.writes += 1 + len(writes)
+
+    def _done(self, prepared: Prepared, version: Version, seconds: float, writes: int) -> None:
+        self._version = version
+        self.commit_seconds = seconds
+        self.tally.commits.add(seconds)
+        self.tally.writes += writes
+        if self.tally.first is None and prepared.segment.last > self.last:
+            self.tally.first = self._clock()
+        self.last = prepared.segment.last
 
     def _left(self, found: Head) -> bool:
         return found.holder == self._holder and found.last == self.last and found.end is None

@@ -170,7 +170,7 @@ class Settings:
         target="worker",
     )
     unwatched_flush_seconds: float = _of(
-        "UNWATCHED_FLUSH_SECONDS", _seconds_or_none, 1.0, "The same, when nobody is watching.", target="worker"
+        "UNWATCHED_FLUSH_SECONDS", _seconds_or_none, 1.2, "The same, when nobody is watching.", target="worker"
     )
     lease_seconds: float = _of(
         "LEASE_SECONDS",

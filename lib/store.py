@@ -145,6 +145,9 @@ class Store:
     def commit(self, *writes: Write) -> Sequence[Version]:
         return self._documents.commit(*writes)
 
+    def batch(self, writes: Sequence[Put]) -> Sequence[Version | Exception]:
+        return self._documents.batch(writes)
+
     def head(self, generation: Generation, head: Head, now: datetime, version: Version) -> Put:
         """The write that puts `head` in the place of the version that is known."""
         return Put(generation.head_path, self._head_fields(head, now), version)

@@ -19,6 +19,7 @@ from lib.attempt import Attempt, Ended, RetryLater
 from lib.auth import QueueTokens
 from lib.documents import Unreachable
 from lib.errors import HoldfastError
+from lib.flusher import Flusher
 from lib.lease import Claim, Held, claim
 from lib.listen import Listener
 from lib.logs import labelled
@@ -51,6 +52,7 @@ def create_worker(
     app.config["MAX_CONTENT_LENGTH"] = MAX_TASK_BYTES
     session = new_session()
     running = Running()
+    flusher = Flusher(store.batch, settings.flush_seconds) if settings.flush_seconds else None
     shutdown.call(running.hand_over)
 
     def attempt(claimed: Claim) -> Attempt:
@@ -65,6 +67,7 @@ def create_worker(
             settings=settings,
             telemetry=telemetry,
             clock=now,
+            flusher=flusher,
         )
 
     def run(claimed: Claim) -> Ended | RetryLater:

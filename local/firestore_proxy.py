@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -26,7 +27,7 @@ from aiohttp import web
 from grpc import StatusCode
 
 HOST = "127.0.0.1"
-COMMIT = "/google.firestore.v1.Firestore/Commit"
+COMMITS = tuple(f"/google.firestore.v1.Firestore/{method}" for method in ("Commit", "BatchWrite"))
 NOT_DONE = (
     StatusCode.ABORTED,
     StatusCode.DEADLINE_EXCEEDED,
@@ -83,19 +84,19 @@ class Proxy:
             await server.stop(None)
             await self._channel.close()
 
-    async def commit(self, request: bytes, context: Any) -> bytes:
+    async def commit(self, method: str, request: bytes, context: Any) -> bytes:
         fails = self._chance.random() < self.faults.share
         done = self._chance.random() < self.faults.done
         code = self._chance.choice(ANSWER_LOST if done else NOT_DONE)
         if not fails:
-            return await self._pass(request, context)
+            return await self._pass(method, request, context)
         if done:
-            await self._pass(request, context)
+            await self._pass(method, request, context)
         self.made[f"{code.name}{', done' if done else ''}"] += 1
         return await context.abort(code, "asked for by a fault")  # type: ignore[no-any-return]
 
-    async def _pass(self, request: bytes, context: Any) -> bytes:
-        call = self._channel.unary_unary(COMMIT)
+    async def _pass(self, method: str, request: bytes, context: Any) -> bytes:
+        call = self._channel.unary_unary(method)
         try:
             return await call(request, metadata=_metadata(context), timeout=context.time_remaining())  # type: ignore[no-any-return]
         except grpc.aio.AioRpcError as error:
@@ -122,8 +123,8 @@ class _Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._proxy = proxy
 
     def service(self, details: Any) -> Any:
-        if details.method == COMMIT:
-            return grpc.unary_unary_rpc_method_handler(self._proxy.commit)
+        if details.method in COMMITS:
+            return grpc.unary_unary_rpc_method_handler(partial(self._proxy.commit, details.method))
 
         async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             async for answer in self._proxy.stream(details.method, requests, context):

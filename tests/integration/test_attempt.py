@@ -1,17 +1,25 @@
-"""One attempt in this process, where its upstream's library itself fails: what the log then says of it."""
+"""One attempt in this process: under a flusher, and where its upstream's library itself fails."""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from datetime import timedelta
 
 import pytest
 
-from lib.attempt import Attempt, RetryLater
+from lib.attempt import Attempt, Ended, RetryLater
 from lib.catalog import Upstream
+from lib.documents import Stale, Unreachable
+from lib.flusher import Seat
+from lib.journal import replayed
 from lib.logs import Line, labelled
+from lib.model import State
 from lib.settings import Settings
 from lib.telemetry import OFF
 from tests.unit.test_settings import NEEDED
@@ -62,3 +70,155 @@ def test_what_fails_in_the_reading_thread_is_told_of_its_generation_and_attempt_
         assert line["logging.googleapis.com/labels"] == {"generation": generation.id, "attempt": "1"}
     assert lines[0]["stack_trace"].splitlines()[-1] == "RuntimeError"
     assert "canary" not in written.getvalue()
+
+
+BEAT = 3600.0  # seconds, so that nothing is due unless the test says so
+
+
+class Speaking:
+    """A session whose call says a token at a time, and its end; each waits until the test lets it go."""
+
+    def __init__(self, tokens):
+        self.status_code, self.headers = 200, {"Content-Type": "text/event-stream"}
+        self._tokens = self.left = tokens
+        self.go_on = threading.Semaphore(0)
+
+    def post(self, _url, **_more):
+        return self
+
+    @property
+    def raw(self):
+        return self
+
+    def read1(self, _size, **_more):
+        self.go_on.acquire(timeout=30)
+        number = self._tokens - self.left
+        self.left -= 1
+        if number == self._tokens:
+            return b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+        return b'data: {"choices":[{"index":0,"delta":{"content":"%d "}}]}\n\n' % number
+
+    def shutdown(self):
+        self.go_on.release()
+
+    def close(self):
+        pass
+
+
+class Scripted:
+    """A flusher that begins when the test says so, and does what it is told with what was begun."""
+
+    def __init__(self):
+        self.joined = []
+
+    def join(self, attempt):
+        self.joined.append(attempt)
+        return Seat(0.0, 0)
+
+    def leave(self, attempt):
+        self.joined.remove(attempt)
+
+    def begin(self):
+        """The head's write, once there is something to write."""
+        deadline = time.monotonic() + 30
+        while not self.joined or (write := self.joined[0].begin(time.monotonic() + 2 * BEAT)) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return write
+
+    def settle(self, outcome):
+        self.joined[0].settle(outcome)
+
+
+@pytest.fixture
+def speaking(begin, hold, store, listener, clock):
+    """An attempt of so many tokens that a scripted flusher flushes, under way on a thread of its own."""
+    running = []
+
+    def speaking(tokens):
+        session, flusher, generation = Speaking(tokens), Scripted(), begin(usage_wanted=True)
+        attempt = Attempt(
+            hold(generation),
+            store=store,
+            listener=listener,
+            session=session,
+            upstream=Upstream(name="one", base_url="http://127.0.0.1:9/v1"),
+            key=None,
+            settings=Settings.from_env(NEEDED | {"FLUSH_SECONDS": str(BEAT)}),
+            telemetry=OFF,
+            clock=clock,
+            flusher=flusher,
+        )
+        outcome = Future()
+        thread = threading.Thread(target=lambda: outcome.set_result(attempt.run()), daemon=True)
+        thread.start()
+        running.append((session, thread))
+        return session, flusher, generation, outcome
+
+    yield speaking
+    for session, thread in running:
+        for _ in range(100):
+            session.go_on.release()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def saved(store, generation):
+    return replayed(store, generation, store.read_head(generation)).message()["content"]
+
+
+def test_what_the_flusher_began_is_saved_once_whatever_became_of_its_write(speaking, store, eventually):
+    session, flusher, generation, outcome = speaking(6)
+    session.go_on.release()
+    eventually(lambda: saved(store, generation) == "0 ")  # the first word waits for nobody
+
+    for done, told in (
+        (True, None),
+        (True, Unreachable("its answer was lost")),
+        (False, Unreachable("it was not done")),
+        (False, RuntimeError("a mistake of the flusher's")),
+    ):
+        session.go_on.release()
+        write = flusher.begin()
+        (version,) = store.batch([write]) if done else (None,)
+        flusher.settle(told or version)
+        words = "".join(f"{n} " for n in range(6 - session.left))
+        eventually(lambda words=words: saved(store, generation) == words)
+
+    for _ in range(2):
+        session.go_on.release()
+    assert outcome.result(30) == Ended(State.COMPLETED)
+    assert saved(store, generation) == "0 1 2 3 4 5 "
+    assert flusher.joined == []
+
+
+def test_an_attempt_whose_flush_lost_to_a_rival_ends_and_writes_no_more(speaking, store, clock, hold, eventually):
+    session, flusher, generation, outcome = speaking(6)
+    session.go_on.release()
+    eventually(lambda: saved(store, generation) == "0 ")
+    session.go_on.release()
+    write = flusher.begin()
+    clock.advance(timedelta(minutes=1))
+    rival = hold(generation)
+    (told,) = store.batch([write])
+    assert isinstance(told, Stale)
+    flusher.settle(told)
+    assert outcome.result(30) == Ended(None)
+    assert saved(store, generation) == "0 "
+    assert rival.generation.attempt == 2
+
+
+def test_an_end_that_comes_while_the_flusher_writes_waits_for_it(speaking, store, eventually):
+    session, flusher, generation, outcome = speaking(2)
+    session.go_on.release()
+    eventually(lambda: saved(store, generation) == "0 ")
+    session.go_on.release()
+    write = flusher.begin()
+    for _ in range(2):
+        session.go_on.release()
+    with pytest.raises(TimeoutError):
+        outcome.result(0.3)
+    (version,) = store.batch([write])
+    flusher.settle(version)
+    assert outcome.result(30) == Ended(State.COMPLETED)
+    assert saved(store, generation) == "0 1 "

@@ -10,7 +10,7 @@ import pytest
 
 from lib import message
 from lib.chat import Answer, read
-from lib.documents import Create, Delete, Patch, Put, Unreachable
+from lib.documents import Create, Delete, Patch, Put, Stale, Unreachable
 from lib.journal import DOCUMENT_BYTES, SEAL_BYTES, Fenced, Journal, decoded, replayed
 from lib.model import End, Head, Segment, State
 from lib.settings import EMULATOR_EVENT_BYTES
@@ -699,3 +699,68 @@ def test_a_journal_writes_nothing_without_a_precondition(begin, hold, documents,
         else:
             assert isinstance(write, Patch)
             assert write.path in (generation.message_path, generation.path)
+
+
+# A plain write of the head, which others may do in one call with those of other journals
+
+
+def test_plain_writes_of_many_journals_in_one_call_are_each_its_own(begin, hold, store, entries, frames):
+    generations = [begin() for _ in range(5)]
+    journals = [hold(generation).journal for generation in generations]
+    for first, last in ((1, 3), (4, 4)):
+        prepared = [journal.prepare(entries(first, last)) for journal in journals]
+        versions = store.batch([journal.plain(each) for journal, each in zip(journals, prepared, strict=True)])
+        for journal, each, version in zip(journals, prepared, versions, strict=True):
+            journal.settled(each, version, 0.01)
+    for generation, journal in zip(generations, journals, strict=True):
+        assert frames(generation) == [each.frame for each in entries(1, 4)]
+        assert (journal.last, journal.commit_seconds, journal.tally.writes) == (4, 0.01, 3 + 2)
+        journal.append(entries(5, 5))
+        assert len(frames(generation)) == 5
+
+
+def test_of_a_plain_write_whose_answer_was_lost_the_commit_finds_that_it_was_done(begin, hold, store, entries, frames):
+    generation = begin()
+    journal = hold(generation).journal
+    prepared = journal.prepare(entries(1, 3))
+    store.batch([journal.plain(prepared)])
+    journal.missed(Unreachable("lost"))
+    journal.commit(prepared)
+    journal.append(entries(4, 4))
+    assert frames(generation) == [each.frame for each in entries(1, 4)]
+    assert journal.tally.errors == 1
+
+
+def test_a_plain_write_that_was_never_done_is_done_by_the_commit(begin, hold, entries, frames):
+    generation = begin()
+    journal = hold(generation).journal
+    prepared = journal.prepare(entries(1, 3))
+    journal.missed(Unreachable("not done"))
+    journal.commit(prepared)
+    assert frames(generation) == [each.frame for each in entries(1, 3)]
+
+
+def test_a_plain_write_of_a_writer_that_was_overtaken_changes_nothing(begin, hold, store, clock, entries, frames):
+    generation = begin()
+    old = hold(generation).journal
+    prepared = old.prepare(entries(1, 3))
+    write = old.plain(prepared)
+    clock.advance(timedelta(minutes=1))
+    new = hold(generation).journal
+    new.append(entries(1, 2))
+    (outcome,) = store.batch([write])
+    assert isinstance(outcome, Stale)
+    with pytest.raises(Fenced):
+        old.commit(prepared)
+    assert frames(generation) == [each.frame for each in entries(1, 2)]
+
+
+def test_what_seals_a_segment_is_no_plain_write(begin, hold, entries, frames, segments):
+    generation = begin()
+    journal = hold(generation).journal
+    journal.append(entries(1, 2, SEAL_BYTES))
+    prepared = journal.prepare(entries(3, 3))
+    assert journal.plain(prepared) is None
+    journal.commit(prepared)
+    assert [document.fields["first"] for document in segments(generation)] == [1, 3]
+    assert len(frames(generation)) == 3

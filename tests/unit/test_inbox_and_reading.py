@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from lib.chat import Answer, well_formed
 from lib.inbox import HELD_BYTES, Inbox, Stop
-from lib.journal import BATCH_BYTES, Entry
+from lib.journal import BATCH_BYTES, Entry, Prepared
+from lib.model import Segment
 from lib.reading import Reading
 from lib.sse import Event, event_of
 from lib.upstream import UpstreamFault
@@ -102,7 +103,7 @@ def read(
     )
     reading.run()
     assert call.closed
-    assert inbox.wait(FAR, at(FAR)), "the end was not said"
+    assert inbox.wait(at(FAR)), "the end was not said"
     return inbox
 
 
@@ -597,11 +598,11 @@ def test_what_is_said_first_of_a_stop_stands() -> None:
 def test_a_wait_is_over_at_once_where_there_is_an_end_or_it_is_time() -> None:
     inbox = Inbox(0, Answer())
     past = time.monotonic() - 1
-    assert not inbox.wait(FAR, at(past))
+    assert not inbox.wait(at(past))
     put(inbox, b"a")
-    assert not inbox.wait(past, at(FAR))
+    assert not inbox.wait(at(FAR))
     inbox.end()
-    assert inbox.wait(FAR, at(FAR))
+    assert inbox.wait(at(FAR))
 
 
 class Waiter(threading.Thread):
@@ -614,7 +615,7 @@ class Waiter(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        self.ended = self._inbox.wait(0.0, at(time.monotonic() + 10 * WAIT_SECONDS))
+        self.ended = self._inbox.wait(at(time.monotonic() + 10 * WAIT_SECONDS))
 
 
 @pytest.mark.parametrize(
@@ -647,9 +648,10 @@ def test_what_was_not_listened_to_while_events_gathered_is_no_silence() -> None:
 def test_an_event_that_comes_before_a_commit_is_due_is_there_when_it_is() -> None:
     inbox = Inbox(0, Answer())
     due = time.monotonic() + 0.2
+    inbox.settle(due)
     writer = threading.Thread(target=lambda: inbox.put({}, Event(b"{}")), daemon=True)
     writer.start()
-    assert not inbox.wait(due, at(FAR))
+    assert not inbox.wait(at(FAR))
     assert time.monotonic() >= due
     writer.join()
     assert len(inbox.take()[0]) == 1
@@ -657,7 +659,7 @@ def test_an_event_that_comes_before_a_commit_is_due_is_there_when_it_is() -> Non
 
 def test_who_waits_learns_that_another_deadline_holds_once_the_upstream_has_begun() -> None:
     inbox = Inbox(0, Answer())
-    waited = threading.Thread(target=lambda: inbox.wait(0.0, lambda: 0.0 if inbox.opened else FAR), daemon=True)
+    waited = threading.Thread(target=lambda: inbox.wait(lambda: 0.0 if inbox.opened else FAR), daemon=True)
     waited.start()
     waited.join(0.05)
     assert waited.is_alive()
@@ -672,10 +674,102 @@ def test_two_threads_lose_nothing_between_them() -> None:
     reader = threading.Thread(target=lambda: read(call, inbox=inbox), daemon=True)
     reader.start()
     taken: list[Entry] = []
-    while not inbox.wait(0.0, at(time.monotonic() + WAIT_SECONDS)):
+    while not inbox.wait(at(time.monotonic() + WAIT_SECONDS)):
         taken += inbox.take()[0]
+        inbox.settle(0.0)
     taken += entries(inbox)
     reader.join(WAIT_SECONDS)
     assert inbox.fault is None
     assert [entry.seq for entry in taken] == list(range(1, 5002))
     assert "".join(entry.text for entry in taken) == inbox.answer.message()["content"] == "0123456789" * 500
+
+
+# The flusher's side
+
+
+def due_inbox(*words: bytes, due: float = 0.0) -> Inbox:
+    """What an attempt holds that leaves what is due to a flusher."""
+    inbox = Inbox(0, Answer(), patience=FAR)
+    inbox.settle(due)
+    for word in words:
+        put(inbox, word)
+    return inbox
+
+
+def test_the_flusher_begins_with_what_is_due_and_with_nothing_else() -> None:
+    inbox = due_inbox(b"a", b"b", due=10.0)
+    assert inbox.begin(9.9, 20.0) == []
+    assert [entry.seq for entry in inbox.begin(10.0, 20.0)] == [1, 2]
+    inbox.flushed(20.0)
+    put(inbox, b"c")
+    assert inbox.begin(19.9, 30.0) == []
+    assert [entry.seq for entry in inbox.begin(20.0, 30.0)] == [3]
+    assert due_inbox().begin(FAR, FAR) == []
+
+
+def test_nobody_begins_while_another_commits() -> None:
+    inbox = due_inbox(b"a")
+    assert len(inbox.begin(1.0, 1.0)) == 1
+    put(inbox, b"b")
+    assert inbox.begin(2.0, 2.0) == []
+    inbox.flushed(2.0)
+    assert len(inbox.take(3.0)[0]) == 1
+    put(inbox, b"c")
+    assert inbox.begin(3.0, 4.0) == []
+    inbox.settle(3.0)
+    assert len(inbox.begin(3.0, 4.0)) == 1
+
+
+@pytest.mark.parametrize("over", [Inbox.end, lambda inbox: inbox.stop(Stop.BY_USER)], ids=["ended", "stopped"])
+def test_the_flusher_begins_nothing_that_has_ended_and_the_end_waits_for_what_it_has_begun(
+    over: Callable[[Inbox], None],
+) -> None:
+    inbox = due_inbox(b"a")
+    inbox.begin(1.0, 1.0)
+    waiter = Waiter(inbox)
+    put(inbox, b"b")
+    over(inbox)
+    waiter.join(0.05)
+    assert waiter.is_alive()
+    assert inbox.begin(2.0, 2.0) == []
+    inbox.flushed(2.0)
+    waiter.join(WAIT_SECONDS)
+    assert waiter.ended is True
+    assert inbox.begin(3.0, 3.0) == []
+    assert [entry.seq for entry in inbox.take()[0]] == [2]
+
+
+def test_what_the_flusher_leaves_is_the_committing_thread_s_before_anything_else() -> None:
+    inbox = due_inbox(b"a")
+    inbox.begin(1.0, 1.0)
+    left = Prepared(Segment(first=1, last=1, frames=b"", text="", attempt=1), ())
+    waiter = Waiter(inbox)
+    inbox.end()
+    inbox.flushed(2.0, left)
+    waiter.join(WAIT_SECONDS)
+    assert waiter.ended is False
+    put_in_vain = inbox.begin(FAR, FAR)
+    assert (put_in_vain, inbox.handed()) == ([], left)
+    inbox.settle(3.0)
+    assert (inbox.handed(), inbox.wait(at(FAR))) == (None, True)
+
+
+def test_what_is_due_is_left_to_the_flusher_and_what_comes_late_is_not() -> None:
+    inbox = due_inbox(b"a", due=time.monotonic() + 0.05)
+    waiter = Waiter(inbox)
+    waiter.join(0.2)
+    assert waiter.is_alive(), "the flusher was not waited for"
+    inbox.begin(time.monotonic(), 0.0)
+    inbox.flushed(0.0)
+    put(inbox, b"b")  # it could be committed at once
+    waiter.join(WAIT_SECONDS)
+    assert waiter.ended is False
+
+
+def test_what_no_flusher_begins_is_the_committing_thread_s_after_a_while() -> None:
+    inbox = Inbox(0, Answer(), patience=0.1)
+    inbox.settle(time.monotonic() + 0.05)
+    put(inbox, b"a")
+    waiter = Waiter(inbox)
+    waiter.join(WAIT_SECONDS)
+    assert waiter.ended is False

@@ -45,7 +45,7 @@ def test_only_what_has_no_default_must_be_set() -> None:
     assert settings.max_event_bytes == 1 << 20
     assert settings.max_live_generations == 20
     assert settings.max_attempts == 3
-    assert (settings.flush_seconds, settings.unwatched_flush_seconds) == (0.1, 1.0)
+    assert (settings.flush_seconds, settings.unwatched_flush_seconds) == (0.1, 1.2)
     assert (settings.lease_seconds, settings.lease) == (15.0, timedelta(seconds=15))
     assert (settings.keepalive_seconds, settings.status_wait_seconds) == (15.0, 10.0)
     assert settings.dispatch_seconds == 1800.0

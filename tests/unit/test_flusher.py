@@ -1,0 +1,169 @@
+"""The beat: who is asked when, what goes together, and what each is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from lib.documents import Put, Unreachable
+from lib.flusher import CALLS_AT_ONCE, PHASES, WRITES_A_CALL, Flusher
+
+BEAT = 0.04
+WAIT_SECONDS = 30.0
+
+
+class Writer:
+    """Has something to write whenever it is asked, unless it waits for what became of the last."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._waits = False
+        self._told = threading.Condition()
+        self.asked: list[float] = []
+        self.outcomes: list[Any] = []
+
+    def begin(self, now: float) -> Put | None:
+        with self._told:
+            self.asked.append(now)
+            if self._waits:
+                return None
+            self._waits = True
+            return Put(self._path, {})
+
+    def settle(self, outcome: Any) -> None:
+        with self._told:
+            assert self._waits
+            self._waits = False
+            self.outcomes.append(outcome)
+            self._told.notify_all()
+
+    def until(self, times: int) -> list[Any]:
+        with self._told:
+            assert self._told.wait_for(lambda: len(self.outcomes) >= times, WAIT_SECONDS)
+            return self.outcomes
+
+
+class Firestore:
+    """Does what it is asked; each call, by its paths, as the test has it."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.does: Callable[[str], Any] = lambda path: f"version of {path}"
+
+    def batch(self, writes: Sequence[Put]) -> list[Any]:
+        self.calls.append([write.path for write in writes])
+        return [self.does(write.path) for write in writes]
+
+
+@pytest.fixture
+def firestore() -> Firestore:
+    return Firestore()
+
+
+@pytest.fixture
+def flusher(firestore: Firestore) -> Iterator[Flusher]:
+    flusher = Flusher(firestore.batch, BEAT)
+    yield flusher
+    for joined in flusher._joined:
+        joined.clear()
+
+
+def joined(flusher: Flusher, number: int) -> list[Writer]:
+    writers = [Writer(f"w{n}") for n in range(number)]
+    for writer in writers:
+        flusher.join(writer)
+    return writers
+
+
+def test_each_is_asked_again_and_again_and_told_what_became_of_its_own_write(flusher: Flusher) -> None:
+    writers = joined(flusher, 3 * PHASES)
+    for n, writer in enumerate(writers):
+        assert writer.until(3)[:3] == [f"version of w{n}"] * 3
+
+
+def test_those_of_one_moment_go_in_one_call(flusher: Flusher, firestore: Firestore) -> None:
+    writers = joined(flusher, 3 * PHASES)
+    for writer in writers:
+        writer.until(2)
+    together = [sorted(call) for call in firestore.calls]
+    for phase in range(PHASES):
+        assert sorted(f"w{n}" for n in range(phase, 3 * PHASES, PHASES)) in together
+
+
+def test_they_are_spread_over_the_beat_and_each_is_asked_once_in_it(flusher: Flusher) -> None:
+    began = time.monotonic()
+    writers = [Writer(f"w{n}") for n in range(2 * PHASES)]
+    seats = [flusher.join(writer) for writer in writers]
+    assert [seat.rank for seat in seats] == [0] * PHASES + [1] * PHASES
+    assert sorted({seat.offset for seat in seats}) == [phase * BEAT / PHASES for phase in range(PHASES)]
+    for writer in writers:
+        writer.until(3)
+        assert len(writer.asked) <= (time.monotonic() - began) / BEAT + 1
+
+
+def test_a_write_that_fails_fails_for_its_own_writer_alone(flusher: Flusher, firestore: Firestore) -> None:
+    lost = Unreachable("w1")
+    firestore.does = lambda path: lost if path == "w1" else path
+    writers = joined(flusher, 3)
+    assert writers[0].until(1)[0] == "w0"
+    assert writers[1].until(1)[0] is lost
+    assert writers[2].until(1)[0] == "w2"
+
+
+def test_a_call_that_fails_is_told_to_all_that_are_in_it_and_the_beat_goes_on(
+    flusher: Flusher, firestore: Firestore
+) -> None:
+    mistake = ValueError("a mistake of the call's")
+
+    def fail(_path: str) -> Any:
+        firestore.does = lambda path: path
+        raise mistake
+
+    firestore.does = fail
+    (writer,) = joined(flusher, 1)
+    assert writer.until(2)[:2] == [mistake, "w0"]
+
+
+def test_a_call_that_takes_long_holds_up_none_but_those_in_it(flusher: Flusher, firestore: Firestore) -> None:
+    go_on = threading.Event()
+
+    def slowly(path: str) -> str:
+        if path == "w0":
+            go_on.wait(WAIT_SECONDS)
+        return path
+
+    firestore.does = slowly
+    slow, other = joined(flusher, 2)
+    other.until(5)
+    assert slow.outcomes == []
+    go_on.set()
+    slow.until(1)
+
+
+def test_a_call_has_no_more_writes_than_it_may(flusher: Flusher, firestore: Firestore) -> None:
+    writers = joined(flusher, PHASES * (WRITES_A_CALL + 1))
+    for writer in writers:
+        writer.until(1)
+    assert max(map(len, firestore.calls)) == WRITES_A_CALL
+    assert CALLS_AT_ONCE > 1
+
+
+def test_who_has_left_is_not_asked_and_a_flusher_that_nobody_has_joined_rests(flusher: Flusher) -> None:
+    writers = joined(flusher, 2)
+    for writer in writers:
+        writer.until(1)
+        flusher.leave(writer)
+    flusher.leave(writers[0])
+    deadline = time.monotonic() + WAIT_SECONDS
+    while any(thread.name == "beat" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(BEAT)
+    asked = [len(writer.asked) for writer in writers]
+    time.sleep(3 * BEAT)
+    assert [len(writer.asked) for writer in writers] == asked
+    (again,) = joined(flusher, 1)
+    again.until(2)
