@@ -629,7 +629,7 @@ match question:
                 days = f"{default.days}" if hasattr(default, "days") else default
                 shown = ",".join(days) if isinstance(days, tuple) else days
                 shown = f"{shown:g}" if isinstance(shown, float) else shown
-                print(f"  {name:<22} {each['about']} {shown} unless set.")
+                print(f"  {name:<27} {each['about']} {shown} unless set.")
     case "keys":
         from lib import catalog
         from lib.errors import ConfigurationError

@@ -229,6 +229,7 @@ def _stop(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 def _cold(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     if found := raw.get("cold"):
         yield ("Holdfast: cold import of everything", *_spread(found["import"], _seconds))
+        yield ("The same of the five packages at its core alone", *_spread(found["core"], _seconds))
         yield ("Holdfast: both functions started, to the first token", *_spread(found["first"], _seconds))
 
 

@@ -264,7 +264,7 @@ class Documents:
         try:
             with _translated():
                 answer = self._batch(request, timeout=COMMIT_SECONDS, metadata=self._metadata)
-        except (Exists, Stale, Refused, Unreachable) as error:
+        except Exception as error:
             if not isinstance(error, Refused) or len(request.writes) == 1:
                 return [error] * len(request.writes)
             # One write that can't be done must not fail those that came with it.

@@ -50,13 +50,13 @@ Json = dict[str, Any]
 class QuotingFirestore(Proxy):
     """Refuses commits that have a certain word in them, and says in full why."""
 
-    async def commit(self, request: bytes, context: Any) -> bytes:
+    async def commit(self, method: str, request: bytes, context: Any) -> bytes:
         quoted = re.sub(r"[^ -~]", " ", request.decode("latin-1"))[:2000]
         if DENIED.encode() in request:
             await context.abort(StatusCode.PERMISSION_DENIED, quoted)
         if REFUSED.encode() in request:
             await context.abort(StatusCode.INVALID_ARGUMENT, quoted)
-        return await super().commit(request, context)
+        return await super().commit(method, request, context)
 
 
 @contextmanager
