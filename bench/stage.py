@@ -30,7 +30,6 @@ from local.token import PROJECT
 
 NODE = ROOT / "bench" / "node"
 READY_SECONDS = 60.0
-_PAUSE_SECONDS = 0.2
 
 
 class Stage:
@@ -131,17 +130,8 @@ class Stage:
         self.genkit = self._genkit_server()
 
     def empty_firestore(self) -> None:
-        """So that every round begins with the same. While something is still written the emulator refuses it."""
-        url = f"http://{self.stack.firestore_host}/emulator/v1/projects/{PROJECT}/databases/(default)/documents"
-        deadline = time.monotonic() + READY_SECONDS
-        while True:
-            try:
-                with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=READY_SECONDS):
-                    return
-            except urllib.error.HTTPError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_PAUSE_SECONDS)
+        """So that every round begins with the same."""
+        self.stack.empty_firestore()
 
     def written(self, seed: str) -> list[int]:
         """When the upstream wrote each token of an answer."""

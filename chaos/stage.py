@@ -103,9 +103,8 @@ class Stage:
 
     def clear(self) -> None:
         """Forgets what earlier rounds left: the upstream's calls, and Firestore's documents."""
-        documents = f"emulator/v1/projects/{PROJECT}/databases/(default)/documents"
-        for url in (f"{self.stack.upstream_url}/demo/calls", f"http://{self.stack.firestore_host}/{documents}"):
-            requests.delete(url, timeout=WAIT_SECONDS).raise_for_status()
+        requests.delete(f"{self.stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).raise_for_status()
+        self.stack.empty_firestore()
 
     def calls(self) -> dict[str, list[dict[str, Any]]]:
         """The calls the upstream got, by the answer's seed."""

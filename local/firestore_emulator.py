@@ -18,6 +18,7 @@ from local.ports import HOST
 
 MAIN_CLASS = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
 SAVE_SECONDS = 60.0
+EMPTY_SECONDS = 30.0
 _IN_SDK = Path("platform/cloud-firestore-emulator/cloud-firestore-emulator.jar")
 _FIREBASE_CACHE = Path(".cache/firebase/emulators")
 
@@ -116,6 +117,20 @@ def save(port: int, project: str, folder: Path) -> Path:
                 raise
             time.sleep(patience)  # it fails at times while it has much to do
     return folder / "saved" / "saved.overall_export_metadata"
+
+
+def empty(port: int, project: str) -> None:
+    """Deletes all documents. While anything is still written the emulator refuses that, so it is asked again."""
+    url = f"http://{HOST}:{port}/emulator/v1/projects/{project}/databases/(default)/documents"
+    deadline = time.monotonic() + EMPTY_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=EMPTY_SECONDS):
+                return
+        except urllib.error.HTTPError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def main(what: str) -> int:

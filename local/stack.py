@@ -159,6 +159,10 @@ class Stack:
         for process in ending:
             process.end(deadline)
 
+    def empty_firestore(self) -> None:
+        """Deletes all that Firestore has."""
+        firestore_emulator.empty(self.ports.firestore_port, PROJECT)
+
     def save_firestore(self) -> Path:
         """Firestore's data as it is now, for `start_firestore`."""
         folder = tempfile.mkdtemp(dir=self._folder.name)
