@@ -149,10 +149,17 @@ class Attempt:
         return self._finish([], answer, End(state=state, reason="worker_lost", error=error, usage=answer.usage))
 
     def _call(self, request: chat.Json, answer: chat.Answer, seam: Seam | None = None) -> Ended | RetryLater:
-        patience = 0.0
-        if self._flusher is not None:
-            self._seat, patience = self._flusher.join(self), FLUSHER_SECONDS
-        inbox = self._inbox = Inbox(self._journal.last, answer, patience=patience, rank=self._seat.rank)
+        if self._flusher is None:
+            return self._exchange(request, seam, Inbox(self._journal.last, answer))
+        self._seat = self._flusher.join(self)
+        try:
+            inbox = Inbox(self._journal.last, answer, patience=FLUSHER_SECONDS, rank=self._seat.rank)
+            return self._exchange(request, seam, inbox)
+        finally:
+            self._flusher.leave(self)
+
+    def _exchange(self, request: chat.Json, seam: Seam | None, inbox: Inbox) -> Ended | RetryLater:
+        self._inbox = inbox
         span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)
         traceparent = span.trace.traceparent if span.trace and self._settings.upstream_traced == "on" else None
         call = Call(self._session, self._upstream, self._key, orjson.dumps(request), traceparent)
@@ -175,8 +182,6 @@ class Attempt:
             self._commit_until_end(inbox)
             return self._conclude(inbox)
         finally:
-            if self._flusher is not None:
-                self._flusher.leave(self)
             unwatch()
             inbox.end(UpstreamFault("cancelled", "The attempt is over."))
             call.cancel()
@@ -196,13 +201,13 @@ class Attempt:
         self._committed = time.monotonic()
         while not inbox.wait(lambda: min(self._committed + renewal, deadline.next(inbox))):
             now = time.monotonic()
+            due = None
             if (left := inbox.handed()) is not None:
                 self._journal.commit(left)
                 self._committed = time.monotonic()
-                due: float | None = self._due_after(now)
+                due = self._due_after(now)
             elif (fault := deadline.passed(inbox)) is not None:
                 inbox.end(fault)
-                return
             else:
                 entries, _ = inbox.take(self._due_after(now))
                 if entries or now >= self._committed + renewal:

@@ -55,7 +55,7 @@ class Inbox:
         self._ahead = min(READ_AHEAD_SECONDS + rank * READ_SECONDS, LONGEST_AHEAD_SECONDS)
         self._due = 0.0  # the moment of the monotonic clock when the next commit may be made
         self._at_once = False  # an event came when a commit could have taken it
-        self._busy = False  # what was taken is being committed
+        self._busy = False  # somebody has the turn to commit
         self._handed: Prepared | None = None
         self._entries: list[Entry] = []
         self._bytes = 0
@@ -124,21 +124,22 @@ class Inbox:
     def wait(self, until: Callable[[], float]) -> bool:
         """Waits for the end, or an entry that can be committed, or the time `until`; says whether it is the end.
 
-        What is due is left to the flusher, where there is one, for a while; a commit that it has begun is waited for.
+        Where it is not, the caller has the turn, and nobody else commits until it says `settle`. What is due is left to
+        the flusher, where there is one, for a while; a commit that it has begun is waited for.
         """
         with self._lock:
             while True:
                 now, last, due = time.monotonic(), until(), self._due + self._patience
-                if not self._busy:
-                    if self._handed is not None:
-                        return False
-                    if self._over or self._stopped is not None:
-                        return True
-                    if now >= last or (self._entries and (self._at_once or now >= due)):
-                        return False
-                    self._changed.wait((min(due, last) if now < due else last) - now)
-                else:
+                if self._busy:
                     self._changed.wait(LONGEST_FLUSH_SECONDS)
+                    continue
+                if self._handed is None and (self._over or self._stopped is not None):
+                    return True
+                ready = self._entries and (self._at_once or now >= due)
+                if self._handed is not None or ready or now >= last:
+                    self._busy = True
+                    return False
+                self._changed.wait((min(due, last) if now < due else last) - now)
 
     def take(self, due: float = 0.0) -> tuple[list[Entry], bool]:
         """The oldest entries, as many as one commit may have, and whether there are more.
@@ -146,18 +147,16 @@ class Inbox:
         `due` is when the next commit may be made, as far as is known before this one.
         """
         with self._lock:
-            self._busy = True
             return self._take(due), bool(self._entries)
 
     def handed(self) -> Prepared | None:
-        """What the flusher has left to the committing thread, which has taken it with that."""
+        """What the flusher has left to the committing thread."""
         with self._lock:
             handed, self._handed = self._handed, None
-            self._busy = handed is not None
             return handed
 
     def settle(self, due: float | None) -> None:
-        """What was taken is committed. The next commit is due at `due`, or when it was."""
+        """The turn is over. The next commit is due at `due`, or when it was."""
         with self._lock:
             self._busy = False
             self._due = self._due if due is None else due

@@ -599,8 +599,10 @@ def test_a_wait_is_over_at_once_where_there_is_an_end_or_it_is_time() -> None:
     inbox = Inbox(0, Answer())
     past = time.monotonic() - 1
     assert not inbox.wait(at(past))
+    inbox.settle(None)
     put(inbox, b"a")
     assert not inbox.wait(at(FAR))
+    inbox.settle(None)
     inbox.end()
     assert inbox.wait(at(FAR))
 
@@ -713,6 +715,8 @@ def test_nobody_begins_while_another_commits() -> None:
     put(inbox, b"b")
     assert inbox.begin(2.0, 2.0) == []
     inbox.flushed(2.0)
+    assert not inbox.wait(at(FAR))
+    assert inbox.begin(FAR, FAR) == [], "who was told that it is time had not the turn"
     assert len(inbox.take(3.0)[0]) == 1
     put(inbox, b"c")
     assert inbox.begin(3.0, 4.0) == []
