@@ -18,7 +18,7 @@ from local.ports import HOST
 
 MAIN_CLASS = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
 SAVE_SECONDS = 60.0
-EMPTY_SECONDS = 30.0
+EMPTY_SECONDS = 120.0
 _IN_SDK = Path("platform/cloud-firestore-emulator/cloud-firestore-emulator.jar")
 _FIREBASE_CACHE = Path(".cache/firebase/emulators")
 
@@ -120,7 +120,7 @@ def save(port: int, project: str, folder: Path) -> Path:
 
 
 def empty(port: int, project: str) -> None:
-    """Deletes all documents. While anything is still written the emulator refuses that, so it is asked again."""
+    """Deletes all documents. While anything is written, or there is much of it, it refuses, and is asked again."""
     url = f"http://{HOST}:{port}/emulator/v1/projects/{project}/databases/(default)/documents"
     deadline = time.monotonic() + EMPTY_SECONDS
     while True:
