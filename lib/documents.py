@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import grpc
 import grpc.aio
@@ -162,7 +161,7 @@ class Documents:
             f"{_SERVICE}/RunAggregationQuery", _COUNT.SerializeToString, _COUNTED.FromString
         )
         self._emulator = emulator
-        self._listening: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._listen: Any = None
 
     def close(self) -> None:
         self._client.close()
@@ -291,13 +290,17 @@ class Documents:
             into.current_document.update_time.CopyFrom(write.version)
 
     async def listen(self, targets: AsyncIterator[Target]) -> AsyncGenerator[Change]:
-        """Changes to the targets, for as long as the stream lasts: until `targets` ends, or by `Unreachable`."""
-        call = self._listens()(metadata=self._metadata)
+        """Changes to the targets, for as long as the stream lasts: until `targets` ends, or by `Unreachable`.
+
+        For one loop only: that of the first call.
+        """
+        call = self._listening()(metadata=self._metadata)
 
         async def ask() -> None:
-            with suppress(grpc.RpcError, asyncio.InvalidStateError):  # who reads is told why
+            with suppress(grpc.RpcError, asyncio.InvalidStateError, TimeoutError):  # who reads is told why
                 async for target in targets:
-                    await call.write(self._listen_request(target))
+                    async with asyncio.timeout(READ_SECONDS):
+                        await call.write(self._listen_request(target))
             call.cancel()
 
         asking = asyncio.ensure_future(ask())
@@ -315,14 +318,13 @@ class Documents:
             asking.cancel()
             call.cancel()
 
-    def _listens(self) -> Any:
-        """The way to open a stream from the loop that runs here."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._listening:
-            channel = _listening_channel(self._emulator)
+    def _listening(self) -> Any:
+        """The way to open a stream; the loop that runs here is the one that all of them are on."""
+        if self._listen is None:
             method = f"{_SERVICE}/Listen"
-            self._listening[loop] = channel.stream_stream(method, _LISTEN.SerializeToString, _HEARD.FromString)
-        return self._listening[loop]
+            channel = _listening_channel(self._emulator)
+            self._listen = channel.stream_stream(method, _LISTEN.SerializeToString, _HEARD.FromString)
+        return self._listen
 
     def _listen_request(self, target: Target) -> Any:
         request = _LISTEN(database=self._database)

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from typing import Protocol
 
@@ -63,8 +63,6 @@ class Listener:
             on_end=self._forget,
         )
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
         self._streams: list[_Stream] = []
         self._ids = count(1)
 
@@ -76,7 +74,7 @@ class Listener:
                 if stream.add(target, on_change):
                     break
             else:
-                stream = self._new_stream(self._listening())
+                stream = self._new_stream()
                 stream.add(target, on_change)
                 self._streams.append(stream)
                 stream.start()
@@ -94,24 +92,28 @@ class Listener:
         with self._lock:
             return len(self._streams)
 
-    def _listening(self) -> asyncio.AbstractEventLoop:
-        """The loop of the one thread, which is there from the first watch on."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name="listen", daemon=True)
-            self._thread.start()
-        return self._loop
-
-    def close(self) -> None:
-        """Ends the thread, and with it whatever is still watched."""
-        if self._loop is not None and self._thread is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
     def _forget(self, stream: _Stream) -> None:
         with self._lock:
             self._streams.remove(stream)
+
+
+_making_loop = threading.Lock()
+
+
+@cache
+def _made_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="listen", daemon=True).start()
+    return loop
+
+
+def listening_loop() -> asyncio.AbstractEventLoop:
+    """The loop of the one thread that listens for this process, from the first watch on.
+
+    One for all listeners: gRPC has a single queue for the loops of a process, and is at its best with one of them.
+    """
+    with _making_loop:
+        return _made_loop()
 
 
 class Watch:
@@ -139,7 +141,6 @@ class _Stream:
         self,
         documents: Listenable,
         capacity: int,
-        loop: asyncio.AbstractEventLoop,
         *,
         idle_seconds: float,
         answer_seconds: float,
@@ -147,7 +148,7 @@ class _Stream:
     ):
         self._documents = documents
         self._capacity = capacity
-        self._loop = loop
+        self._loop = listening_loop()
         self._idle_seconds = idle_seconds
         self._answer_seconds = answer_seconds
         self._on_end = on_end

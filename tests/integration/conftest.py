@@ -272,8 +272,6 @@ def listener_over(
     for unwatch in unwatches:
         unwatch()
     eventually(lambda: streams() == 0)
-    for listener in listeners:
-        listener.close()
 
 
 @pytest.fixture

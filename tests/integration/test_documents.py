@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lib.documents import Change, Create, Delete, Document, Exists, Patch, Put, Refused, Stale, Target, Unreachable
+from lib.listen import listening_loop
 
 PATIENCE = 30.0
 
@@ -68,7 +69,7 @@ def changes_of(documents, path, until) -> list[Change]:
                     break
         return heard
 
-    return asyncio.run(listen())
+    return asyncio.run_coroutine_threadsafe(listen(), listening_loop()).result(2 * PATIENCE)
 
 
 def first_change(documents, path) -> Document | None:

@@ -122,7 +122,6 @@ def listener_of() -> Iterator[Callable[..., Listener]]:
         while listener.streams:
             assert time.monotonic() < deadline, "a stream has not ended"
             time.sleep(0.01)
-        listener.close()
 
 
 PATHS: list[str | None] = ["a", "b", "c"]
