@@ -120,16 +120,19 @@ def save(port: int, project: str, folder: Path) -> Path:
 
 
 def empty(port: int, project: str) -> None:
-    """Deletes all documents. While anything is written, or there is much of it, it refuses, and is asked again."""
+    """Deletes all documents. While anything is written the emulator refuses, and is asked again.
+
+    Errors: `TimeoutError`, with what the emulator last said.
+    """
     url = f"http://{HOST}:{port}/emulator/v1/projects/{project}/databases/(default)/documents"
     deadline = time.monotonic() + EMPTY_SECONDS
     while True:
         try:
             with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=EMPTY_SECONDS):
                 return
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as error:
             if time.monotonic() > deadline:
-                raise
+                raise TimeoutError(f"the emulator could not be emptied: {error.read().decode()}") from error
             time.sleep(0.2)
 
 
