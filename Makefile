@@ -19,8 +19,8 @@ web: setup             ## the web example with the local stack, or beside the on
 	@./local/setup.sh web
 	@exec $(RUN) -m local.web
 
-chaos: setup           ## break every part while answers stream: make chaos ROUNDS=20 SEED=7
-	@$(RUN) -m chaos --rounds $(or $(ROUNDS),3) $(if $(SEED),--seed $(SEED))
+chaos: setup           ## break every part while answers stream: make chaos ROUNDS=20 SEED=7 LANES=2
+	@$(RUN) -m chaos --rounds $(or $(ROUNDS),3) $(if $(SEED),--seed $(SEED)) $(if $(LANES),--lanes $(LANES))
 
 bench: setup           ## measure it side by side with its peers: make bench QUICK=1, ONLY=lag,cost, ROUNDS=5
 	@./local/setup.sh bench

@@ -15,7 +15,7 @@ from bench.system import System, Visit
 from bench.usage import Spent
 
 SETTLE_SECONDS = 0.4
-WARM = Case(name="warm", streams=10, tokens=20, rate=50, systems={})
+WARM = Case(name="warm", streams=10, tokens=50, rate=50, systems={})
 
 
 @dataclass(kw_only=True)
@@ -58,10 +58,12 @@ class Shown:
 
 def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
     """Every case, round after round, the systems taking turns in another order each time."""
-    for system in _systems(stage).values():
-        asyncio.run(_play(stage, system, WARM, 0, plan.patience))
     found: list[Shown] = []
     for number in range(max(max(case.systems.values()) for case in plan.cases)):
+        if number:
+            stage.renew_firestore()
+        for system in _systems(stage).values():
+            asyncio.run(_play(stage, system, WARM, number, plan.patience))
         for case in plan.cases:
             playing = [name for name, rounds in case.systems.items() if number < rounds]
             turn = number % len(playing) if playing else 0

@@ -129,7 +129,7 @@ def full(rounds: int) -> Plan:
 
 QUICK = Plan(
     cases=(
-        Case(name="1", streams=1, tokens=40, rate=50, systems=_each(1, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),
+        Case(name="1", streams=1, tokens=40, rate=50, systems=_each(2, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),
         Case(name="3", streams=3, tokens=40, rate=50, systems=_each(1, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),
         Case(name="1000", streams=1, tokens=1_000, rate=1_000, systems=_each(1, HOLDFAST, RESUMABLE)),
     ),

@@ -291,7 +291,8 @@ def _method(raw: dict[str, Any]) -> str:
         "the machine's monotonic clock. The notes are compared afterwards, token by token: what is missing or out of "
         "order is counted.",
         "The client is one thread that keeps what it reads and looks at it afterwards. All answers of a case are asked "
-        "for at once. The systems take turns, in another order each round, and Firestore is emptied in between.",
+        "for at once. The systems take turns, in another order each round, and Firestore is emptied in between. "
+        "Its emulator is started anew for each round.",
         "Holdfast is as deployed: gunicorn, both functions, the Cloud Tasks emulator with its signed tokens, Google's "
         "own client libraries. Its reader is the client that asked.",
         "Genkit: an Express server with `expressHandler` and `FirestoreStreamManager`. The client that asked reads the "

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -128,6 +129,17 @@ class Stage:
         """Starts Genkit's server anew, without what it had not yet written."""
         self._end(*self.genkit.own)
         self.genkit = self._genkit_server()
+
+    def renew_firestore(self) -> None:
+        """Starts Firestore's emulator anew, and Genkit's server with it.
+
+        The emulator keeps every version that a document had. After some rounds it has no memory left to be emptied in.
+        """
+        self.firestore.kill()
+        self.stack.start_firestore()
+        self.holdfast = replace(self.holdfast, store=[self.firestore])
+        self.instant = replace(self.instant, store=[self.firestore])
+        self.restart_genkit()
 
     def empty_firestore(self) -> None:
         """So that every round begins with the same."""

@@ -168,8 +168,8 @@ class Stack:
         folder = tempfile.mkdtemp(dir=self._folder.name)
         return firestore_emulator.save(self.ports.firestore_port, PROJECT, Path(folder))
 
-    def start_firestore(self, saved: Path) -> None:
-        """Starts Firestore with the data that was saved, after it has ended, and waits for it."""
+    def start_firestore(self, saved: Path | None = None) -> None:
+        """Starts Firestore with the data that was saved, or empty, after it has ended, and waits for it."""
         self._firestore(saved)
         self.wait_for("firestore")
 
