@@ -26,6 +26,7 @@ from lib.tail import Tail, Tails
 from lib.task_queue import TaskQueue
 
 START_GRACE = timedelta(minutes=30)  # how long a task may be on its way before its generation counts as lost
+UNDO_TRIES = 3
 LOST_GRACE = timedelta(seconds=90)  # how long after a lease the queue may take to deliver again
 REQUEUE_AFTER = timedelta(seconds=15)  # how long a generation may be queued before it gets a second task, and no third
 STOP_WAIT_SECONDS = 3.0
@@ -99,7 +100,7 @@ class Generations:
         except BaseException:
             log.warning("generation not queued", extra={"generation": generation.id})
             tail.close()
-            self._store.delete(generation)
+            self._leave_nothing_of(generation)
             raise
         log.info(
             "generation queued",
@@ -124,6 +125,16 @@ class Generations:
                 self._store.create(generation, opening, head)
             elif found.created_at != generation.created_at:
                 raise Exists from None  # it is another request's, not this one's whose answer was lost
+
+    def _leave_nothing_of(self, generation: Generation) -> None:
+        """Deletes what could not be queued, also where Firestore fails at times."""
+        for _ in range(UNDO_TRIES):
+            try:
+                self._store.delete(generation)
+                return
+            except Unreachable:
+                pass
+        log.warning("a generation that was not queued could not be deleted", extra={"generation": generation.id})
 
     def _new(self, uid: str, asked: ChatRequest, request: chat.Json) -> Generation:
         chat_id = document_id(asked.chat_id, "X-Chat-Id") if asked.chat_id is not None else None

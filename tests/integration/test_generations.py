@@ -379,6 +379,36 @@ def test_where_the_queue_can_not_be_reached_nothing_is_left(
     assert listener.watching == 0
 
 
+@pytest.mark.parametrize("lost", [True, False], ids=["answer lost", "failed"])
+@pytest.mark.parametrize("which", ["generations", "users"])
+def test_where_the_queue_can_not_be_reached_and_a_deletion_fails_nothing_is_left_either(
+    service_over, settings_of, uid, nobody, under, generations_there, faulty, which, lost
+):
+    def deletes(writes):
+        return any(isinstance(write, Delete) and write.path.startswith(which) for write in writes)
+
+    before = generations_there()
+    faulty.fail(having=deletes, lost=lost)
+    service = service_over(faulty, queue=TaskQueue(settings_of(TASKS_EMULATOR_HOST=nobody)))
+    with pytest.raises(Unavailable) as refused:
+        service.start(uid, request(chat_id="chat", message_id="said"))
+    assert faulty.failed == 1
+    assert (refused.value.status, refused.value.code) == (503, "queue_unavailable")
+    assert under(f"users/{uid}") == []
+    assert generations_there() == before
+
+
+def test_where_the_queue_and_then_firestore_can_not_be_reached_it_is_the_queue_that_is_told(
+    service_over, settings_of, uid, nobody, faulty
+):
+    faulty.fail(having=lambda writes: any(isinstance(write, Delete) for write in writes), times=100)
+    service = service_over(faulty, queue=TaskQueue(settings_of(TASKS_EMULATOR_HOST=nobody)))
+    with pytest.raises(Unavailable) as refused:
+        service.start(uid, request())
+    assert refused.value.code == "queue_unavailable"
+    assert 1 < faulty.failed < 10
+
+
 def test_where_firestore_can_not_be_reached_a_start_is_unavailable_and_makes_no_task(
     service_over, connect, nobody, uid, line
 ):
