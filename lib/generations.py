@@ -26,9 +26,9 @@ from lib.tail import Tail, Tails
 from lib.task_queue import TaskQueue
 
 START_GRACE = timedelta(minutes=30)  # how long a task may be on its way before its generation counts as lost
-UNDO_TRIES = 3
 LOST_GRACE = timedelta(seconds=90)  # how long after a lease the queue may take to deliver again
 REQUEUE_AFTER = timedelta(seconds=15)  # how long a generation may be queued before it gets a second task, and no third
+UNDO_TRIES = 3  # to delete what could not be queued
 STOP_WAIT_SECONDS = 3.0
 LIMIT_RETRY_SECONDS = 5
 MAX_PAGE = 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -392,6 +393,25 @@ def test_the_end_of_its_targets_ends_a_listen_stream(documents, paths):
                     pass
 
     asyncio.run_coroutine_threadsafe(listen(), listening_loop()).result(60)
+
+
+def test_a_connection_on_which_nothing_can_be_asked_breaks_the_stream(connect, monkeypatch):
+    monkeypatch.setattr("lib.documents.READ_SECONDS", 0.2)
+
+    async def listen(documents):
+        async def targets():
+            yield Target(1, "things/a")
+            await asyncio.Event().wait()
+
+        async with asyncio.timeout(10) as patience, aclosing(documents.listen(targets())) as changes:
+            with pytest.raises(Unreachable):
+                await anext(changes)
+        assert not patience.expired()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and says nothing
+        documents = connect(f"127.0.0.1:{silent.getsockname()[1]}")
+        asyncio.run_coroutine_threadsafe(listen(documents), listening_loop()).result(60)
+        documents.close()
 
 
 @pytest.fixture
