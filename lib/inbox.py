@@ -56,6 +56,7 @@ class Inbox:
         self._due = 0.0  # the moment of the monotonic clock when the next commit may be made
         self._at_once = False  # an event came when a commit could have taken it
         self._busy = False  # somebody has the turn to commit
+        self._awaited = False  # and who commits waits for it
         self._handed: Prepared | None = None
         self._entries: list[Entry] = []
         self._bytes = 0
@@ -131,8 +132,10 @@ class Inbox:
             while True:
                 now, last, due = time.monotonic(), until(), self._due + self._patience
                 if self._busy:
+                    self._awaited = True
                     self._changed.wait(LONGEST_FLUSH_SECONDS)
                     continue
+                self._awaited = False
                 if self._handed is None and (self._over or self._stopped is not None):
                     return True
                 ready = self._entries and (self._at_once or now >= due)
@@ -176,7 +179,7 @@ class Inbox:
         """What was begun has ended, the next commit is due then, and `left` is left to the committing thread."""
         with self._lock:
             self._busy, self._due, self._handed = False, due, left
-            if left is not None or self._over or self._stopped is not None:
+            if left is not None or self._awaited or self._over or self._stopped is not None:
                 self._changed.notify_all()
 
     def _take(self, due: float) -> list[Entry]:

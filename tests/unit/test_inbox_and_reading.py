@@ -608,16 +608,17 @@ def test_a_wait_is_over_at_once_where_there_is_an_end_or_it_is_time() -> None:
 
 
 class Waiter(threading.Thread):
-    """Waits on a thread of its own, for an entry that is due at once or for the end."""
+    """Waits on a thread of its own, for an entry that is due at once, for the end, or `until` a moment."""
 
-    def __init__(self, inbox: Inbox):
+    def __init__(self, inbox: Inbox, until: float | None = None):
         super().__init__(daemon=True)
         self._inbox = inbox
+        self._until = time.monotonic() + 10 * WAIT_SECONDS if until is None else until
         self.ended: bool | None = None
         self.start()
 
     def run(self) -> None:
-        self.ended = self._inbox.wait(at(time.monotonic() + 10 * WAIT_SECONDS))
+        self.ended = self._inbox.wait(at(self._until))
 
 
 @pytest.mark.parametrize(
@@ -756,6 +757,17 @@ def test_what_the_flusher_leaves_is_the_committing_thread_s_before_anything_else
     assert (put_in_vain, inbox.handed()) == ([], left)
     inbox.settle(3.0)
     assert (inbox.handed(), inbox.wait(at(FAR))) == (None, True)
+
+
+def test_who_has_to_wait_for_a_flush_goes_on_as_soon_as_it_has_ended() -> None:
+    inbox = due_inbox(b"a")
+    inbox.begin(1.0, FAR)
+    waiter = Waiter(inbox, until=0.0)
+    waiter.join(0.05)
+    assert waiter.is_alive()
+    inbox.flushed(FAR)
+    waiter.join(WAIT_SECONDS)
+    assert waiter.ended is False
 
 
 def test_what_is_due_is_left_to_the_flusher_and_what_comes_late_is_not() -> None:
