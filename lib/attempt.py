@@ -88,6 +88,7 @@ class Attempt:
         self._request: chat.Json = {}
         self._inbox: Inbox | None = None
         self._committed = 0.0
+        self._chat_told = False
 
     def claimed(self, live: int) -> None:
         """Says that it begins, and how many are under way here."""
@@ -171,13 +172,13 @@ class Attempt:
             max_event=self._settings.max_event_bytes,
             seam=seam,
         )
-        unwatch = self._listener.watch(self._generation.path, lambda document: self._on_change(document, inbox))
         threading.Thread(
             target=copy_context().run,
             args=(_read, reading, inbox, span),
             name=f"read-{self._generation.id}",
             daemon=True,
         ).start()
+        unwatch = self._listener.watch(self._generation.path, lambda document: self._on_change(document, inbox))
         try:
             self._commit_until_end(inbox)
             return self._conclude(inbox)
@@ -215,6 +216,14 @@ class Attempt:
                     self._committed = time.monotonic()
                 due = self._due_after(now) if entries else None
             inbox.settle(due)
+            if self._journal.last:
+                self._tell_chat()
+
+    def _tell_chat(self) -> None:
+        """Says in the chat, once, that it has a new message: when something of it is saved, which need not wait."""
+        if not self._chat_told:
+            self._chat_told = True
+            self._store.touch_chat(self._generation, self._clock())
 
     def begin(self, now: float) -> Put | None:
         """The head as it is to be written at this beat. For the flusher."""
@@ -302,6 +311,7 @@ class Attempt:
 
     def _finish(self, entries: list[Entry], answer: chat.Answer, end: End, status: int | None = None) -> Ended:
         ended = self._journal.finish(entries, end, answer)
+        self._tell_chat()
         asked, tally = ended.created_at, self._journal.tally
         well = end.state in (State.COMPLETED, State.STOPPED)
         log.log(

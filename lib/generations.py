@@ -111,7 +111,6 @@ class Generations:
                 "bytes": len(generation.request),
             },
         )
-        self._store.touch_chat(generation, now)
         return Started(generation, tail, request, attached=False)
 
     def _create(self, generation: Generation, head: Head) -> None:

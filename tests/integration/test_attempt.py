@@ -12,10 +12,11 @@ from concurrent.futures import Future
 from datetime import timedelta
 
 import pytest
+import requests
 
 from lib.attempt import Attempt, Ended, RetryLater
 from lib.catalog import Upstream
-from lib.documents import Stale, Unreachable
+from lib.documents import Create, Stale, Unreachable
 from lib.flusher import Seat
 from lib.journal import replayed
 from lib.logs import Line, labelled
@@ -190,6 +191,45 @@ def test_what_the_flusher_began_is_saved_once_whatever_became_of_its_write(speak
     assert outcome.result(30) == Ended(State.COMPLETED)
     assert saved(store, generation) == "0 1 2 3 4 5 "
     assert flusher.joined == []
+
+
+def chat_told(documents, generation):
+    """When the generation's chat was last told of a message."""
+    return documents.get(f"users/{generation.owner}/chats/{generation.chat_id}")[0].fields["lastMessageAt"]
+
+
+@pytest.fixture
+def in_chat(uid, documents):
+    documents.commit(Create(f"users/{uid}/chats/chat", {"lastMessageAt": None}))
+
+
+@pytest.mark.usefixtures("in_chat")
+def test_a_chat_is_told_once_something_is_saved_and_not_before(speaking, store, documents, clock, eventually):
+    session, _, generation, outcome = speaking(2)
+    eventually(lambda: store.generation(generation.id).state is State.STREAMING)
+    assert chat_told(documents, generation) is None
+    session.go_on.release()
+    eventually(lambda: chat_told(documents, generation) == clock())
+    assert saved(store, generation) == "0 "
+    assert not outcome.done()
+
+
+@pytest.mark.usefixtures("in_chat")
+def test_a_chat_is_told_of_an_answer_that_failed_before_it_began(begin, hold, store, listener, clock, documents):
+    generation = begin()
+    attempt = Attempt(
+        hold(generation),
+        store=store,
+        listener=listener,
+        session=requests.Session(),
+        upstream=Upstream(name="one", base_url="http://127.0.0.1:9/v1"),
+        key="not\nplain",
+        settings=Settings.from_env(NEEDED),
+        telemetry=OFF,
+        clock=clock,
+    )
+    assert attempt.run() == Ended(State.FAILED)
+    assert chat_told(documents, generation) == clock()
 
 
 def test_an_attempt_whose_flush_lost_to_a_rival_ends_and_writes_no_more(speaking, store, clock, hold, eventually):
