@@ -7,6 +7,7 @@ writes the same page to `build/bench`. The raw results are kept in `build/bench`
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -39,6 +40,7 @@ PARTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an import that compiles is not what is deployed
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(INTERRUPTED))
     whole = not options.quick and options.only is None

@@ -43,11 +43,11 @@ def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
     both functions to the first token of a first answer.
     """
     _import(_EVERYTHING)  # compiles what was never compiled
-    imports, cores, firsts = [], [], []
-    for number in range(plan.rounds):
+    imports, cores = [], []
+    for _ in range(plan.rounds):
         imports.append(_import(_EVERYTHING))
         cores.append(_import(_CORE))
-        firsts.append(_first_answer(stage, number))
+    firsts = [_first_answer(stage, number) for number in range(plan.rounds)]
     stage.empty_firestore()
     return {"import": imports, "core": cores, "first": firsts}
 
