@@ -50,7 +50,10 @@ def bars(figures: Figures) -> Iterator[Bar]:
         ("Firestore reads to replay a finished 4,000-token answer", REPLAYED, 20, "reads"),
     ):
         row = figures.cost_of("holdfast", how, 4_000)
+        theirs = figures.cost_of("genkit", WATCHED, 4_000)
         other = figures.cost_of("genkit", WATCHED if how == UNWATCHED else how, 4_000)
+        if theirs and not theirs["whole"]:
+            other = None  # it was cut off while it was still being written
         yield Bar(what, limit, row[field] if row else None, other[field] if other else None, _count)
     imports = figures.raw.get("cold", {}).get("import")
     yield Bar("cold import, everything", 0.45, median(imports) if imports else None, None, _seconds)

@@ -98,13 +98,13 @@ def _cost_summary(figures: Figures) -> str:
     for system, how in wanted:
         row, again = figures.cost_of(system, how, longest), figures.cost_of(system, REPLAYED, longest)
         if row is not None:
-            rows.append(
-                (f"{PATHS.get(system, 'Genkit')}, {how}", *_operations(row), f"{again['reads']:,}" if again else _NONE)
-            )
+            name = f"{PATHS.get(system, 'Genkit')}, {how}" + ("" if row["whole"] else " ✗")
+            rows.append((name, *_operations(row), f"{again['reads']:,}" if again else _NONE))
     if not rows:
         return ""
     heads = ("", "written", "bytes", "read", "bytes", "read to replay it")
-    return f"Firestore documents for an answer of {longest:,} tokens, in one run:\n\n" + _table(heads, rows)
+    what = f"Firestore documents for an answer of {longest:,} tokens, in one run (✗ where not all of it came in time)"
+    return f"{what}:\n\n" + _table(heads, rows)
 
 
 def _lags(figures: Figures) -> str:

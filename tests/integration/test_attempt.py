@@ -48,21 +48,31 @@ def written() -> Iterator[io.StringIO]:
     logger.setLevel(level)
 
 
+@pytest.fixture
+def attempt_at(hold, store, listener, clock):
+    """An attempt at a generation, which it claims; its upstream is whatever the session says."""
+
+    def attempt_at(generation, session, **others):
+        asked = {"key": None, "settings": Settings.from_env(NEEDED), **others}
+        return Attempt(
+            hold(generation),
+            store=store,
+            listener=listener,
+            session=session,
+            upstream=Upstream(name="one", base_url="http://127.0.0.1:9/v1"),
+            telemetry=OFF,
+            clock=clock,
+            **asked,
+        )
+
+    return attempt_at
+
+
 def test_what_fails_in_the_reading_thread_is_told_of_its_generation_and_attempt_without_a_word_of_it(
-    begin, hold, store, listener, clock, written
+    begin, attempt_at, written
 ):
     generation = begin(request=b'{"model":"demo","messages":[{"role":"user","content":"canary"}]}')
-    attempt = Attempt(
-        hold(generation),
-        store=store,
-        listener=listener,
-        session=Broken(),
-        upstream=Upstream(name="one", base_url="http://127.0.0.1:9/v1"),
-        key=None,
-        settings=Settings.from_env(NEEDED),
-        telemetry=OFF,
-        clock=clock,
-    )
+    attempt = attempt_at(generation, Broken())
     with labelled(generation=generation.id, attempt=1):
         assert attempt.run() == RetryLater(0.0)
     lines = [json.loads(line) for line in written.getvalue().splitlines()]
@@ -132,24 +142,14 @@ class Scripted:
 
 
 @pytest.fixture
-def speaking(begin, hold, store, listener, clock):
+def speaking(begin, attempt_at):
     """An attempt of so many tokens that a scripted flusher flushes, under way on a thread of its own."""
     running = []
 
     def speaking(tokens):
         session, flusher, generation = Speaking(tokens), Scripted(), begin(usage_wanted=True)
-        attempt = Attempt(
-            hold(generation),
-            store=store,
-            listener=listener,
-            session=session,
-            upstream=Upstream(name="one", base_url="http://127.0.0.1:9/v1"),
-            key=None,
-            settings=Settings.from_env(NEEDED | {"FLUSH_SECONDS": str(BEAT)}),
-            telemetry=OFF,
-            clock=clock,
-            flusher=flusher,
-        )
+        settings = Settings.from_env(NEEDED | {"FLUSH_SECONDS": str(BEAT)})
+        attempt = attempt_at(generation, session, settings=settings, flusher=flusher)
         outcome = Future()
         thread = threading.Thread(target=lambda: outcome.set_result(attempt.run()), daemon=True)
         thread.start()
@@ -215,19 +215,9 @@ def test_a_chat_is_told_once_something_is_saved_and_not_before(speaking, store, 
 
 
 @pytest.mark.usefixtures("in_chat")
-def test_a_chat_is_told_of_an_answer_that_failed_before_it_began(begin, hold, store, listener, clock, documents):
+def test_a_chat_is_told_of_an_answer_that_failed_before_it_began(begin, attempt_at, documents, clock):
     generation = begin()
-    attempt = Attempt(
-        hold(generation),
-        store=store,
-        listener=listener,
-        session=requests.Session(),
-        upstream=Upstream(name="one", base_url="http://127.0.0.1:9/v1"),
-        key="not\nplain",
-        settings=Settings.from_env(NEEDED),
-        telemetry=OFF,
-        clock=clock,
-    )
+    attempt = attempt_at(generation, requests.Session(), key="not\nplain")
     assert attempt.run() == Ended(State.FAILED)
     assert chat_told(documents, generation) == clock()
 

@@ -194,6 +194,23 @@ def test_the_page_says_where_tokens_are_missing() -> None:
     assert ["lag p95, 1 × 300 at 50/s", "≤ 120 ms", "–", "–", "not measured"] in list(cells(text))
 
 
+@pytest.mark.parametrize(("whole", "mark", "peer"), [(True, "", "4,002"), (False, " ✗", "–")])
+def test_the_page_says_which_answer_was_cut_off_and_compares_nothing_with_it(whole: bool, mark: str, peer: str) -> None:
+    counted = [
+        cost("holdfast", "nobody watching", 4_000, writes=94),
+        cost("holdfast", "one viewer", 4_000),
+        {**cost("genkit", "one viewer", 4_000, writes=4_002), "whole": whole},
+        cost("genkit", "replayed", 4_000, reads=4_002),
+    ]
+    rows = list(cells(page(raw(cost=counted), [])))
+    assert f"Genkit, one viewer{mark}" in [each[0] for each in rows]
+    assert "**Holdfast**, one viewer" in [each[0] for each in rows]
+    judged = ["Firestore writes, 4,000 tokens at 50/s, nobody watching", "≤ 100", "94", peer, "yes"]
+    assert judged in rows
+    replay = "Firestore reads to replay a finished 4,000-token answer"
+    assert [each[3] for each in rows if each[0] == replay] == [peer]
+
+
 def test_the_readme_gets_the_summary_with_links_that_hold(tmp_path: Path) -> None:
     there = tmp_path / "README.md"
     there.write_text(f"before\n{readme.BEGIN}old\n{readme.END}\nafter\n", encoding="utf-8")
