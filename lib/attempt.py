@@ -1,8 +1,9 @@
-"""One attempt at a generation: the whole upstream call, read by one thread and committed by others.
+"""One attempt at a generation: the whole upstream call, and every commit of what came of it.
 
-Reading never waits for a commit: the reading thread hands numbered frames over. What has gathered is committed at the
-process's beat by its flusher; the attempt's own thread commits what can't wait for that or is more than one write,
-renews the lease, watches for a stop and for deadlines, and says how it ended. Nothing here knows of clients.
+Reading never waits for a commit. A thread makes the call and hands numbered frames over; what a steady stream brings is
+read, and committed, at the process's beat by its flusher. The attempt's own thread commits what can't wait for that or
+is more than one write, renews the lease, watches for a stop and for deadlines, and says how it ended. Nothing here
+knows of clients.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lib import chat
 from lib.catalog import Deadlines, Upstream
 from lib.continuation import Seam, continued
 from lib.documents import Document, Put, Unreachable, Version
-from lib.flusher import Flusher, Seat
+from lib.flusher import Flusher
 from lib.inbox import Inbox, Stop
 from lib.journal import Clock, Entry, Fenced, replayed
 from lib.lease import Claim
@@ -83,10 +84,11 @@ class Attempt:
         self._telemetry = telemetry
         self._clock = clock
         self._flusher = flusher
-        self._seat = Seat(0.0, 0)
+        self._offset = 0.0  # of its beats
         self._watched_until = max(self._generation.watchers.values(), default=clock())
         self._request: chat.Json = {}
         self._inbox: Inbox | None = None
+        self._reading: Reading | None = None
         self._committed = 0.0
         self._chat_told = False
 
@@ -152,10 +154,9 @@ class Attempt:
     def _call(self, request: chat.Json, answer: chat.Answer, seam: Seam | None = None) -> Ended | RetryLater:
         if self._flusher is None:
             return self._exchange(request, seam, Inbox(self._journal.last, answer))
-        self._seat = self._flusher.join(self)
+        self._offset = self._flusher.join(self)
         try:
-            inbox = Inbox(self._journal.last, answer, patience=FLUSHER_SECONDS, rank=self._seat.rank)
-            return self._exchange(request, seam, inbox)
+            return self._exchange(request, seam, Inbox(self._journal.last, answer, patience=FLUSHER_SECONDS))
         finally:
             self._flusher.leave(self)
 
@@ -172,6 +173,7 @@ class Attempt:
             max_event=self._settings.max_event_bytes,
             seam=seam,
         )
+        self._reading = reading
         threading.Thread(
             target=copy_context().run,
             args=(_read, reading, inbox, span),
@@ -226,10 +228,13 @@ class Attempt:
             self._store.touch_chat(self._generation, self._clock())
 
     def begin(self, now: float) -> Put | None:
-        """The head as it is to be written at this beat. For the flusher."""
-        inbox = self._inbox
-        entries = inbox.begin(now, self._due_after(now)) if inbox is not None else []
-        if inbox is None or not entries:
+        """Reads on, and gives the head as it is to be written at this beat. For the flusher."""
+        inbox, reading = self._inbox, self._reading
+        if inbox is None or reading is None:
+            return None
+        reading.read_on(now)
+        entries = inbox.begin(now, self._due_after(now))
+        if not entries:
             return None
         prepared = self._journal.prepare(entries)
         write = self._journal.plain(prepared)
@@ -265,8 +270,7 @@ class Attempt:
         if not beat or not interval:
             return now + interval
         slow = math.ceil(2 * self._journal.commit_seconds / beat) * beat
-        offset = self._seat.offset
-        return math.floor((now - offset + max(interval, slow)) / beat) * beat + offset
+        return math.floor((now - self._offset + max(interval, slow)) / beat) * beat + self._offset
 
     def _conclude(self, inbox: Inbox) -> Ended | RetryLater:
         if inbox.stopped is Stop.DELETED:

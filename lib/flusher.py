@@ -1,4 +1,4 @@
-"""The beat at which a process commits: what its attempts have gathered goes to Firestore in one call for all.
+"""The beat of a process: what its attempts have gathered is taken in, and goes to Firestore in one call for all.
 
 Much of what a commit costs a process, and Firestore, is the call around it and the waking of a thread that makes it.
 Each write in a call is done, or fails, by itself. What a plain write of a head can't do, and what failed, is left to
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
 from lib.documents import Put, Version
@@ -35,14 +34,6 @@ class Flushable(Protocol):
         """What became of it. It is said once for each write that was begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """When it is whose turn: at the multiples of the beat plus `offset` seconds, as the `rank`-th of those, from 0."""
-
-    offset: float
-    rank: int
-
-
 class Flusher:
     """Asks whoever has joined once in every `seconds`, and rests where nobody has. `batch` is `Documents.batch`.
 
@@ -57,14 +48,15 @@ class Flusher:
         self._beating = False
         self._calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="flush")
 
-    def join(self, flushable: Flushable) -> Seat:
+    def join(self, flushable: Flushable) -> float:
+        """From now on it is asked at the multiples of the beat plus so many seconds."""
         with self._lock:
             phase = min(range(PHASES), key=lambda phase: len(self._joined[phase]))
             self._joined[phase].append(flushable)
             if not self._beating:
                 self._beating = True
                 threading.Thread(target=self._run, name="beat", daemon=True).start()
-            return Seat(phase * self._step, len(self._joined[phase]) - 1)
+            return phase * self._step
 
     def leave(self, flushable: Flushable) -> None:
         with self._lock:

@@ -1,8 +1,9 @@
 """What an attempt has read and not committed yet: the one place where the threads that work for it meet.
 
-The reading thread puts numbered frames in and never waits for a commit, until what is held passes a bound. The
-committing thread takes them out, and is woken once for what gathers, not once an event; mostly it is not woken at all,
-since the flusher takes them out for it. Of these two, one at a time has taken what is not committed yet.
+Who reads, be it the reading thread or the beat's, puts numbered frames in and never waits for a commit; where what is
+held passes a bound, nobody reads. The committing thread takes them out, and is woken once for what gathers, not once an
+event; mostly it is not woken at all, since the flusher takes them out for it. Of these two, one at a time has taken
+what is not committed yet.
 """
 
 from __future__ import annotations
@@ -18,10 +19,8 @@ from lib.journal import BATCH_BYTES, Entry, Prepared
 from lib.upstream import UpstreamFault
 
 HELD_BYTES = 32 << 20  # of frames in memory while Firestore takes none; past it the upstream is read no further
-READ_AHEAD_SECONDS = 0.005  # before a commit is due, the reading thread reads what there is
-READ_SECONDS = 0.0004  # that it takes for that: where many read, each begins so much before the next
-LONGEST_AHEAD_SECONDS = 0.04
-LONGEST_GATHER_SECONDS = 0.25
+LONGEST_GATHER_SECONDS = 0.25  # for which what a stream brings is left in its socket
+LONGEST_BEAT_SECONDS = 2.0  # without a beat, after which the reading thread goes on by itself
 LONGEST_FLUSH_SECONDS = 60.0  # after which it is looked again whether a flush has ended
 
 
@@ -37,13 +36,13 @@ class Stop(Enum):
 
 
 class Inbox:
-    """What was read and is not committed yet, between the reading thread and the committing one.
+    """What was read and is not committed yet, between who reads and who commits.
 
     `last` and `answer` are what is saved already: it goes on from there. `patience` is how many seconds what is due is
-    left to the flusher, and `rank` is how many others are flushed, and so read for, at the same moment before this one.
+    left to the flusher, where there is one.
     """
 
-    def __init__(self, last: int, answer: chat.Answer, *, patience: float = 0.0, rank: int = 0):
+    def __init__(self, last: int, answer: chat.Answer, *, patience: float = 0.0):
         self.answer = answer
         self.heard = time.monotonic()
         self.opened = False
@@ -52,8 +51,10 @@ class Inbox:
         self._changed = threading.Condition(self._lock)  # for who commits
         self._wanted = threading.Condition(self._lock)  # for who reads
         self._patience = patience
-        self._ahead = min(READ_AHEAD_SECONDS + rank * READ_SECONDS, LONGEST_AHEAD_SECONDS)
         self._due = 0.0  # the moment of the monotonic clock when the next commit may be made
+        self._beats = False  # the upstream is read at the beat, where its thread does not listen itself
+        self._beat_at = 0.0  # the moment when it last was
+        self._in_beat = False  # it is now, and what comes of that is flushed right after
         self._at_once = False  # an event came when a commit could have taken it
         self._busy = False  # somebody has the turn to commit
         self._awaited = False  # and who commits waits for it
@@ -64,17 +65,15 @@ class Inbox:
         self._fault: UpstreamFault | None = None
         self._stopped: Stop | None = None
 
-    # The reading thread's side
+    # The reading side
 
     def put(self, chunk: chat.Json, event: sse.Event | None) -> None:
         """Takes one event's JSON into the answer, and numbers and keeps the event, unless it is not to be passed on.
 
-        Waits where too much is held; raises a fault, and takes nothing in, where the attempt is over.
+        Raises a fault, and takes nothing in, where the attempt is over.
         """
         with self._lock:
-            while self._bytes > HELD_BYTES and self._stopped is None and not self._over:
-                self._wanted.wait(1.0)
-            if self._stopped is not None or self._over:
+            if self._over or self._stopped is not None:
                 raise UpstreamFault("cancelled", "The attempt is over.")
             text = self.answer.add(chunk)
             if event is None:
@@ -83,24 +82,26 @@ class Inbox:
             entry = Entry(self.last, sse.frame(self.last, event), text)
             self._entries.append(entry)
             self._bytes += len(entry.frame)
-            if len(self._entries) == 1 and time.monotonic() >= self._due:
+            if len(self._entries) == 1 and not self._in_beat and time.monotonic() >= self._due:
                 self._at_once = True
                 self._changed.notify_all()
 
     def gather(self) -> None:
-        """Waits while nobody wants more: until shortly before the next commit is due, or the attempt is over.
+        """Waits, after something came, while the upstream is read at the beat, and while too much is held.
 
-        What the upstream sends meanwhile waits in the socket and is then read at one go, which costs a fraction of
-        waking up for each event. An event that a commit could take at once is never waited for.
+        It is over as soon as a beat finds nothing: an event that a commit could take at once is never waited for.
         """
         with self._lock:
-            longest = time.monotonic() + LONGEST_GATHER_SECONDS
+            self._beats, self._beat_at = bool(self._patience), time.monotonic()
             while not self._over and self._stopped is None:
-                left = min(self._due - self._ahead, longest) - time.monotonic()
-                if left <= 0:
+                full = self._bytes > HELD_BYTES
+                self._beats = self._beats and time.monotonic() < self._beat_at + LONGEST_BEAT_SECONDS
+                if not self._beats and not full:
                     break
-                self._wanted.wait(left)
-            self.heard = time.monotonic()  # who did not listen can't speak of silence
+                self._wanted.wait(LONGEST_BEAT_SECONDS)
+                if full:
+                    self.heard = time.monotonic()  # who did not listen can't speak of silence
+            self._beats = False
 
     def open(self) -> None:
         """The upstream has begun to answer: from now on another deadline holds."""
@@ -166,6 +167,22 @@ class Inbox:
 
     # The flusher's side
 
+    def begin_reading(self, now: float) -> bool:
+        """Whether the upstream is to be read at this beat. Say `end_reading` after it."""
+        with self._lock:
+            wanted = now >= min(self._due, self._beat_at + LONGEST_GATHER_SECONDS)
+            self._in_beat = self._beats and wanted and self._bytes <= HELD_BYTES
+            return self._in_beat
+
+    def end_reading(self, *, nothing: bool) -> None:
+        """It was read. Where there was `nothing`, its thread is to listen."""
+        with self._lock:
+            self._in_beat = False
+            self._beat_at = time.monotonic()
+            if nothing:
+                self._beats = False
+                self._wanted.notify_all()
+
     def begin(self, now: float, due: float) -> list[Entry]:
         """The oldest entries, where a commit is due at `now` and nobody else sees to it. Say `flushed` after it."""
         with self._lock:
@@ -204,6 +221,11 @@ class Inbox:
     def _notify_all(self) -> None:
         self._changed.notify_all()
         self._wanted.notify_all()
+
+    @property
+    def over(self) -> bool:
+        with self._lock:
+            return self._over or self._stopped is not None
 
     @property
     def whole(self) -> bool:

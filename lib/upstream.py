@@ -1,13 +1,17 @@
 """The call to the upstream: one HTTP exchange, read to its end, that another thread can cancel.
 
 The one module that imports requests, and no module that serves a client may import this one. It reads bytes; what they
-mean is a dialect's matter. How long each step may take is enforced by who cancels; requests' own time-outs are behind
-that, so that no thread waits for ever.
+mean is a dialect's matter. How long each step may take is enforced by who cancels; time-outs are behind that, so that
+no thread waits for ever. requests makes the call and reads the answer's head; the body is taken from the socket, since
+one thread can then take what has arrived for many calls, and wait for none.
 """
 
 from __future__ import annotations
 
+import http.client
 import re
+import select
+import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,6 +23,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
+from lib.body import BadBody, Body
 from lib.catalog import Upstream
 
 READ_BYTES = 64 << 10
@@ -81,11 +86,11 @@ class Call:
         self._traced = {"traceparent": traceparent} if traceparent else {}
         self._lock = threading.Lock()
         self._response: requests.Response | None = None
+        self._arriving: _Arriving | None = None
         self._cancelled = False
 
     def open(self) -> str:
         """Sends the request; gives the answer's media type, once its status says success. Errors: `UpstreamFault`."""
-        deadlines = self._upstream.deadlines
         if self._key and not _HEADER_SAFE.fullmatch(self._key):
             raise UpstreamFault("upstream_key", "The upstream's key can't be sent: it is not plain text.", status=502)
         try:
@@ -95,13 +100,14 @@ class Call:
                 headers={
                     "Content-Type": "application/json",
                     "Accept": "text/event-stream, application/json",
+                    "Accept-Encoding": "gzip",
                     "User-Agent": "holdfast",
                     **self._traced,
                 },
                 auth=self._authorize,
                 stream=True,
                 allow_redirects=False,
-                timeout=(deadlines.connect, max(deadlines.first_byte, deadlines.idle) + _MARGIN_SECONDS),
+                timeout=(self._upstream.deadlines.connect, self._longest_silence),
             )
         except requests.RequestException as error:
             raise _unanswered(error) from error
@@ -112,34 +118,61 @@ class Call:
                 raise UpstreamFault("cancelled", "The call was cancelled.")
         if not 200 <= response.status_code < 300:
             raise self._refusal(response)
+        self._arriving = _Arriving(response.raw)
         return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
-    def pieces(self) -> Iterator[bytes]:
-        """The answer's body as it arrives, its content encoding undone. Errors: `UpstreamFault`."""
-        raw: Any = self._response.raw if self._response is not None else None
+    @property
+    def ended(self) -> bool:
+        """Whether the whole body was taken."""
+        return self._arriving is None or self._arriving.ended
+
+    def arrived(self) -> Iterator[bytes]:
+        """What has arrived of the body and was not taken yet, its content coding undone. It never waits for more.
+
+        Errors: `UpstreamFault`, after all that came before it.
+        """
         try:
-            while piece := raw.read1(READ_BYTES, decode_content=True):
-                yield piece
-        except (HTTPError, OSError, ValueError) as error:
+            if self._arriving is not None:
+                yield from self._arriving.take()
+        except (BadBody, OSError, ValueError) as error:
             raise UpstreamFault(
                 "upstream_disconnected", "The upstream broke off in the middle of its answer.", passing=True
             ) from error
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for more of the body, or its end, or a cancel; says whether one of them came in time."""
+        return self._arriving is None or self._arriving.wait(seconds)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The answer's body as it arrives, up to its end. Errors: `UpstreamFault`."""
+        while not self.ended:
+            yield from self.arrived()
+            if not self.ended and not self.wait(self._longest_silence):
+                raise UpstreamFault(
+                    "upstream_disconnected", "The upstream fell silent in the middle of its answer.", passing=True
+                )
 
     def cancel(self) -> None:
         """Ends the exchange, from any thread; whoever reads it is woken with an `UpstreamFault` or the end."""
         with self._lock:
             self._cancelled = True
-            response = self._response
-        if response is not None:
-            try:
-                response.raw.shutdown()
-            except (OSError, RuntimeError, ValueError):
-                pass  # it has ended already
+            if self._response is not None:
+                try:
+                    self._response.raw.shutdown()
+                except (OSError, RuntimeError, ValueError):
+                    pass  # it has ended already
 
     def close(self) -> None:
         """Gives the connection back, or closes it where the answer was not read to its end. For the reading thread."""
-        if self._response is not None:
-            self._response.close()
+        with self._lock:
+            if self._arriving is not None and self._arriving.leaves_connection and not self._cancelled:
+                self._arriving.give_back()
+            elif self._response is not None:
+                self._response.close()
+
+    @property
+    def _longest_silence(self) -> float:
+        return max(self._upstream.deadlines.first_byte, self._upstream.deadlines.idle) + _MARGIN_SECONDS
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # An `auth` of our own, since requests would otherwise let a .netrc replace the header.
@@ -155,11 +188,9 @@ class Call:
             )
         body = b""
         try:
-            for piece in self.pieces():
+            while len(body) <= ERROR_BODY_BYTES and (piece := response.raw.read1(READ_BYTES, decode_content=True)):
                 body += piece
-                if len(body) > ERROR_BODY_BYTES:
-                    break
-        except UpstreamFault:
+        except (HTTPError, OSError, ValueError):
             pass  # the status alone says enough
         return UpstreamFault(
             "upstream_status",
@@ -170,6 +201,63 @@ class Call:
             content_type=response.headers.get("Content-Type", ""),
             retry_after=_retry_after(response.headers),
         )
+
+
+class _Arriving:
+    """The body of a response whose head was read, straight from its connection's socket, which never blocks."""
+
+    def __init__(self, raw: Any):
+        self._raw = raw
+        self._head: http.client.HTTPResponse = raw._fp  # neither library tells its socket to who asks politely
+        self._ahead: Any = self._head.fp
+        self._socket: socket.socket = self._ahead.raw._sock
+        self._whole_records = type(self._socket) is not socket.socket  # it is TLS, where one read gives one record
+        self._body = Body(
+            chunked=bool(self._head.chunked),
+            length=self._head.length,
+            coding=self._head.headers.get("Content-Encoding", ""),
+        )
+        self._more = True  # there may be something to take of which a poll does not tell
+        self._socket.settimeout(0.0)
+
+    @property
+    def ended(self) -> bool:
+        return self._body.ended
+
+    @property
+    def leaves_connection(self) -> bool:
+        return self._body.ended and not self._body.surplus and not self._head.will_close
+
+    def give_back(self) -> None:
+        self._head.close()
+        self._raw.release_conn()
+
+    def take(self) -> Iterator[bytes]:
+        self._more = True
+        while not self._body.ended:
+            try:
+                data = self._read_with_head() or self._socket.recv(READ_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                break
+            if data:
+                yield from self._body.feed(data)
+            else:
+                self._body.close()
+            if len(data) < READ_BYTES and not self._whole_records:
+                break  # the socket is empty, and to be told so would take another call
+        self._more = False
+
+    def _read_with_head(self) -> bytes:
+        """What was read ahead with the head, the first time."""
+        ahead, self._ahead = self._ahead, None
+        return ahead.peek() if ahead is not None else b""
+
+    def wait(self, seconds: float) -> bool:
+        if self._more or self._body.ended:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
 
 
 def _unanswered(error: requests.RequestException) -> UpstreamFault:

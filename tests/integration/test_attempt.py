@@ -5,24 +5,25 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-import requests
 
 from lib.attempt import Attempt, Ended, RetryLater
 from lib.catalog import Upstream
 from lib.documents import Create, Stale, Unreachable
-from lib.flusher import Seat
 from lib.journal import replayed
 from lib.logs import Line, labelled
 from lib.model import State
 from lib.settings import Settings
 from lib.telemetry import OFF
+from lib.upstream import new_session
 from tests.unit.test_settings import NEEDED
 
 
@@ -52,14 +53,14 @@ def written() -> Iterator[io.StringIO]:
 def attempt_at(hold, store, listener, clock):
     """An attempt at a generation, which it claims; its upstream is whatever the session says."""
 
-    def attempt_at(generation, session, **others):
+    def attempt_at(generation, session, base_url="http://127.0.0.1:9/v1", **others):
         asked = {"key": None, "settings": Settings.from_env(NEEDED), **others}
         return Attempt(
             hold(generation),
             store=store,
             listener=listener,
             session=session,
-            upstream=Upstream(name="one", base_url="http://127.0.0.1:9/v1"),
+            upstream=Upstream(name="one", base_url=base_url),
             telemetry=OFF,
             clock=clock,
             **asked,
@@ -87,33 +88,26 @@ BEAT = 3600.0  # seconds, so that nothing is due unless the test says so
 
 
 class Speaking:
-    """A session whose call says a token at a time, and its end; each waits until the test lets it go."""
+    """An upstream that says a token at a time, and its end; each waits until the test lets it go."""
 
     def __init__(self, tokens):
-        self.status_code, self.headers = 200, {"Content-Type": "text/event-stream"}
         self._tokens = self.left = tokens
         self.go_on = threading.Semaphore(0)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.base_url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/v1"
+        threading.Thread(target=self._serve, daemon=True).start()
 
-    def post(self, _url, **_more):
-        return self
-
-    @property
-    def raw(self):
-        return self
-
-    def read1(self, _size, **_more):
-        self.go_on.acquire(timeout=30)
-        number = self._tokens - self.left
-        self.left -= 1
-        if number == self._tokens:
-            return b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-        return b'data: {"choices":[{"index":0,"delta":{"content":"%d "}}]}\n\n' % number
-
-    def shutdown(self):
-        self.go_on.release()
-
-    def close(self):
-        pass
+    def _serve(self):
+        # Who has given the answer up reads no further.
+        with suppress(ConnectionError), self._listening, self._listening.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+            for number in range(self._tokens):
+                self.go_on.acquire()
+                self.left -= 1
+                connection.sendall(b'data: {"choices":[{"index":0,"delta":{"content":"%d "}}]}\n\n' % number)
+            self.go_on.acquire()
+            connection.sendall(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n')
 
 
 class Scripted:
@@ -124,7 +118,7 @@ class Scripted:
 
     def join(self, attempt):
         self.joined.append(attempt)
-        return Seat(0.0, 0)
+        return 0.0
 
     def leave(self, attempt):
         self.joined.remove(attempt)
@@ -147,19 +141,18 @@ def speaking(begin, attempt_at):
     running = []
 
     def speaking(tokens):
-        session, flusher, generation = Speaking(tokens), Scripted(), begin(usage_wanted=True)
+        upstream, flusher, generation = Speaking(tokens), Scripted(), begin(usage_wanted=True)
         settings = Settings.from_env(NEEDED | {"FLUSH_SECONDS": str(BEAT)})
-        attempt = attempt_at(generation, session, settings=settings, flusher=flusher)
+        attempt = attempt_at(generation, new_session(), upstream.base_url, settings=settings, flusher=flusher)
         outcome = Future()
         thread = threading.Thread(target=lambda: outcome.set_result(attempt.run()), daemon=True)
         thread.start()
-        running.append((session, thread))
-        return session, flusher, generation, outcome
+        running.append((upstream, thread))
+        return upstream, flusher, generation, outcome
 
     yield speaking
-    for session, thread in running:
-        for _ in range(100):
-            session.go_on.release()
+    for upstream, thread in running:
+        upstream.go_on.release(100)
         thread.join(30)
         assert not thread.is_alive()
 
@@ -169,8 +162,8 @@ def saved(store, generation):
 
 
 def test_what_the_flusher_began_is_saved_once_whatever_became_of_its_write(speaking, store, eventually):
-    session, flusher, generation, outcome = speaking(6)
-    session.go_on.release()
+    upstream, flusher, generation, outcome = speaking(6)
+    upstream.go_on.release()
     eventually(lambda: saved(store, generation) == "0 ")  # the first word waits for nobody
 
     for done, told in (
@@ -179,15 +172,15 @@ def test_what_the_flusher_began_is_saved_once_whatever_became_of_its_write(speak
         (False, Unreachable("it was not done")),
         (False, RuntimeError("a mistake of the flusher's")),
     ):
-        session.go_on.release()
+        upstream.go_on.release()
         write = flusher.begin()
         (version,) = store.batch([write]) if done else (None,)
         flusher.settle(told or version)
-        words = "".join(f"{n} " for n in range(6 - session.left))
+        words = "".join(f"{n} " for n in range(6 - upstream.left))
         eventually(lambda words=words: saved(store, generation) == words)
 
     for _ in range(2):
-        session.go_on.release()
+        upstream.go_on.release()
     assert outcome.result(30) == Ended(State.COMPLETED)
     assert saved(store, generation) == "0 1 2 3 4 5 "
     assert flusher.joined == []
@@ -205,10 +198,10 @@ def in_chat(uid, documents):
 
 @pytest.mark.usefixtures("in_chat")
 def test_a_chat_is_told_once_something_is_saved_and_not_before(speaking, store, documents, clock, eventually):
-    session, _, generation, outcome = speaking(2)
+    upstream, _, generation, outcome = speaking(2)
     eventually(lambda: store.generation(generation.id).state is State.STREAMING)
     assert chat_told(documents, generation) is None
-    session.go_on.release()
+    upstream.go_on.release()
     eventually(lambda: chat_told(documents, generation) == clock())
     assert saved(store, generation) == "0 "
     assert not outcome.done()
@@ -217,16 +210,16 @@ def test_a_chat_is_told_once_something_is_saved_and_not_before(speaking, store, 
 @pytest.mark.usefixtures("in_chat")
 def test_a_chat_is_told_of_an_answer_that_failed_before_it_began(begin, attempt_at, documents, clock):
     generation = begin()
-    attempt = attempt_at(generation, requests.Session(), key="not\nplain")
+    attempt = attempt_at(generation, new_session(), key="not\nplain")
     assert attempt.run() == Ended(State.FAILED)
     assert chat_told(documents, generation) == clock()
 
 
 def test_an_attempt_whose_flush_lost_to_a_rival_ends_and_writes_no_more(speaking, store, clock, hold, eventually):
-    session, flusher, generation, outcome = speaking(6)
-    session.go_on.release()
+    upstream, flusher, generation, outcome = speaking(6)
+    upstream.go_on.release()
     eventually(lambda: saved(store, generation) == "0 ")
-    session.go_on.release()
+    upstream.go_on.release()
     write = flusher.begin()
     clock.advance(timedelta(minutes=1))
     rival = hold(generation)
@@ -239,13 +232,13 @@ def test_an_attempt_whose_flush_lost_to_a_rival_ends_and_writes_no_more(speaking
 
 
 def test_an_end_that_comes_while_the_flusher_writes_waits_for_it(speaking, store, eventually):
-    session, flusher, generation, outcome = speaking(2)
-    session.go_on.release()
+    upstream, flusher, generation, outcome = speaking(2)
+    upstream.go_on.release()
     eventually(lambda: saved(store, generation) == "0 ")
-    session.go_on.release()
+    upstream.go_on.release()
     write = flusher.begin()
     for _ in range(2):
-        session.go_on.release()
+        upstream.go_on.release()
     with pytest.raises(TimeoutError):
         outcome.result(0.3)
     (version,) = store.batch([write])

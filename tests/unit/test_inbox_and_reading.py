@@ -9,7 +9,9 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.chat import Answer, well_formed
-from lib.inbox import HELD_BYTES, Inbox, Stop
+from lib.inbox import HELD_BYTES, LONGEST_GATHER_SECONDS, Inbox, Stop
 from lib.journal import BATCH_BYTES, Entry, Prepared
 from lib.model import Segment
 from lib.reading import Reading
@@ -40,11 +42,15 @@ DONE = b"data: [DONE]\n\n"
 
 
 class ScriptedCall:
-    """A call whose answer is known: what it opens with and, piece by piece, what it says, up to a fault or its end."""
+    """A call whose answer is known: what it opens with and, piece by piece, what it says, up to a fault or its end.
 
-    def __init__(self, media_type: str | Exception, *pieces: bytes | Exception | Callable[[], None]):
+    One piece at a time has arrived, and where it is None, nothing has.
+    """
+
+    def __init__(self, media_type: str | Exception, *pieces: bytes | Exception | Callable[[], None] | None):
         self._media_type = media_type
-        self._pieces = pieces
+        self._pieces = deque(pieces)
+        self.waits = 0
         self.closed = False
 
     def open(self) -> str:
@@ -52,14 +58,29 @@ class ScriptedCall:
             raise self._media_type
         return self._media_type
 
-    def pieces(self) -> Iterator[bytes]:
-        for piece in self._pieces:
+    @property
+    def ended(self) -> bool:
+        return not self._pieces
+
+    def arrived(self) -> Iterator[bytes]:
+        while self._pieces:
+            piece = self._pieces.popleft()
             if isinstance(piece, Exception):
                 raise piece
             if callable(piece):
                 piece()
-            else:
+                continue
+            if piece is not None:
                 yield piece
+            return
+
+    def pieces(self) -> Iterator[bytes]:
+        while not self.ended:
+            yield from self.arrived()
+
+    def wait(self, seconds: float) -> bool:
+        self.waits += 1
+        return True
 
     def close(self) -> None:
         self.closed = True
@@ -511,20 +532,31 @@ def test_an_event_larger_than_a_commit_is_taken_alone() -> None:
     ]
 
 
-class Putter(threading.Thread):
-    """Puts one event on a thread of its own, and keeps the fault if there is one."""
+def test_what_comes_when_the_attempt_is_over_is_refused_with_a_fault() -> None:
+    for over in (lambda inbox: inbox.stop(Stop.BY_USER), lambda inbox: inbox.stop(Stop.DELETED), Inbox.end):
+        inbox = Inbox(0, Answer())
+        put(inbox, b"a")
+        over(inbox)
+        with pytest.raises(UpstreamFault) as refused:
+            put(inbox, b"late")
+        assert refused.value.reason == "cancelled"
+        assert [entry.seq for entry in entries(inbox)] == [1]
+        assert inbox.last == 1
+
+
+# Who reads, and when
+
+
+class Gatherer(threading.Thread):
+    """Waits, as the reading thread does after something came, until it is to read on by itself."""
 
     def __init__(self, inbox: Inbox):
         super().__init__(daemon=True)
         self._inbox = inbox
-        self.fault: UpstreamFault | None = None
         self.start()
 
     def run(self) -> None:
-        try:
-            self._inbox.put({}, Event(b"late"))
-        except UpstreamFault as fault:
-            self.fault = fault
+        self._inbox.gather()
 
     def waits(self) -> bool:
         self.join(0.1)
@@ -535,28 +567,77 @@ class Putter(threading.Thread):
         return not self.is_alive()
 
 
-def full() -> Inbox:
-    inbox = Inbox(0, Answer())
-    put(inbox, b"x" * (HELD_BYTES + 1))
-    return inbox
+def test_without_a_beat_the_reading_thread_reads_on_at_once() -> None:
+    assert Gatherer(Inbox(0, Answer())).ends()
 
 
-def test_up_to_the_bound_no_put_waits() -> None:
-    inbox = Inbox(0, Answer())
-    put(inbox, b"x" * (HELD_BYTES - 100))
-    putter = Putter(inbox)
-    assert putter.ends()
-    assert putter.fault is None
+def test_the_upstream_is_read_at_the_beat_when_a_commit_is_due_until_there_is_nothing_to_read() -> None:
+    inbox = due_inbox(due=FAR)
+    now = time.monotonic()
+    assert not inbox.begin_reading(now), "its thread listens still"
+    gatherer = Gatherer(inbox)
+    assert gatherer.waits()
+    inbox.settle(now)
+    assert inbox.begin_reading(now)
+    put(inbox, b"a")
+    inbox.end_reading(nothing=False)
+    assert gatherer.waits()
+    assert inbox.begin_reading(now)
+    inbox.end_reading(nothing=True)
+    assert gatherer.ends()
+    assert not inbox.begin_reading(now)
 
 
-def test_where_too_much_is_held_a_put_waits_until_some_is_taken() -> None:
-    inbox = full()
-    putter = Putter(inbox)
-    assert putter.waits()
+def test_what_waits_in_the_socket_waits_no_longer_than_it_may_where_no_commit_is_due() -> None:
+    inbox = due_inbox(due=FAR)
+    gatherer = Gatherer(inbox)
+    assert gatherer.waits()
+    assert not inbox.begin_reading(time.monotonic() - LONGEST_GATHER_SECONDS)
+    assert inbox.begin_reading(time.monotonic() + LONGEST_GATHER_SECONDS)
+
+
+def test_what_is_read_at_the_beat_wakes_nobody_since_it_is_flushed_right_after() -> None:
+    inbox = due_inbox()
+    gatherer, waiter = Gatherer(inbox), Waiter(inbox)
+    assert gatherer.waits()
+    assert inbox.begin_reading(time.monotonic())
+    put(inbox, b"a")
+    inbox.end_reading(nothing=False)
+    waiter.join(0.1)
+    assert waiter.is_alive()
+    assert len(inbox.begin(time.monotonic(), FAR)) == 1
+
+
+def test_where_no_beat_comes_the_reading_thread_reads_on_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.inbox.LONGEST_BEAT_SECONDS", 0.2)
+    inbox = due_inbox()
+    gatherer = Gatherer(inbox)
+    assert gatherer.ends()
+    assert not inbox.begin_reading(FAR)
+
+
+@pytest.mark.parametrize("flushed", [False, True], ids=["on its own", "with a beat"])
+def test_where_too_much_is_held_nobody_reads_until_some_is_taken(flushed: bool) -> None:
+    inbox = due_inbox() if flushed else Inbox(0, Answer())
+    put(inbox, b"x" * HELD_BYTES)
+    gatherer = Gatherer(inbox)
+    assert gatherer.waits()
+    assert not inbox.begin_reading(FAR)
     assert [entry.seq for entry in inbox.take()[0]] == [1]
-    assert putter.ends()
-    assert putter.fault is None
-    assert [entry.seq for entry in inbox.take()[0]] == [2]
+    assert inbox.begin_reading(FAR) is flushed
+    inbox.end_reading(nothing=True)
+    assert gatherer.ends()
+
+
+def test_who_did_not_listen_since_too_much_was_held_can_not_speak_of_silence() -> None:
+    inbox = Inbox(0, Answer())
+    put(inbox, b"x" * HELD_BYTES)
+    inbox.heard = float("-inf")
+    gatherer = Gatherer(inbox)
+    assert gatherer.waits()
+    inbox.take()
+    assert gatherer.ends()
+    assert inbox.heard > 0
 
 
 @pytest.mark.parametrize(
@@ -564,16 +645,13 @@ def test_where_too_much_is_held_a_put_waits_until_some_is_taken() -> None:
     [lambda inbox: inbox.stop(Stop.BY_USER), lambda inbox: inbox.stop(Stop.DELETED), lambda inbox: inbox.end(BROKEN)],
     ids=["stop", "deletion", "end"],
 )
-def test_a_put_that_waits_is_released_with_a_fault_when_the_attempt_is_over(over: Callable[[Inbox], None]) -> None:
-    inbox = full()
-    putter = Putter(inbox)
-    assert putter.waits()
+@pytest.mark.parametrize("held", [0, HELD_BYTES], ids=["gathering", "full"])
+def test_who_waits_to_read_is_woken_when_the_attempt_is_over(held: int, over: Callable[[Inbox], None]) -> None:
+    inbox = due_inbox(b"x" * held)
+    gatherer = Gatherer(inbox)
+    assert gatherer.waits()
     over(inbox)
-    assert putter.ends()
-    assert putter.fault is not None
-    assert putter.fault.reason == "cancelled"
-    assert [entry.seq for entry in entries(inbox)] == [1]
-    assert inbox.last == 1
+    assert gatherer.ends()
 
 
 def test_what_is_said_first_of_the_end_stands() -> None:
@@ -639,13 +717,6 @@ def test_who_waits_is_woken_by_the_first_entry_the_end_and_a_stop(what: Callable
     what(inbox)
     waiter.join(WAIT_SECONDS)
     assert waiter.ended is ended
-
-
-def test_what_was_not_listened_to_while_events_gathered_is_no_silence() -> None:
-    inbox = Inbox(0, Answer())
-    inbox.heard = float("-inf")
-    inbox.gather()
-    assert inbox.heard > 0
 
 
 def test_an_event_that_comes_before_a_commit_is_due_is_there_when_it_is() -> None:
@@ -789,3 +860,147 @@ def test_what_no_flusher_begins_is_the_committing_thread_s_after_a_while() -> No
     waiter = Waiter(inbox)
     waiter.join(WAIT_SECONDS)
     assert waiter.ended is False
+
+
+# Reading at the beat
+
+
+class Beaten:
+    """A reading on its thread, where this test is the beat."""
+
+    def __init__(self, *pieces: bytes | Exception | Callable[[], None] | None, media_type: str = SSE):
+        self.call = ScriptedCall(media_type, *pieces)
+        self.inbox = Inbox(0, Answer(), patience=FAR)
+        self.reading = Reading(
+            self.call,  # type: ignore[arg-type]
+            self.inbox,
+            stream_asked=True,
+            usage_asked=False,
+            max_event=4 << 20,
+        )
+        self.thread = threading.Thread(target=self.reading.run, daemon=True)
+
+    def start(self) -> None:
+        """Until the thread has read the first piece and left the rest to the beat."""
+        self.thread.start()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self.inbox._beats and self.thread.is_alive():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    def beat(self) -> list[str]:
+        """One beat, and what it flushes."""
+        now = time.monotonic()
+        self.inbox.settle(now)
+        self.reading.read_on(now)
+        taken = [entry.text for entry in self.inbox.begin(now, now)]
+        if taken:
+            self.inbox.flushed(now)
+        return taken
+
+    def ends(self) -> str | None:
+        self.thread.join(WAIT_SECONDS)
+        assert not self.thread.is_alive()
+        assert self.call.closed
+        assert self.inbox.wait(at(FAR))
+        return reason(self.inbox)
+
+
+def test_a_stream_is_read_on_at_the_beat_up_to_its_end_and_its_thread_closes_the_call() -> None:
+    beaten = Beaten(*hello(), data(delta("stop")), DONE)
+    beaten.start()
+    assert len(beaten.call._pieces) == 4
+    assert [beaten.beat() for _ in range(3)] == [["", "Hel"], ["lo"], [""]]
+    assert beaten.thread.is_alive()
+    assert not beaten.call.closed
+    assert beaten.beat() == []
+    assert beaten.ends() is None
+    assert beaten.inbox.whole
+    assert beaten.call.waits == 0, "the thread listened although there was always something to read"
+
+
+def test_a_beat_that_finds_nothing_leaves_the_listening_to_the_thread() -> None:
+    listening, came = threading.Event(), threading.Event()
+
+    def wait(seconds: float) -> bool:
+        listening.set()
+        return came.wait(WAIT_SECONDS)
+
+    beaten = Beaten(*hello()[:2], None, data(delta(content="lo")), data(delta("stop")), DONE)
+    beaten.call.wait = wait  # type: ignore[method-assign]
+    beaten.start()
+    assert beaten.beat() == ["", "Hel"]
+    assert not listening.is_set()
+    assert beaten.beat() == []
+    assert listening.wait(WAIT_SECONDS)
+    assert beaten.beat() == [], "it was read at the beat although its thread listens"
+    came.set()
+    deadline = time.monotonic() + WAIT_SECONDS
+    words: list[str] = []
+    while beaten.thread.is_alive():
+        assert time.monotonic() < deadline
+        words += beaten.beat()
+    assert words + texts(beaten.inbox) == ["lo", ""]
+    assert beaten.ends() is None
+
+
+@pytest.mark.parametrize(
+    ("piece", "expected"),
+    [(BROKEN, "upstream_disconnected"), (data(b"{"), "upstream_malformed"), (data({"error": "no"}), "upstream_error")],
+    ids=["break", "malformed", "error"],
+)
+def test_a_fault_that_is_found_at_the_beat_ends_the_reading(piece: Any, expected: str) -> None:
+    beaten = Beaten(*hello(), piece)
+    beaten.start()
+    for _ in range(3):
+        beaten.beat()
+    assert beaten.ends() == expected
+
+
+def test_what_goes_wrong_in_here_at_a_beat_is_logged_with_the_attempt_s_labels(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label: ContextVar[str] = ContextVar("label")
+    label.set("of the attempt")
+    found: list[str] = []
+    beaten = Beaten(*hello(), ValueError("secret"))
+    beaten.start()
+    monkeypatch.setattr("lib.reading.log.exception", lambda *_: found.append(label.get("none")))
+    beating = threading.Thread(target=lambda: [beaten.beat() for _ in range(3)], daemon=True)
+    beating.start()
+    beating.join(WAIT_SECONDS)
+    assert beaten.ends() == "internal"
+    assert found == ["of the attempt"]
+
+
+def test_the_beat_never_waits_for_a_head_or_a_body_that_its_thread_reads() -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        reading.set()
+        assert go_on.wait(WAIT_SECONDS)
+
+    beaten = Beaten(slow, json.dumps(completion()).encode(), media_type=JSON)
+    beaten.reading.read_on(FAR)  # before it has begun
+    beaten.thread.start()
+    assert reading.wait(WAIT_SECONDS)
+    beating = threading.Thread(target=lambda: beaten.reading.read_on(FAR), daemon=True)
+    beating.start()
+    beating.join(WAIT_SECONDS)
+    assert not beating.is_alive()
+    go_on.set()
+    assert beaten.ends() is None
+    beaten.reading.read_on(FAR)  # after it has ended
+    assert texts(beaten.inbox) == ["Hello"]
+
+
+def test_one_stream_that_brings_very_much_is_read_in_steps() -> None:
+    much = [data(delta(content="x" * 60_000)) for _ in range(40)]
+    beaten = Beaten(data(delta(role="assistant")), data(delta("stop")), DONE)
+    pieces = iter(much)
+    beaten.call.arrived = lambda: pieces  # type: ignore[method-assign]
+    beaten.start()
+    beaten.beat()  # and what the thread has read itself
+    assert [len(beaten.beat()) for _ in range(3)] == [5, 5, 5]
+    beaten.inbox.stop(Stop.BY_USER)
+    assert beaten.ends() is None

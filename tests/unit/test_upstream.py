@@ -6,10 +6,10 @@ came before, so that what arrives is not a matter of time.
 
 from __future__ import annotations
 
-import io
 import queue
 import socket
 import ssl
+import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -61,6 +61,11 @@ class Peer:
 
     def send(self, data: bytes) -> None:
         self._connection.sendall(data)
+
+    def reset(self) -> None:
+        """Ends the connection with a RST in the place of a FIN."""
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._connection.close()
 
     def wait(self) -> None:
         """Waits until the test has seen what was sent."""
@@ -380,6 +385,86 @@ def test_a_connection_whose_answer_was_not_read_to_its_end_is_not_used_again(
     assert server.connections == 2
 
 
+@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "tls"])
+def test_what_has_arrived_is_taken_without_waiting_for_more(
+    session: requests.Session,
+    serve: Serve,
+    certificate: Path,
+    tls: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    over_tls: bool,
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.send(head("Transfer-Encoding: chunked"))
+        peer.wait()
+        peer.send(chunked(b"one") + chunked(b"two") + b"64\r\nth")
+        peer.wait()
+        peer.send(b"x" * 98 + b"\r\n0\r\n\r\n")
+        peer.wait()
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    server = serve(script, tls if over_tls else None)
+    made = call(session, server.base_url)
+    made.open()
+
+    def taken_until(size: int) -> bytes:
+        got = b""
+        while len(got) < size:
+            assert made.wait(WAIT_SECONDS)
+            got += b"".join(made.arrived())
+        return got
+
+    assert (list(made.arrived()), made.ended) == ([], False)
+    assert not made.wait(0.05)
+    server.go_on()
+    assert taken_until(8) == b"onetwoth"
+    assert (list(made.arrived()), made.ended) == ([], False)
+    assert not made.wait(0.05), "it says that there is something where there is nothing"
+    server.go_on()
+    assert taken_until(98) == b"x" * 98
+    assert made.ended
+    assert list(made.arrived()) == []
+    made.close()
+
+
+def test_what_was_read_together_with_the_head_is_part_of_the_body(session: requests.Session, serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.send(head("Transfer-Encoding: chunked") + chunked(b"x" * 3000))
+        peer.wait()
+
+    made = call(session, serve(script).base_url)
+    made.open()
+    assert made.wait(0.0)
+    got = b""
+    while len(got) < 3000:
+        got += b"".join(made.arrived())
+    assert got == b"x" * 3000
+    made.close()
+
+
+def test_a_connection_on_which_more_came_than_the_answer_is_not_used_again(
+    session: requests.Session, serve: Serve
+) -> None:
+    server = serve(lambda peer: peer.send(head("Content-Length: 2") + b"ok and more"))
+    for _ in range(2):
+        made = call(session, server.base_url)
+        made.open()
+        assert b"".join(made.pieces()) == b"ok"
+        made.close()
+    assert server.connections == 2
+
+
+def test_a_connection_whose_call_was_cancelled_is_not_used_again(session: requests.Session, serve: Serve) -> None:
+    server = serve(lambda peer: peer.send(head("Content-Length: 2") + b"ok"))
+    for _ in range(2):
+        made = call(session, server.base_url)
+        made.open()
+        assert b"".join(made.pieces()) == b"ok"
+        made.cancel()
+        made.close()
+    assert server.connections == 2
+
+
 # A body that breaks off
 
 
@@ -409,28 +494,22 @@ def test_a_body_that_breaks_off_is_a_fault_after_all_that_came(
     assert (broken.value.reason, broken.value.passing, broken.value.status) == ("upstream_disconnected", True, None)
 
 
-def test_what_came_before_the_break_is_given_first(session: requests.Session, web: responses.RequestsMock) -> None:
-    class Broken(io.RawIOBase):
-        def __init__(self) -> None:
-            self.sent = [b"data: a\n\n", b"data: b"]
+def test_what_came_before_the_break_is_given_first(session: requests.Session, serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.send(head("Connection: close") + b"data: a\n\ndata: b")
+        peer.wait()
+        peer.reset()
+        raise ConnectionError
 
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-            if not self.sent:
-                raise ConnectionResetError("reset by peer")
-            piece = self.sent.pop(0)
-            buffer[: len(piece)] = piece
-            return len(piece)
-
-    web.post(
-        URL, body=io.BufferedReader(Broken()), content_type="text/event-stream", auto_calculate_content_length=False
-    )
-    made = call(session)
+    server = serve(script)
+    made = call(session, server.base_url)
     made.open()
     pieces = made.pieces()
-    assert next(pieces) + next(pieces) == b"data: a\n\ndata: b"
+    arrived = b""
+    while len(arrived) < 16:
+        arrived += next(pieces)
+    assert arrived == b"data: a\n\ndata: b"
+    server.go_on()
     with pytest.raises(UpstreamFault) as broken:
         next(pieces)
     made.close()
