@@ -17,8 +17,8 @@ from typing import Protocol
 
 from lib.documents import Put, Version
 
-PHASES = 4
-WRITES_A_CALL = 50  # so that a document that is slow to write holds up no more than these; Firestore takes 500
+PHASES = 2
+WRITES_A_CALL = 16  # a document that is slow to write holds up no more; and they go while others are still read
 CALLS_AT_ONCE = 4
 
 Batch = Callable[[Sequence[Put]], Sequence[Version | Exception]]
@@ -37,7 +37,7 @@ class Flushable(Protocol):
 class Flusher:
     """Asks whoever has joined once in every `seconds`, and rests where nobody has. `batch` is `Documents.batch`.
 
-    They are spread over `PHASES` moments, so that no call, and none who waits for its effect, has all of them at once.
+    They are spread over `PHASES` moments: the more, the sooner each is through, and the more wakings up there are.
     """
 
     def __init__(self, batch: Batch, seconds: float):
@@ -81,9 +81,15 @@ class Flusher:
 
     def _ask(self, joined: Sequence[Flushable]) -> None:
         now = time.monotonic()
-        begun = [(each, write) for each in joined if (write := each.begin(now)) is not None]
-        for at in range(0, len(begun), WRITES_A_CALL):
-            self._calls.submit(self._call, begun[at : at + WRITES_A_CALL])
+        begun: list[tuple[Flushable, Put]] = []
+        for each in joined:
+            if (write := each.begin(now)) is not None:
+                begun.append((each, write))
+            if len(begun) == WRITES_A_CALL:
+                self._calls.submit(self._call, begun)
+                begun = []
+        if begun:
+            self._calls.submit(self._call, begun)
 
     def _call(self, begun: Sequence[tuple[Flushable, Put]]) -> None:
         outcomes: Sequence[Version | Exception]

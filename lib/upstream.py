@@ -33,7 +33,6 @@ _MARGIN_SECONDS = 5.0  # beyond the deadlines, which are enforced by who cancels
 _LONGEST_RETRY_SECONDS = 86_400.0
 _PASSING = frozenset({408, 425, 429})  # and every 5xx
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
-Session = requests.Session
 
 
 class UpstreamFault(Exception):
@@ -64,9 +63,22 @@ class UpstreamFault(Exception):
         self.retry_after = retry_after
 
 
+class Session(requests.Session):
+    """Asks the environment for proxies and certificates once an address, which takes longer than all else of a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._environment: dict[str, Any] = {}
+
+    def merge_environment_settings(self, url: Any, *asked: Any) -> Any:
+        if url not in self._environment:
+            self._environment[url] = super().merge_environment_settings(url, *asked)
+        return self._environment[url].copy()
+
+
 def new_session() -> Session:
     """A session for all calls of a process: it keeps connections, and follows the environment's proxies."""
-    session = requests.Session()
+    session = Session()
     adapter = HTTPAdapter(pool_connections=16, pool_maxsize=POOL)
     session.mount("http://", adapter)
     session.mount("https://", adapter)

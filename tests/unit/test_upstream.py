@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -371,6 +372,25 @@ def test_a_connection_whose_answer_was_read_to_its_end_is_used_again(session: re
         assert b"".join(made.pieces()) == b"ok"
         made.close()
     assert server.connections == 1
+
+
+def test_the_environment_is_asked_once_an_address(
+    session: requests.Session, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    ask = requests.Session.merge_environment_settings
+
+    def counted(self: requests.Session, url: str, *more: Any) -> Any:
+        asked.append(url)
+        return ask(self, url, *more)
+
+    monkeypatch.setattr(requests.Session, "merge_environment_settings", counted)
+    servers = [serve(lambda peer: peer.send(head("Content-Length: 0"))) for _ in range(2)]
+    for server in servers * 3:
+        made = call(session, server.base_url)
+        made.open()
+        made.close()
+    assert asked == [f"{server.base_url}/chat/completions" for server in servers]
 
 
 def test_a_connection_whose_answer_was_not_read_to_its_end_is_not_used_again(
