@@ -108,6 +108,10 @@ class Speaking:
                 connection.sendall(b'data: {"choices":[{"index":0,"delta":{"content":"%d "}}]}\n\n' % number)
             self.go_on.acquire()
             connection.sendall(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n')
+            # To close with some of the request unread is a reset, and throws away what was not sent yet.
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
 
 
 class Scripted:
