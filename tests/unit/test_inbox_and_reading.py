@@ -932,6 +932,7 @@ def test_a_beat_that_finds_nothing_leaves_the_listening_to_the_thread() -> None:
     assert beaten.beat() == ["", "Hel"]
     assert not listening.is_set()
     assert beaten.beat() == []
+    assert not beaten.inbox._beats
     assert listening.wait(WAIT_SECONDS)
     assert beaten.beat() == [], "it was read at the beat although its thread listens"
     came.set()
