@@ -958,9 +958,7 @@ def test_a_fault_that_is_found_at_the_beat_ends_the_reading(piece: Any, expected
     assert beaten.ends() == expected
 
 
-def test_what_goes_wrong_in_here_at_a_beat_is_logged_with_the_attempt_s_labels(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_goes_wrong_in_here_at_a_beat_is_logged_with_the_attempt_s_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     label: ContextVar[str] = ContextVar("label")
     label.set("of the attempt")
     found: list[str] = []

@@ -462,25 +462,17 @@ def test_what_was_read_together_with_the_head_is_part_of_the_body(session: reque
     made.close()
 
 
-def test_a_connection_on_which_more_came_than_the_answer_is_not_used_again(
-    session: requests.Session, serve: Serve
+@pytest.mark.parametrize(("sent", "cancelled"), [(b"ok and more", False), (b"ok", True)], ids=["surplus", "cancelled"])
+def test_a_connection_on_which_more_came_than_the_answer_or_a_cancel_is_not_used_again(
+    session: requests.Session, serve: Serve, sent: bytes, cancelled: bool
 ) -> None:
-    server = serve(lambda peer: peer.send(head("Content-Length: 2") + b"ok and more"))
+    server = serve(lambda peer: peer.send(head("Content-Length: 2") + sent))
     for _ in range(2):
         made = call(session, server.base_url)
         made.open()
         assert b"".join(made.pieces()) == b"ok"
-        made.close()
-    assert server.connections == 2
-
-
-def test_a_connection_whose_call_was_cancelled_is_not_used_again(session: requests.Session, serve: Serve) -> None:
-    server = serve(lambda peer: peer.send(head("Content-Length: 2") + b"ok"))
-    for _ in range(2):
-        made = call(session, server.base_url)
-        made.open()
-        assert b"".join(made.pieces()) == b"ok"
-        made.cancel()
+        if cancelled:
+            made.cancel()
         made.close()
     assert server.connections == 2
 
