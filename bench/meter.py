@@ -1,7 +1,7 @@
 """A door to the Firestore emulator that counts what passes: documents written and read, and their bytes, a path.
 
-Counted as Firestore bills: a write for each document in a commit, a read for each document that a get, a query or a
-listener brings, and one for a query that brings nothing. What passes is not changed.
+Counted as Firestore bills: a write for each document in a commit that was made, a read for each document that a get, a
+query or a listener brings, and one for a query that brings nothing. What passes is not changed.
 
     python -m bench.meter --target HOST:PORT
 """
@@ -48,12 +48,13 @@ class Meter(Proxy):
         self.counts: dict[str, Count] = {}
 
     async def commit(self, method: str, request: bytes, context: Any) -> bytes:
+        answer = await super().commit(method, request, context)
         for number, write in enumerate(writes_of(method, request)):
             count = self._count(write.update.name or write.delete or write.transform.document)
             count.commits += number == 0 or method.endswith("/BatchWrite")  # each is done by itself
             count.writes += 1
             count.written += write.ByteSize()
-        return await super().commit(method, request, context)
+        return answer
 
     async def stream(self, method: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         asked: list[bytes] = []

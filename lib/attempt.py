@@ -9,7 +9,6 @@ knows of clients.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from contextvars import copy_context
@@ -36,7 +35,6 @@ from lib.upstream import Call, Session, UpstreamFault
 
 RETRY_AFTER_SECONDS = 30.0  # the longest an upstream's Retry-After is honoured
 SECOND_LOOK_SECONDS = 0.5
-FLUSHER_SECONDS = 1.0  # what is due is left to the flusher; what it has not begun after that is committed here
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +82,6 @@ class Attempt:
         self._telemetry = telemetry
         self._clock = clock
         self._flusher = flusher
-        self._offset = 0.0  # of its beats
         self._watched_until = max(self._generation.watchers.values(), default=clock())
         self._request: chat.Json = {}
         self._inbox: Inbox | None = None
@@ -154,11 +151,12 @@ class Attempt:
     def _call(self, request: chat.Json, answer: chat.Answer, seam: Seam | None = None) -> Ended | RetryLater:
         if self._flusher is None:
             return self._exchange(request, seam, Inbox(self._journal.last, answer))
-        self._offset = self._flusher.join(self)
+        flusher = self._flusher
+        flusher.join(self)
         try:
-            return self._exchange(request, seam, Inbox(self._journal.last, answer, patience=FLUSHER_SECONDS))
+            return self._exchange(request, seam, Inbox(self._journal.last, answer, beats=lambda: flusher.crowded))
         finally:
-            self._flusher.leave(self)
+            flusher.leave(self)
 
     def _exchange(self, request: chat.Json, seam: Seam | None, inbox: Inbox) -> Ended | RetryLater:
         self._inbox = inbox
@@ -227,13 +225,13 @@ class Attempt:
             self._chat_told = True
             self._store.touch_chat(self._generation, self._clock())
 
-    def begin(self, now: float) -> Put | None:
+    def begin(self, now: float, until: float) -> Put | None:
         """Reads on, and gives the head as it is to be written at this beat. For the flusher."""
         inbox, reading = self._inbox, self._reading
         if inbox is None or reading is None:
             return None
-        reading.read_on(now)
-        entries = inbox.begin(now, self._due_after(now))
+        reading.read_on(until)
+        entries = inbox.begin(until, self._due_after(now))
         if not entries:
             return None
         prepared = self._journal.prepare(entries)
@@ -260,17 +258,11 @@ class Attempt:
             inbox.flushed(self._due_after(began), left)
 
     def _due_after(self, now: float) -> float:
-        """When the commit after one at `now` is due: later where commits are slow, and where nobody is watching.
-
-        All attempts of a process have their moments in common, so that their commits can go together.
-        """
-        beat = self._settings.flush_seconds
+        """When the commit after one at `now` is due: later where commits are slow, and where nobody is watching."""
         watched = self._watched_until > self._clock()
+        beat = self._flusher.seconds if self._flusher is not None else 0.0
         interval = beat if watched else self._settings.unwatched_flush_seconds
-        if not beat or not interval:
-            return now + interval
-        slow = math.ceil(2 * self._journal.commit_seconds / beat) * beat
-        return math.floor((now - self._offset + max(interval, slow)) / beat) * beat + self._offset
+        return now + max(interval, 2 * self._journal.commit_seconds) if interval else now
 
     def _conclude(self, inbox: Inbox) -> Ended | RetryLater:
         if inbox.stopped is Stop.DELETED:

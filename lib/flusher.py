@@ -2,13 +2,13 @@
 
 Much of what a commit costs a process, and Firestore, is the call around it and the waking of a thread that makes it.
 Each write in a call is done, or fails, by itself. What a plain write of a head can't do, and what failed, is left to
-the attempt's own thread; so is an event that need not wait for the beat.
+the attempt's own thread; so is an event that need not wait for the beat. Few attempts gain nothing by a beat: they read
+and commit when something comes, and use fewer writes so.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +18,8 @@ from typing import Protocol
 from lib.documents import Put, Version
 
 PHASES = 2
+CROWD = 4  # attempts, from which on they keep the beat
+CROWDING = 0.01  # of the beat, by which each attempt makes it longer
 WRITES_A_CALL = 16  # a document that is slow to write holds up no more; and they go while others are still read
 CALLS_AT_ONCE = 4
 
@@ -27,36 +29,48 @@ log = logging.getLogger(__name__)
 
 
 class Flushable(Protocol):
-    def begin(self, now: float) -> Put | None:
-        """What is due to be written at `now`, a moment of the monotonic clock; None where nothing is."""
+    def begin(self, now: float, until: float) -> Put | None:
+        """What is to be written at `now`: what is due before `until`, moments of the monotonic clock. None: nothing."""
 
     def settle(self, outcome: Version | Exception) -> None:
         """What became of it. It is said once for each write that was begun."""
 
 
 class Flusher:
-    """Asks whoever has joined once in every `seconds`, and rests where nobody has. `batch` is `Documents.batch`.
+    """Asks whoever has joined once in a beat, and rests where nobody has. `batch` is `Documents.batch`.
 
-    They are spread over `PHASES` moments: the more, the sooner each is through, and the more wakings up there are.
+    The beat is `seconds`, and longer where it is shared: what each costs the process is then spent less often. They are
+    spread over `PHASES` moments of it: the more, the sooner each is through, and the more wakings up there are.
     """
 
     def __init__(self, batch: Batch, seconds: float):
         self._batch = batch
-        self._step = seconds / PHASES
+        self._seconds = seconds
         self._lock = threading.Lock()
         self._joined: tuple[list[Flushable], ...] = tuple([] for _ in range(PHASES))
         self._beating = False
         self._calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="flush")
 
-    def join(self, flushable: Flushable) -> float:
-        """From now on it is asked at the multiples of the beat plus so many seconds."""
+    @property
+    def seconds(self) -> float:
+        """How long the beat is now."""
+        return self._seconds * (1 + CROWDING * self._attempts)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many have joined that they keep the beat."""
+        return self._attempts >= CROWD
+
+    @property
+    def _attempts(self) -> int:
+        return sum(map(len, self._joined))
+
+    def join(self, flushable: Flushable) -> None:
         with self._lock:
-            phase = min(range(PHASES), key=lambda phase: len(self._joined[phase]))
-            self._joined[phase].append(flushable)
+            min(self._joined, key=len).append(flushable)
             if not self._beating:
                 self._beating = True
                 threading.Thread(target=self._run, name="beat", daemon=True).start()
-            return phase * self._step
 
     def leave(self, flushable: Flushable) -> None:
         with self._lock:
@@ -65,25 +79,24 @@ class Flusher:
                     joined.remove(flushable)
 
     def _run(self) -> None:
-        while (beat := self._next()) is not None:
-            time.sleep(max(0.0, beat * self._step - time.monotonic()))
+        beat, at = 0, time.monotonic()
+        while True:
+            step = self.seconds / PHASES
+            at = max(at + step, time.monotonic())
+            time.sleep(max(0.0, at - time.monotonic()))
+            beat += 1
             with self._lock:
+                self._beating = self._attempts > 0
+                if not self._beating:
+                    return
                 joined = list(self._joined[beat % PHASES])
-            self._ask(joined)
+            self._ask(joined, step / 2)
 
-    def _next(self) -> int | None:
-        """The number of the next step at which anybody is to be asked."""
-        now = math.floor(time.monotonic() / self._step)
-        with self._lock:
-            coming = [now + step for step in range(1, PHASES + 1) if self._joined[(now + step) % PHASES]]
-            self._beating = bool(coming)
-            return min(coming, default=None)
-
-    def _ask(self, joined: Sequence[Flushable]) -> None:
+    def _ask(self, joined: Sequence[Flushable], early: float) -> None:
         now = time.monotonic()
         begun: list[tuple[Flushable, Put]] = []
         for each in joined:
-            if (write := each.begin(now)) is not None:
+            if (write := each.begin(now, now + early)) is not None:
                 begun.append((each, write))
             if len(begun) == WRITES_A_CALL:
                 self._calls.submit(self._call, begun)

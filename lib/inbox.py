@@ -21,6 +21,9 @@ from lib.upstream import UpstreamFault
 HELD_BYTES = 32 << 20  # of frames in memory while Firestore takes none; past it the upstream is read no further
 LONGEST_GATHER_SECONDS = 0.25  # for which what a stream brings is left in its socket
 LONGEST_BEAT_SECONDS = 2.0  # without a beat, after which the reading thread goes on by itself
+FLUSHER_SECONDS = 1.0  # what is due is left to the flusher; what it has not begun after that is committed without it
+LINGER_SECONDS = 0.025  # without a beat, for which what is due waits for the stream's next event, to take that along
+EARLY_SECONDS = 0.005  # before that, from when on the stream is listened to
 LONGEST_FLUSH_SECONDS = 60.0  # after which it is looked again whether a flush has ended
 
 
@@ -38,11 +41,11 @@ class Stop(Enum):
 class Inbox:
     """What was read and is not committed yet, between who reads and who commits.
 
-    `last` and `answer` are what is saved already: it goes on from there. `patience` is how many seconds what is due is
-    left to the flusher, where there is one.
+    `last` and `answer` are what is saved already: it goes on from there. `beats` says whether the process keeps a beat:
+    what is due is then left to the flusher.
     """
 
-    def __init__(self, last: int, answer: chat.Answer, *, patience: float = 0.0):
+    def __init__(self, last: int, answer: chat.Answer, *, beats: Callable[[], bool] = lambda: False):
         self.answer = answer
         self.heard = time.monotonic()
         self.opened = False
@@ -50,7 +53,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # for who commits
         self._wanted = threading.Condition(self._lock)  # for who reads
-        self._patience = patience
+        self._kept = beats
         self._due = 0.0  # the moment of the monotonic clock when the next commit may be made
         self._beats = False  # the upstream is read at the beat, where its thread does not listen itself
         self._beat_at = 0.0  # the moment when it last was
@@ -82,23 +85,27 @@ class Inbox:
             entry = Entry(self.last, sse.frame(self.last, event), text)
             self._entries.append(entry)
             self._bytes += len(entry.frame)
-            if len(self._entries) == 1 and not self._in_beat and time.monotonic() >= self._due:
+            if self._at_once or self._in_beat or (len(self._entries) > 1 and self._kept()):
+                return
+            if time.monotonic() >= self._due:
                 self._at_once = True
                 self._changed.notify_all()
 
     def gather(self) -> None:
-        """Waits, after something came, while the upstream is read at the beat, and while too much is held.
+        """Waits, after something came, while what a stream brings can't be committed yet, or too much is held.
 
-        It is over as soon as a beat finds nothing: an event that a commit could take at once is never waited for.
+        With a beat, until one finds nothing; else until shortly before a commit is due. An event that a commit could
+        take at once is never waited for.
         """
         with self._lock:
-            self._beats, self._beat_at = bool(self._patience), time.monotonic()
+            self._beats, self._beat_at = self._kept(), time.monotonic()
             while not self._over and self._stopped is None:
-                full = self._bytes > HELD_BYTES
-                self._beats = self._beats and time.monotonic() < self._beat_at + LONGEST_BEAT_SECONDS
-                if not self._beats and not full:
+                now, full = time.monotonic(), self._bytes > HELD_BYTES
+                self._beats = self._beats and now < self._beat_at + LONGEST_BEAT_SECONDS
+                until = min(self._due - EARLY_SECONDS, self._beat_at + LONGEST_GATHER_SECONDS)
+                if not self._beats and not full and now >= until:
                     break
-                self._wanted.wait(LONGEST_BEAT_SECONDS)
+                self._wanted.wait(LONGEST_BEAT_SECONDS if self._beats or full else until - now)
                 if full:
                     self.heard = time.monotonic()  # who did not listen can't speak of silence
             self._beats = False
@@ -131,7 +138,8 @@ class Inbox:
         """
         with self._lock:
             while True:
-                now, last, due = time.monotonic(), until(), self._due + self._patience
+                patience = FLUSHER_SECONDS if self._kept() else LINGER_SECONDS
+                now, last, due = time.monotonic(), until(), self._due + patience
                 if self._busy:
                     self._awaited = True
                     self._changed.wait(LONGEST_FLUSH_SECONDS)
@@ -167,10 +175,12 @@ class Inbox:
 
     # The flusher's side
 
-    def begin_reading(self, now: float) -> bool:
-        """Whether the upstream is to be read at this beat. Say `end_reading` after it."""
+    def begin_reading(self, until: float) -> bool:
+        """Whether the upstream is to be read at this beat, for what is due by then. Say `end_reading` after it."""
         with self._lock:
-            wanted = now >= min(self._due, self._beat_at + LONGEST_GATHER_SECONDS)
+            if self._beats and not self._kept():
+                self._listen()
+            wanted = until >= min(self._due, self._beat_at + LONGEST_GATHER_SECONDS)
             self._in_beat = self._beats and wanted and self._bytes <= HELD_BYTES
             return self._in_beat
 
@@ -180,13 +190,12 @@ class Inbox:
             self._in_beat = False
             self._beat_at = time.monotonic()
             if nothing:
-                self._beats = False
-                self._wanted.notify_all()
+                self._listen()
 
-    def begin(self, now: float, due: float) -> list[Entry]:
-        """The oldest entries, where a commit is due at `now` and nobody else sees to it. Say `flushed` after it."""
+    def begin(self, until: float, due: float) -> list[Entry]:
+        """The oldest entries, where a commit is due by then and nobody else sees to it. Say `flushed` after it."""
         with self._lock:
-            ready = self._entries and now >= self._due and self._handed is None
+            ready = self._entries and until >= self._due and self._handed is None and self._kept()
             if not ready or self._busy or self._over or self._stopped is not None:
                 return []
             self._busy = True
@@ -217,6 +226,10 @@ class Inbox:
         """What `at` sees in the answer, while nothing is added to it."""
         with self._lock:
             return at(self.answer)
+
+    def _listen(self) -> None:
+        self._beats = False
+        self._wanted.notify_all()
 
     def _notify_all(self) -> None:
         self._changed.notify_all()

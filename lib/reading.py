@@ -78,12 +78,12 @@ class Reading:
             self._inbox.gather()
         return not self._inbox.over
 
-    def read_on(self, now: float) -> None:
-        """Takes what has arrived of a stream at this beat. It never waits."""
+    def read_on(self, until: float) -> None:
+        """Takes what has arrived of a stream at this beat, for a commit that is due by then. It never waits."""
         if not self._turn.acquire(blocking=False):
             return
         try:
-            if self._streaming and self._inbox.begin_reading(now):
+            if self._streaming and self._inbox.begin_reading(until):
                 heard = self._inbox.heard
                 self._context.run(self._step)
                 self._inbox.end_reading(nothing=self._inbox.heard == heard)

@@ -117,12 +117,14 @@ class Speaking:
 class Scripted:
     """A flusher that begins when the test says so, and does what it is told with what was begun."""
 
+    seconds = BEAT
+    crowded = True
+
     def __init__(self):
         self.joined = []
 
     def join(self, attempt):
         self.joined.append(attempt)
-        return 0.0
 
     def leave(self, attempt):
         self.joined.remove(attempt)
@@ -130,7 +132,7 @@ class Scripted:
     def begin(self):
         """The head's write, once there is something to write."""
         deadline = time.monotonic() + 30
-        while not self.joined or (write := self.joined[0].begin(time.monotonic() + 2 * BEAT)) is None:
+        while not self.joined or (write := self.joined[0].begin(time.monotonic(), time.monotonic() + 2 * BEAT)) is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return write

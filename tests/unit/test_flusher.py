@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lib.documents import Put, Unreachable
-from lib.flusher import CALLS_AT_ONCE, PHASES, WRITES_A_CALL, Flusher
+from lib.flusher import CALLS_AT_ONCE, CROWD, CROWDING, PHASES, WRITES_A_CALL, Flusher
 
 BEAT = 0.04
 WAIT_SECONDS = 30.0
@@ -23,12 +23,12 @@ class Writer:
         self._path = path
         self._waits = False
         self._told = threading.Condition()
-        self.asked: list[float] = []
+        self.asked: list[tuple[float, float]] = []
         self.outcomes: list[Any] = []
 
-    def begin(self, now: float) -> Put | None:
+    def begin(self, now: float, until: float) -> Put | None:
         with self._told:
-            self.asked.append(now)
+            self.asked.append((now, until))
             if self._waits:
                 return None
             self._waits = True
@@ -94,14 +94,29 @@ def test_those_of_one_moment_go_in_one_call(flusher: Flusher, firestore: Firesto
         assert sorted(f"w{n}" for n in range(phase, 3 * PHASES, PHASES)) in together
 
 
-def test_they_are_spread_over_the_beat_and_each_is_asked_once_in_it(flusher: Flusher) -> None:
+def test_they_are_spread_over_the_beat_and_each_is_asked_once_in_it(flusher: Flusher, firestore: Firestore) -> None:
     began = time.monotonic()
-    writers = [Writer(f"w{n}") for n in range(2 * PHASES)]
-    offsets = [flusher.join(writer) for writer in writers]
-    assert offsets == 2 * [phase * BEAT / PHASES for phase in range(PHASES)]
+    writers = joined(flusher, 2 * PHASES)
     for writer in writers:
         writer.until(3)
         assert len(writer.asked) <= (time.monotonic() - began) / BEAT + 1
+    assert not any({"w0", "w1"} <= set(call) for call in firestore.calls)
+
+
+def test_what_is_due_before_the_next_moment_but_one_is_not_left_to_that(flusher: Flusher) -> None:
+    for writer in joined(flusher, PHASES):
+        writer.until(2)
+        for now, until in writer.asked:
+            assert 0 < until - now < flusher.seconds / PHASES
+
+
+def test_the_beat_is_longer_for_many_and_kept_only_where_there_are_several(flusher: Flusher) -> None:
+    beats = []
+    for number in range(2 * CROWD):
+        assert flusher.crowded is (number >= CROWD)
+        beats.append(flusher.seconds)
+        joined(flusher, 1)
+    assert beats == [pytest.approx(BEAT * (1 + number * CROWDING)) for number in range(2 * CROWD)]
 
 
 def test_a_write_that_fails_fails_for_its_own_writer_alone(flusher: Flusher, firestore: Firestore) -> None:

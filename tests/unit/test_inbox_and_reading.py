@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.chat import Answer, well_formed
-from lib.inbox import HELD_BYTES, LONGEST_GATHER_SECONDS, Inbox, Stop
+from lib.inbox import EARLY_SECONDS, HELD_BYTES, LONGEST_GATHER_SECONDS, Inbox, Stop
 from lib.journal import BATCH_BYTES, Entry, Prepared
 from lib.model import Segment
 from lib.reading import Reading
@@ -567,8 +567,42 @@ class Gatherer(threading.Thread):
         return not self.is_alive()
 
 
-def test_without_a_beat_the_reading_thread_reads_on_at_once() -> None:
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is due is left to a flusher for as long as a test may last."""
+    monkeypatch.setattr("lib.inbox.FLUSHER_SECONDS", FAR)
+
+
+def test_without_a_beat_the_reading_thread_reads_on_at_once_where_a_commit_may_be_made() -> None:
     assert Gatherer(Inbox(0, Answer())).ends()
+
+
+def test_without_a_beat_the_reading_thread_reads_on_shortly_before_a_commit_may_be_made() -> None:
+    inbox = Inbox(0, Answer())
+    due = time.monotonic() + 0.2
+    inbox.settle(due)
+    gatherer = Gatherer(inbox)
+    assert gatherer.waits()
+    assert gatherer.ends()
+    assert time.monotonic() >= due - EARLY_SECONDS
+
+
+def test_without_a_beat_the_reading_thread_leaves_nothing_in_the_socket_for_longer_than_it_may() -> None:
+    inbox = Inbox(0, Answer())
+    inbox.settle(FAR)
+    assert Gatherer(inbox).ends()
+
+
+def test_where_too_few_are_left_for_a_beat_the_reading_thread_reads_on_and_the_flusher_begins_nothing() -> None:
+    crowded = True
+    inbox = Inbox(0, Answer(), beats=lambda: crowded)
+    gatherer = Gatherer(inbox)
+    assert gatherer.waits()
+    put(inbox, b"a")
+    crowded = False
+    assert not inbox.begin_reading(FAR)
+    assert gatherer.ends()
+    assert inbox.begin(FAR, FAR) == []
 
 
 def test_the_upstream_is_read_at_the_beat_when_a_commit_is_due_until_there_is_nothing_to_read() -> None:
@@ -731,6 +765,32 @@ def test_an_event_that_comes_before_a_commit_is_due_is_there_when_it_is() -> Non
     assert len(inbox.take()[0]) == 1
 
 
+@pytest.mark.parametrize("beats", [False, True], ids=["on its own", "with a beat"])
+def test_what_is_due_lingers_for_the_stream_s_next_event_where_there_is_no_beat(
+    beats: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lib.inbox.LINGER_SECONDS", FAR)
+    inbox = Inbox(0, Answer(), beats=lambda: beats)
+    inbox.settle(time.monotonic() + 0.05)
+    put(inbox, b"a")
+    waiter = Waiter(inbox)
+    waiter.join(0.2)
+    assert waiter.is_alive()
+    put(inbox, b"b")
+    waiter.join(0.1 if beats else WAIT_SECONDS)
+    assert waiter.ended is (None if beats else False)
+    assert len(inbox.take()[0]) == 2
+
+
+def test_what_is_due_is_committed_without_a_next_event_after_a_moment() -> None:
+    inbox = Inbox(0, Answer())
+    inbox.settle(time.monotonic() + 0.05)
+    put(inbox, b"a")
+    waiter = Waiter(inbox)
+    waiter.join(WAIT_SECONDS)
+    assert waiter.ended is False
+
+
 def test_who_waits_learns_that_another_deadline_holds_once_the_upstream_has_begun() -> None:
     inbox = Inbox(0, Answer())
     waited = threading.Thread(target=lambda: inbox.wait(lambda: 0.0 if inbox.opened else FAR), daemon=True)
@@ -763,7 +823,7 @@ def test_two_threads_lose_nothing_between_them() -> None:
 
 def due_inbox(*words: bytes, due: float = 0.0) -> Inbox:
     """What an attempt holds that leaves what is due to a flusher."""
-    inbox = Inbox(0, Answer(), patience=FAR)
+    inbox = Inbox(0, Answer(), beats=lambda: True)
     inbox.settle(due)
     for word in words:
         put(inbox, word)
@@ -853,10 +913,9 @@ def test_what_is_due_is_left_to_the_flusher_and_what_comes_late_is_not() -> None
     assert waiter.ended is False
 
 
-def test_what_no_flusher_begins_is_the_committing_thread_s_after_a_while() -> None:
-    inbox = Inbox(0, Answer(), patience=0.1)
-    inbox.settle(time.monotonic() + 0.05)
-    put(inbox, b"a")
+def test_what_no_flusher_begins_is_the_committing_thread_s_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.inbox.FLUSHER_SECONDS", 0.1)
+    inbox = due_inbox(b"a", due=time.monotonic() + 0.05)
     waiter = Waiter(inbox)
     waiter.join(WAIT_SECONDS)
     assert waiter.ended is False
@@ -870,7 +929,7 @@ class Beaten:
 
     def __init__(self, *pieces: bytes | Exception | Callable[[], None] | None, media_type: str = SSE):
         self.call = ScriptedCall(media_type, *pieces)
-        self.inbox = Inbox(0, Answer(), patience=FAR)
+        self.inbox = Inbox(0, Answer(), beats=lambda: True)
         self.reading = Reading(
             self.call,  # type: ignore[arg-type]
             self.inbox,
