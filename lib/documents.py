@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import grpc
@@ -55,6 +55,7 @@ _OPERATORS = {
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED_KEY = re.compile(r"__.*__\Z")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT64 = range(-(1 << 63), 1 << 63)
 # What passes by itself: the same commit may be tried again.
 _TRANSIENT = (
@@ -442,7 +443,7 @@ def _quoted(part: str) -> str:
 def _encode_map(fields: Mapping[str, Any], into: Any) -> None:
     for name, value in fields.items():
         safe = name
-        if not name or _RESERVED_KEY.match(name):
+        if not name or (name.startswith("__") and _RESERVED_KEY.match(name)):
             # Firestore takes neither an empty name nor `__…__`; an upstream's JSON may have both.
             safe = name.strip("_") or "_"
             while safe in fields or safe in into:
@@ -467,7 +468,9 @@ def _encode_value(value: Any, into: Any, in_list: bool = False) -> None:
     elif isinstance(value, bytes):
         into.bytes_value = value
     elif isinstance(value, datetime):
-        into.timestamp_value.FromDatetime(value)
+        since = value - _EPOCH
+        into.timestamp_value.seconds = since.days * 86_400 + since.seconds
+        into.timestamp_value.nanos = since.microseconds * 1_000
     elif isinstance(value, Mapping):
         into.map_value.SetInParent()
         _encode_map(value, into.map_value.fields)
@@ -485,7 +488,8 @@ def _decode(value: Any) -> Any:
     if kind == "null_value" or kind is None:
         return None
     if kind == "timestamp_value":
-        return value.timestamp_value.ToDatetime(tzinfo=UTC)
+        at = value.timestamp_value
+        return _EPOCH + timedelta(seconds=at.seconds, microseconds=at.nanos // 1_000)
     if kind == "map_value":
         return {name: _decode(item) for name, item in value.map_value.fields.items()}
     if kind == "array_value":

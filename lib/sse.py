@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _LINE_END = re.compile(rb"[\r\n]")
 _BOM = b"\xef\xbb\xbf"
 _FIELD_NAME = 16  # what a line's field name and its end may add to the data it carries
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One dispatched event: its `data` lines joined by a line feed, and its name where it has one."""
 
     data: bytes
@@ -54,12 +53,12 @@ class Splitter:
             self._hold(piece)
         else:
             # bytes.splitlines breaks on \r, \n and \r\n alone, which are exactly the specification's line ends.
-            lines = b"".join((*self._partial, piece)).splitlines(keepends=True)
+            lines = b"".join((*self._partial, piece)).splitlines()
             self._partial, self._partial_size = [], 0
-            rest = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()
+            rest = b"" if piece.endswith((b"\n", b"\r")) else lines.pop()
             self._after_cr = piece.endswith(b"\r")
             for line in lines:
-                event = self._line(line.rstrip(b"\r\n"))
+                event = self._line(line)
                 if event is not None:
                     yield event
             if rest:
