@@ -260,9 +260,9 @@ class Attempt:
     def _due_after(self, now: float) -> float:
         """When the commit after one at `now` is due: later where commits are slow, and where nobody is watching."""
         watched = self._watched_until > self._clock()
-        beat = self._flusher.seconds if self._flusher is not None else 0.0
+        beat, early = (self._flusher.seconds, self._flusher.early) if self._flusher is not None else (0.0, 0.0)
         interval = beat if watched else self._settings.unwatched_flush_seconds
-        return now + max(interval, 2 * self._journal.commit_seconds) if interval else now
+        return now + max(interval, 2 * self._journal.commit_seconds + early) if interval else now
 
     def _conclude(self, inbox: Inbox) -> Ended | RetryLater:
         if inbox.stopped is Stop.DELETED:

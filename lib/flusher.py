@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Protocol
 
 from lib.documents import Put, Version
@@ -37,7 +38,7 @@ class Flushable(Protocol):
 
 
 class Flusher:
-    """Asks whoever has joined once in a beat, and rests where nobody has. `batch` is `Documents.batch`.
+    """Asks whoever has joined once in a beat, and rests where too few have. `batch` is `Documents.batch`.
 
     The beat is `seconds`, and longer where it is shared: what each costs the process is then spent less often. They are
     spread over `PHASES` moments of it: the more, the sooner each is through, and the more wakings up there are.
@@ -62,13 +63,18 @@ class Flusher:
         return self._attempts >= CROWD
 
     @property
+    def early(self) -> float:
+        """How many seconds before it is due a write is taken, since the next beat would be late for it."""
+        return self.seconds / PHASES / 2 if self.crowded else 0.0
+
+    @property
     def _attempts(self) -> int:
         return sum(map(len, self._joined))
 
     def join(self, flushable: Flushable) -> None:
         with self._lock:
             min(self._joined, key=len).append(flushable)
-            if not self._beating:
+            if self.crowded and not self._beating:
                 self._beating = True
                 threading.Thread(target=self._run, name="beat", daemon=True).start()
 
@@ -79,24 +85,25 @@ class Flusher:
                     joined.remove(flushable)
 
     def _run(self) -> None:
+        """Beats until too few are left. These are asked once more, and learn that there is no beat."""
         beat, at = 0, time.monotonic()
         while True:
-            step = self.seconds / PHASES
-            at = max(at + step, time.monotonic())
+            at = max(at + self.seconds / PHASES, time.monotonic())
             time.sleep(max(0.0, at - time.monotonic()))
             beat += 1
             with self._lock:
-                self._beating = self._attempts > 0
-                if not self._beating:
-                    return
-                joined = list(self._joined[beat % PHASES])
-            self._ask(joined, step / 2)
+                self._beating = beating = self.crowded
+                joined = list(self._joined[beat % PHASES] if beating else chain(*self._joined))
+            self._ask(joined)
+            if not beating:
+                return
 
-    def _ask(self, joined: Sequence[Flushable], early: float) -> None:
+    def _ask(self, joined: Sequence[Flushable]) -> None:
         now = time.monotonic()
+        until = now + self.early
         begun: list[tuple[Flushable, Put]] = []
         for each in joined:
-            if (write := each.begin(now, now + early)) is not None:
+            if (write := each.begin(now, until)) is not None:
                 begun.append((each, write))
             if len(begun) == WRITES_A_CALL:
                 self._calls.submit(self._call, begun)

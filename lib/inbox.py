@@ -195,7 +195,10 @@ class Inbox:
     def begin(self, until: float, due: float) -> list[Entry]:
         """The oldest entries, where a commit is due by then and nobody else sees to it. Say `flushed` after it."""
         with self._lock:
-            ready = self._entries and until >= self._due and self._handed is None and self._kept()
+            if not self._kept():
+                self._changed.notify_all()  # who commits sees to it from now on
+                return []
+            ready = self._entries and until >= self._due and self._handed is None
             if not ready or self._busy or self._over or self._stopped is not None:
                 return []
             self._busy = True

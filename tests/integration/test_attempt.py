@@ -117,7 +117,7 @@ class Speaking:
 class Scripted:
     """A flusher that begins when the test says so, and does what it is told with what was begun."""
 
-    seconds = BEAT
+    seconds, early = BEAT, 0.0
     crowded = True
 
     def __init__(self):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lib.documents import Put, Unreachable
-from lib.flusher import CALLS_AT_ONCE, CROWD, CROWDING, PHASES, WRITES_A_CALL, Flusher
+from lib.flusher import CALLS_AT_ONCE, CROWDING, PHASES, WRITES_A_CALL, Flusher
 
 BEAT = 0.04
 WAIT_SECONDS = 30.0
@@ -57,6 +57,12 @@ class Firestore:
     def batch(self, writes: Sequence[Put]) -> list[Any]:
         self.calls.append([write.path for write in writes])
         return [self.does(write.path) for write in writes]
+
+
+@pytest.fixture(autouse=True)
+def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is enough for a beat, unless a test says otherwise."""
+    monkeypatch.setattr("lib.flusher.CROWD", 1)
 
 
 @pytest.fixture
@@ -110,13 +116,38 @@ def test_what_is_due_before_the_next_moment_but_one_is_not_left_to_that(flusher:
             assert 0 < until - now < flusher.seconds / PHASES
 
 
-def test_the_beat_is_longer_for_many_and_kept_only_where_there_are_several(flusher: Flusher) -> None:
+def test_the_beat_is_longer_for_many(flusher: Flusher) -> None:
     beats = []
-    for number in range(2 * CROWD):
-        assert flusher.crowded is (number >= CROWD)
+    for _ in range(8):
         beats.append(flusher.seconds)
         joined(flusher, 1)
-    assert beats == [pytest.approx(BEAT * (1 + number * CROWDING)) for number in range(2 * CROWD)]
+    assert beats == [pytest.approx(BEAT * (1 + number * CROWDING)) for number in range(8)]
+
+
+def test_there_is_a_beat_only_for_several_and_who_is_left_of_them_is_asked_once_more(
+    flusher: Flusher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lib.flusher.CROWD", 3)
+    left = joined(flusher, 2)
+    time.sleep(3 * BEAT)
+    assert not flusher.crowded
+    assert [writer.asked for writer in left] == [[], []]
+    (third,) = joined(flusher, 1)
+    assert flusher.crowded
+    third.until(2)
+    flusher.leave(third)
+    without_beat()
+    asked = [writer.asked[-1] for writer in left]
+    assert min(asked)[0] == max(asked)[0], "they were not asked together, after the others had left"
+    for now, until in asked:
+        assert now == until, "there is no beat after it"
+
+
+def without_beat() -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while any(thread.name == "beat" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(BEAT)
 
 
 def test_a_write_that_fails_fails_for_its_own_writer_alone(flusher: Flusher, firestore: Firestore) -> None:
@@ -172,10 +203,7 @@ def test_who_has_left_is_not_asked_and_a_flusher_that_nobody_has_joined_rests(fl
         writer.until(1)
         flusher.leave(writer)
     flusher.leave(writers[0])
-    deadline = time.monotonic() + WAIT_SECONDS
-    while any(thread.name == "beat" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(BEAT)
+    without_beat()
     asked = [len(writer.asked) for writer in writers]
     time.sleep(3 * BEAT)
     assert [len(writer.asked) for writer in writers] == asked

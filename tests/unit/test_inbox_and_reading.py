@@ -598,11 +598,17 @@ def test_where_too_few_are_left_for_a_beat_the_reading_thread_reads_on_and_the_f
     inbox = Inbox(0, Answer(), beats=lambda: crowded)
     gatherer = Gatherer(inbox)
     assert gatherer.waits()
+    inbox.settle(time.monotonic() + 0.05)
     put(inbox, b"a")
+    waiter = Waiter(inbox)
+    waiter.join(0.2)
+    assert waiter.is_alive()
     crowded = False
     assert not inbox.begin_reading(FAR)
     assert gatherer.ends()
     assert inbox.begin(FAR, FAR) == []
+    waiter.join(WAIT_SECONDS)
+    assert waiter.ended is False, "who commits did not look to it"
 
 
 def test_the_upstream_is_read_at_the_beat_when_a_commit_is_due_until_there_is_nothing_to_read() -> None:
