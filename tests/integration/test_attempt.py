@@ -192,6 +192,20 @@ def test_what_the_flusher_began_is_saved_once_whatever_became_of_its_write(speak
     assert flusher.joined == []
 
 
+@pytest.mark.parametrize(
+    ("watched", "took", "wait"), [(True, 0.01, 0.1), (True, 0.3, 0.62), (False, 0.3, 1.2), (False, 0.8, 1.62)]
+)
+def test_the_next_commit_is_due_after_the_interval_or_after_twice_the_time_that_the_last_took(
+    begin, attempt_at, clock, watched, took, wait
+):
+    flusher = Scripted()
+    flusher.seconds, flusher.early = 0.1, 0.02
+    attempt = attempt_at(begin(), Broken(), flusher=flusher)
+    attempt._watched_until = clock() + timedelta(minutes=1 if watched else -1)
+    attempt._journal.commit_seconds = took
+    assert attempt._due_after(5.0) == pytest.approx(5.0 + wait)
+
+
 def chat_told(documents, generation):
     """When the generation's chat was last told of a message."""
     return documents.get(f"users/{generation.owner}/chats/{generation.chat_id}")[0].fields["lastMessageAt"]
