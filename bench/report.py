@@ -300,8 +300,8 @@ def _method(raw: dict[str, Any]) -> str:
         "resumable-stream: an Express server and a Redis that saves nothing. The client that asked reads the live "
         "path; another resumes the stream as soon as it can.",
         "Holdfast's end comes when the message is saved, Genkit's when its document is. The others save nothing.",
-        "Documents are counted in a pass of their own, Holdfast's shortest answer alone and its others at once. The chat "
-        "that is asked in is none of the app's: where there is one, an answer has one write more.",
+        "Documents are counted in a pass of their own, Holdfast's shortest answer alone and its others at once. There "
+        "is no document of the chat that is asked in: where there is one, an answer has one write more.",
         "Who attaches later has the tokens late that were written before. As set up here, neither peer has a queue or "
         "checks who asks.",
         f"An answer that has not ended {raw['patience']:.0f} s after its upstream's end is cut off, and what did not "
