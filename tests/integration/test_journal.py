@@ -479,7 +479,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_journal(begin, hold, entry, doc
     journal = hold(generation).journal
     fox = "🦊".encode("utf-16-be", "surrogatepass")
     halves = [fox[:2].decode("utf-16-be", "surrogatepass"), fox[2:].decode("utf-16-be", "surrogatepass")]
-    written = [replace(entry(seq, "?"), text=half) for seq, half in enumerate([*halves, halves[0]], start=1)]
+    written = [entry(seq, "?")._replace(text=half) for seq, half in enumerate([*halves, halves[0]], start=1)]
     journal.append(written)
     assert documents.get(generation.head_path)[0].fields["text"] == "🦊\ufffd"
     assert len(frames(generation)) == 3
