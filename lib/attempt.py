@@ -154,7 +154,7 @@ class Attempt:
         flusher = self._flusher
         flusher.join(self)
         try:
-            return self._exchange(request, seam, Inbox(self._journal.last, answer, beats=lambda: flusher.crowded))
+            return self._exchange(request, seam, Inbox(self._journal.last, answer, crowded=lambda: flusher.crowded))
         finally:
             flusher.leave(self)
 

@@ -185,8 +185,6 @@ class Answer:
                 continue
             if key == "finish_reason":
                 choice[key] = value or choice.get(key)
-            elif value is None:
-                choice.setdefault(key, None)
             else:
                 _merge(choice, {key: value})
         _merge(choice["message"], delta)

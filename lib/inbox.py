@@ -41,11 +41,11 @@ class Stop(Enum):
 class Inbox:
     """What was read and is not committed yet, between who reads and who commits.
 
-    `last` and `answer` are what is saved already: it goes on from there. `beats` says whether the process keeps a beat:
-    what is due is then left to the flusher.
+    `last` and `answer` are what is saved already: it goes on from there. `crowded` says whether the process keeps a
+    beat: what is due is then left to the flusher.
     """
 
-    def __init__(self, last: int, answer: chat.Answer, *, beats: Callable[[], bool] = lambda: False):
+    def __init__(self, last: int, answer: chat.Answer, *, crowded: Callable[[], bool] = lambda: False):
         self.answer = answer
         self.heard = time.monotonic()
         self.opened = False
@@ -53,7 +53,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # for who commits
         self._wanted = threading.Condition(self._lock)  # for who reads
-        self._kept = beats
+        self._crowded = crowded
         self._due = 0.0  # the moment of the monotonic clock when the next commit may be made
         self._beats = False  # the upstream is read at the beat, where its thread does not listen itself
         self._beat_at = 0.0  # the moment when it last was
@@ -85,7 +85,7 @@ class Inbox:
             entry = Entry(self.last, sse.frame(self.last, event), text)
             self._entries.append(entry)
             self._bytes += len(entry.frame)
-            if self._at_once or self._in_beat or (len(self._entries) > 1 and self._kept()):
+            if self._at_once or self._in_beat or (len(self._entries) > 1 and self._crowded()):
                 return
             if time.monotonic() >= self._due:
                 self._at_once = True
@@ -98,7 +98,7 @@ class Inbox:
         take at once is never waited for.
         """
         with self._lock:
-            self._beats, self._beat_at = self._kept(), time.monotonic()
+            self._beats, self._beat_at = self._crowded(), time.monotonic()
             while not self._over and self._stopped is None:
                 now, full = time.monotonic(), self._bytes > HELD_BYTES
                 self._beats = self._beats and now < self._beat_at + LONGEST_BEAT_SECONDS
@@ -138,7 +138,7 @@ class Inbox:
         """
         with self._lock:
             while True:
-                patience = FLUSHER_SECONDS if self._kept() else LINGER_SECONDS
+                patience = FLUSHER_SECONDS if self._crowded() else LINGER_SECONDS
                 now, last, due = time.monotonic(), until(), self._due + patience
                 if self._busy:
                     self._awaited = True
@@ -178,7 +178,7 @@ class Inbox:
     def begin_reading(self, until: float) -> bool:
         """Whether the upstream is to be read at this beat, for what is due by then. Say `end_reading` after it."""
         with self._lock:
-            if self._beats and not self._kept():
+            if self._beats and not self._crowded():
                 self._listen()
             wanted = until >= min(self._due, self._beat_at + LONGEST_GATHER_SECONDS)
             self._in_beat = self._beats and wanted and self._bytes <= HELD_BYTES
@@ -195,7 +195,7 @@ class Inbox:
     def begin(self, until: float, due: float) -> list[Entry]:
         """The oldest entries, where a commit is due by then and nobody else sees to it. Say `flushed` after it."""
         with self._lock:
-            if not self._kept():
+            if not self._crowded():
                 self._changed.notify_all()  # who commits sees to it from now on
                 return []
             ready = self._entries and until >= self._due and self._handed is None

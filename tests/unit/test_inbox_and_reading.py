@@ -595,7 +595,7 @@ def test_without_a_beat_the_reading_thread_leaves_nothing_in_the_socket_for_long
 
 def test_where_too_few_are_left_for_a_beat_the_reading_thread_reads_on_and_the_flusher_begins_nothing() -> None:
     crowded = True
-    inbox = Inbox(0, Answer(), beats=lambda: crowded)
+    inbox = Inbox(0, Answer(), crowded=lambda: crowded)
     gatherer = Gatherer(inbox)
     assert gatherer.waits()
     inbox.settle(time.monotonic() + 0.05)
@@ -776,7 +776,7 @@ def test_what_is_due_lingers_for_the_stream_s_next_event_where_there_is_no_beat(
     beats: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lib.inbox.LINGER_SECONDS", FAR)
-    inbox = Inbox(0, Answer(), beats=lambda: beats)
+    inbox = Inbox(0, Answer(), crowded=lambda: beats)
     inbox.settle(time.monotonic() + 0.05)
     put(inbox, b"a")
     waiter = Waiter(inbox)
@@ -829,7 +829,7 @@ def test_two_threads_lose_nothing_between_them() -> None:
 
 def due_inbox(*words: bytes, due: float = 0.0) -> Inbox:
     """What an attempt holds that leaves what is due to a flusher."""
-    inbox = Inbox(0, Answer(), beats=lambda: True)
+    inbox = Inbox(0, Answer(), crowded=lambda: True)
     inbox.settle(due)
     for word in words:
         put(inbox, word)
@@ -935,7 +935,7 @@ class Beaten:
 
     def __init__(self, *pieces: bytes | Exception | Callable[[], None] | None, media_type: str = SSE):
         self.call = ScriptedCall(media_type, *pieces)
-        self.inbox = Inbox(0, Answer(), beats=lambda: True)
+        self.inbox = Inbox(0, Answer(), crowded=lambda: True)
         self.reading = Reading(
             self.call,  # type: ignore[arg-type]
             self.inbox,
