@@ -20,6 +20,7 @@ from lib.documents import Put, Version
 
 PHASES = 2
 CROWD = 4  # attempts, from which on they keep the beat
+SLACK = 0.05  # of what is set, by which few wait longer: else a steady stream's next event would often just miss it
 CROWDING = 0.01  # of the beat, by which each attempt makes it longer
 WRITES_A_CALL = 16  # a document that is slow to write holds up no more; and they go while others are still read
 CALLS_AT_ONCE = 4
@@ -54,8 +55,8 @@ class Flusher:
 
     @property
     def seconds(self) -> float:
-        """How long the beat is now."""
-        return self._seconds * (1 + CROWDING * self._attempts)
+        """How long the beat is now, or where there is none, how long an attempt's commits are apart."""
+        return self._seconds * (1 + (CROWDING * self._attempts if self.crowded else SLACK))
 
     @property
     def crowded(self) -> bool:

@@ -166,7 +166,7 @@ class Settings:
         "FLUSH_SECONDS",
         _seconds_or_none,
         0.1,
-        "The time between two commits of a generation somebody watches; a hundredth more for each that runs beside.",
+        "The time between two commits of a generation somebody watches; a little more, and more where several run.",
         target="worker",
     )
     unwatched_flush_seconds: float = _of(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lib.documents import Put, Unreachable
-from lib.flusher import CALLS_AT_ONCE, CROWDING, PHASES, WRITES_A_CALL, Flusher
+from lib.flusher import CALLS_AT_ONCE, CROWDING, PHASES, SLACK, WRITES_A_CALL, Flusher
 
 BEAT = 0.04
 WAIT_SECONDS = 30.0
@@ -121,7 +121,8 @@ def test_the_beat_is_longer_for_many(flusher: Flusher) -> None:
     for _ in range(8):
         beats.append(flusher.seconds)
         joined(flusher, 1)
-    assert beats == [pytest.approx(BEAT * (1 + number * CROWDING)) for number in range(8)]
+    longer = [SLACK, *(number * CROWDING for number in range(1, 8))]
+    assert beats == [pytest.approx(BEAT * (1 + more)) for more in longer]
 
 
 def test_there_is_a_beat_only_for_several_and_who_is_left_of_them_is_asked_once_more(
