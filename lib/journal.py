@@ -26,7 +26,7 @@ from lib.sse import event_of, split_frames
 from lib.store import Store
 from lib.tally import Tally
 
-SEAL_BYTES = 64 << 10  # of raw frames in the head, past which the next commit seals it
+SEAL_BYTES = 80 << 10  # of raw frames in the head, past which the next commit seals it: a short answer has no more
 DOCUMENT_BYTES = 384 << 10  # of raw frames one document may have, so that frames and text stay below 1 MiB
 BATCH_BYTES = 1 << 20  # of raw frames one commit may have, so that it stays below Firestore's 10 MiB
 _PIECE_BYTES = 384 << 10  # of frames, and of text, in each document of an event too large for one

@@ -207,7 +207,7 @@ def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_rivals(
 ):
     generation = begin()
     journal = hold(generation, over=store_over(faulty)).journal
-    journal.append(entries(1, 1, 70 * KIB if sealing else 0))
+    journal.append(entries(1, 1, 90 * KIB if sealing else 0))
     faulty.fail(having=seals if sealing else does_not_seal, lost=True)
     journal.append(entries(2, 3))
     assert faulty.failed == 1
@@ -272,7 +272,7 @@ def test_a_commit_that_failed_before_it_took_effect_is_tried_until_it_does(
 ):
     generation = begin()
     journal = hold(generation, over=store_over(faulty)).journal
-    journal.append(entries(1, 1, 70 * KIB if sealing else 0))
+    journal.append(entries(1, 1, 90 * KIB if sealing else 0))
     faulty.fail(times=3)
     journal.append(entries(2, 3))
     assert faulty.failed == 3
@@ -287,7 +287,7 @@ def test_an_error_that_trying_again_does_not_mend_is_raised_at_once(begin, hold,
         journal.append(entries(1, 2))
 
 
-def test_segments_are_sealed_past_64_kib_of_frames_and_number_every_event_once(begin, hold, entries, frames, segments):
+def test_segments_are_sealed_past_80_kib_of_frames_and_number_every_event_once(begin, hold, entries, frames, segments):
     generation = begin()
     journal = hold(generation).journal
     written = entries(1, 120, 5 * KIB)
@@ -295,7 +295,7 @@ def test_segments_are_sealed_past_64_kib_of_frames_and_number_every_event_once(b
         journal.append(written[at : at + 2])
 
     *sealed, head = segments(generation)
-    assert len(sealed) == 120 // 14
+    assert len(sealed) == 120 // 16
     following = 1
     for document in sealed:
         raw = raw_of(document)
@@ -491,7 +491,7 @@ def finals(documents, generation):
     return [head.fields["final"] is not None, said.fields["state"] == "completed", kept.fields["state"] == "completed"]
 
 
-@pytest.mark.parametrize("size", [0, 70 * KIB, 1100 * KIB], ids=["short", "of several segments", "in parts"])
+@pytest.mark.parametrize("size", [0, 90 * KIB, 1100 * KIB], ids=["short", "of several segments", "in parts"])
 def test_head_message_and_generation_end_in_one_commit(
     begin, hold, faulty, store_over, documents, store, entries, segments, size
 ):
@@ -623,7 +623,7 @@ def test_the_whole_journal_adds_up_to_the_answer(begin, hold, store, entries, en
 def test_every_document_of_a_journal_says_when_it_expires(begin, hold, clock, entries, documents):
     generation = begin()
     journal = hold(generation).journal
-    for each in entries(1, 4, 70 * KIB):
+    for each in entries(1, 4, 90 * KIB):
         journal.append([each])
     found = documents.query(generation.journal_path)
     assert len(found) == 4
