@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+from lib.journal import SEAL_BYTES
 from local.client import Client, question
 from local.demo_text import arguments, seed_of, text
 from local.ports import Ports
@@ -515,7 +516,7 @@ def test_a_character_that_the_upstream_cuts_in_two_is_whole_wherever_it_is_read(
     scripted: Stack, teller: Client
 ) -> None:
     """The first half is the last that one of the journal's segments has, and the second comes in another commit."""
-    long = "x" * 70_000
+    long = "x" * SEAL_BYTES
     halves = [event(f"{long}\ud83e", note="cut"), 0.5, event("\udd8a!"), event("\ud83e"), 0.5, event("\udd8a")]
     answer = followed(teller, telling(*halves))
     assert [each["delta"] for each in answer.events][:4] == [long, "🦊!", "", "🦊"]
