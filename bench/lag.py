@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from bench.machine import pace
 from bench.plan import GENKIT, Case, Plan
 from bench.question import Question
 from bench.stage import Stage
@@ -23,12 +24,14 @@ class Shown:
     """What readers of one path saw in a round; times are in microseconds.
 
     `lags` has a list for each answer, in the order of its tokens. `ttft` is from the request to the first token, `end`
-    from the upstream's last token to the reader's end. None is what did not come.
+    from the upstream's last token to the reader's end. None is what did not come. `pace` is the machine's before it, in
+    seconds.
     """
 
     case: str
     path: str
     round: int
+    pace: float
     whole: int = 0
     lost: int = 0
     disordered: int = 0
@@ -94,6 +97,7 @@ async def _play(stage: Stage, system: System, case: Case, number: int, patience:
         for n in range(case.streams)
     ]
     visits: list[list[Visit]] = [[] for _ in questions]
+    before = pace()
     gc.disable()
     spent = Spent({"own": system.own, "queue": system.queue, "store": system.store, "upstream": [stage.upstream]})
     try:
@@ -111,7 +115,8 @@ async def _play(stage: Stage, system: System, case: Case, number: int, patience:
     for question, visited in zip(questions, visits, strict=True):
         written = await asyncio.to_thread(stage.written, question.seed)
         for visit in visited:
-            shown = paths.setdefault(visit.path, Shown(case=case.name, path=visit.path, round=number, spent=used))
+            first = Shown(case=case.name, path=visit.path, round=number, pace=before, spent=used)
+            shown = paths.setdefault(visit.path, first)
             shown.add(question, visit, written)
     for shown in paths.values():
         shown.lost += case.tokens * (case.streams - len(shown.lags))  # of readers who never came as far as reading

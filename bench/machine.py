@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +37,7 @@ _PEERS = (
     "resumable-stream",
     "redis",
 )
+_LOOPS = 1_000_000
 
 
 def machine() -> dict[str, str]:
@@ -55,6 +57,14 @@ def machine() -> dict[str, str]:
         "Redis": _found(r"v=(\S+)", _said([program("redis-server"), "--version"])),
         "nghttpx": _found(r"nghttp2/(\S+)", _said([program("nghttpx"), "--version"])),
     }
+
+
+def pace() -> float:
+    """Seconds that a fixed loop takes: how fast a machine that others share is just now."""
+    began = time.perf_counter()
+    for _ in range(_LOOPS):
+        pass
+    return time.perf_counter() - began
 
 
 def _processor() -> str:

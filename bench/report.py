@@ -45,6 +45,9 @@ def _opening(raw: dict[str, Any]) -> str:
     if not raw["full"]:
         words = "A run in part, or of tiny sizes: it shows that the harness works, and its numbers say nothing."
     rows = [(name, value) for name, value in raw["machine"].items()]
+    if paces := [1000 * shown["pace"] for shown in raw.get("lag", ())]:
+        took = f"{min(paces):.0f} to {max(paces):.0f} ms, median {median(paces):.0f}"
+        rows.append(("speed", f"the same loop of Python, before each case, took {took}"))
     seconds = " ".join(f"{name} {spent:,.0f} s" for name, spent in raw["seconds"].items())
     rows.append(("time taken", f"{sum(raw['seconds'].values()) / 60:.1f} minutes: {seconds}"))
     return f"# Measured\n\n{words}\n\n{_table(('', ''), rows)}"

@@ -50,7 +50,7 @@ def heard(said: list[str], end: bytes = b"data: [DONE]\n\n") -> Visit:
 
 
 def shown(said: list[str], end: bytes = b"data: [DONE]\n\n") -> Shown:
-    found = Shown(case="1", path="holdfast", round=0)
+    found = Shown(case="1", path="holdfast", round=0, pace=0.02)
     found.add(QUESTION, heard(said, end), [k * MILLISECOND - 500_000 for k in range(1, QUESTION.tokens + 1)])
     return found
 
@@ -111,7 +111,7 @@ def row(case: str, path: str, lags: list[int | None], **more: Any) -> dict[str, 
     lost = sum(lag is None for lag in lags)
     spent = {"own": 0.3, "store": 0.1, "queue": 0.0, "upstream": 0.2, "client": 0.1, "wall": 2.0}
     seen = {"whole": int(not lost), "lost": lost, "disordered": 0, "ttft": [20_000], "end": [5_000], "spent": spent}
-    return {"case": case, "path": path, "round": 0, "lags": [lags], **seen, **more}
+    return {"case": case, "path": path, "round": 0, "pace": 0.02, "lags": [lags], **seen, **more}
 
 
 def raw(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -192,6 +192,12 @@ def test_the_page_says_where_tokens_are_missing() -> None:
     assert ["Genkit, subscriber", "9.0 ✗"] in [each[:2] for each in cells(text)]
     assert ["Genkit, subscriber", "1", "0 of 1", "1,000"] in [each[:4] for each in cells(text)]
     assert ["lag p95, 1 × 300 at 50/s", "≤ 120 ms", "–", "–", "not measured"] in list(cells(text))
+
+
+def test_the_page_says_how_fast_the_machine_was() -> None:
+    rounds = [row("1", "holdfast", [1_000] * 300, pace=pace) for pace in (0.021, 0.055, 0.024)]
+    said = "the same loop of Python, before each case, took 21 to 55 ms, median 24"
+    assert ["speed", said] in list(cells(page(raw(*rounds), [])))
 
 
 @pytest.mark.parametrize(("whole", "mark", "peer"), [(True, "", "4,002"), (False, " ✗", "–")])
