@@ -20,7 +20,7 @@ from lib.documents import Put, Version
 
 PHASES = 2
 CROWD = 4  # attempts, from which on they keep the beat
-SLACK = 0.05  # of what is set, by which few wait longer: else a steady stream's next event would often just miss it
+SLACK = 0.05  # of what is set, by which few wait longer: else chance decides whether an event just then is the last
 CROWDING = 0.01  # of the beat, by which each attempt makes it longer
 WRITES_A_CALL = 16  # a document that is slow to write holds up no more; and they go while others are still read
 CALLS_AT_ONCE = 4
