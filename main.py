@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 
-gc.disable()  # until an app is built: what imports make stays, and looking through it is a tenth of a cold start
+gc.disable()  # until an app is built: what imports make stays, and looking through it is a tenth of their time
 
 import logging
 import os

@@ -18,7 +18,7 @@ from lib.documents import Create, Delete, Patch, Put, Unreachable
 from lib.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
 from lib.generations import LOST_GRACE, REQUEUE_AFTER, START_GRACE, ChatRequest, Generations
 from lib.health import Readiness
-from lib.journal import Fenced
+from lib.journal import SEAL_BYTES, Fenced
 from lib.lease import claim
 from lib.model import End, State
 from lib.settings import Settings
@@ -950,7 +950,7 @@ def test_a_deletion_of_more_documents_than_a_page_leaves_none(service, started, 
     generation = started()
     journal = hold(generation).journal
     for seq in range(1, 231):
-        journal.append([entry(seq, "", noise="x" * (85 << 10))])
+        journal.append([entry(seq, "", noise="x" * SEAL_BYTES)])
     assert len(documents.query(generation.journal_path, select=["first"])) > 225
     service.delete(uid, generation.id)
     assert under(generation.message_path) == []
@@ -986,7 +986,7 @@ def test_a_deletion_that_broke_off_can_be_made_again(service_over, started, hold
     service = service_over(faulty)
     generation = started(raw=LARGE)
     journal = hold(generation).journal
-    for each in entries(1, 4, 90 << 10):
+    for each in entries(1, 4, SEAL_BYTES):
         journal.append([each])
     faulty.fail(having=lambda writes: all("/journal/" in write.path for write in writes))
     with pytest.raises(Unreachable):

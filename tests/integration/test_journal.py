@@ -207,7 +207,7 @@ def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_rivals(
 ):
     generation = begin()
     journal = hold(generation, over=store_over(faulty)).journal
-    journal.append(entries(1, 1, 90 * KIB if sealing else 0))
+    journal.append(entries(1, 1, SEAL_BYTES if sealing else 0))
     faulty.fail(having=seals if sealing else does_not_seal, lost=True)
     journal.append(entries(2, 3))
     assert faulty.failed == 1
@@ -272,7 +272,7 @@ def test_a_commit_that_failed_before_it_took_effect_is_tried_until_it_does(
 ):
     generation = begin()
     journal = hold(generation, over=store_over(faulty)).journal
-    journal.append(entries(1, 1, 90 * KIB if sealing else 0))
+    journal.append(entries(1, 1, SEAL_BYTES if sealing else 0))
     faulty.fail(times=3)
     journal.append(entries(2, 3))
     assert faulty.failed == 3
@@ -491,7 +491,7 @@ def finals(documents, generation):
     return [head.fields["final"] is not None, said.fields["state"] == "completed", kept.fields["state"] == "completed"]
 
 
-@pytest.mark.parametrize("size", [0, 90 * KIB, 1100 * KIB], ids=["short", "of several segments", "in parts"])
+@pytest.mark.parametrize("size", [0, SEAL_BYTES, 1100 * KIB], ids=["short", "of several segments", "in parts"])
 def test_head_message_and_generation_end_in_one_commit(
     begin, hold, faulty, store_over, documents, store, entries, segments, size
 ):
@@ -623,7 +623,7 @@ def test_the_whole_journal_adds_up_to_the_answer(begin, hold, store, entries, en
 def test_every_document_of_a_journal_says_when_it_expires(begin, hold, clock, entries, documents):
     generation = begin()
     journal = hold(generation).journal
-    for each in entries(1, 4, 90 * KIB):
+    for each in entries(1, 4, SEAL_BYTES):
         journal.append([each])
     found = documents.query(generation.journal_path)
     assert len(found) == 4
