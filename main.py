@@ -94,7 +94,8 @@ def _api(settings: Settings, store: Store, listener: Listener, telemetry: Teleme
     tails.heal = generations.heal
     _shutdown.call(tails.close)
     apps = AppTokens(settings.project, settings.app_check_keys_url) if settings.app_check == "enforced" else None
-    app = create_api(settings, generations, UserTokens(settings.project), apps)
+    users = UserTokens(settings.project, emulated=settings.auth_emulator is not None)
+    app = create_api(settings, generations, users, apps)
     Readiness({"Firestore": partial(store.generation, "ready"), "Cloud Tasks": queue.check}).serve(app)
     return app
 

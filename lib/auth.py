@@ -6,31 +6,24 @@ user may see.
 
 from __future__ import annotations
 
-import threading
-import time
-import uuid
 from typing import Any
 
-import firebase_admin
-import jwt as pyjwt
-import orjson
-from firebase_admin import auth as firebase_auth
-from firebase_admin import credentials
-from google.auth import credentials as google_credentials
-from google.auth import exceptions as google_errors
-from google.auth import jwt
-from google.auth.transport.requests import Request as CertificateRequest
+import jwt
 
 from lib.errors import Unauthenticated, Unavailable
 from lib.model import document_id
 
 CLOCK_SKEW_SECONDS = 10
-CERTIFICATES_SECONDS = 3600.0
-REFETCH_SECONDS = 30.0
-FETCH_SECONDS = 10.0
+KEYS_SECONDS = 3600
+REFETCH_SECONDS = 30
+FETCH_SECONDS = 10
+# The `jwks_uri` of https://securetoken.google.com/PROJECT/.well-known/openid-configuration, the same for every project.
+USER_KEYS_URL = "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com"
+_USER_ISSUER = "https://securetoken.google.com/"
 _APP_CHECK_ISSUER = "https://firebaseappcheck.googleapis.com/"
-_NO_APP_KEYS = "The keys to verify App Check tokens can't be fetched. Try again."
 _GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
+_UNAVAILABLE = "The keys to verify tokens can't be fetched. Try again."
+_LONGEST_UID = 128
 
 
 def bearer(header: str | None) -> str:
@@ -43,6 +36,88 @@ def bearer(header: str | None) -> str:
     return token.strip()
 
 
+class _Verifier:
+    """Verifies tokens for one audience: RS256, by the keys that their issuer publishes as a JWKS (RFC 7517).
+
+    The keys are fetched again when they are old, or lack a token's key and were not fetched just now.
+    """
+
+    def __init__(self, audience: str, keys_url: str, signed: bool = True):
+        self._audience = audience
+        self._signed = signed
+        self._keys = jwt.PyJWKClient(
+            keys_url, lifespan=KEYS_SECONDS, timeout=FETCH_SECONDS, cooldown_duration=REFETCH_SECONDS
+        )
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """What a token says. Errors: `jwt.PyJWTError`; `Unavailable` where the keys can't be fetched."""
+        return jwt.decode(
+            token,
+            self._key(token) if self._signed else "",
+            algorithms=["RS256"],
+            audience=self._audience,
+            leeway=CLOCK_SKEW_SECONDS,
+            options={
+                "verify_signature": self._signed,
+                "require": ["exp", "iat", "sub"],
+                "verify_exp": True,
+                "verify_iat": True,
+                "verify_aud": True,
+                "verify_sub": True,
+            },
+        )
+
+    def _key(self, token: str) -> jwt.PyJWK:
+        try:
+            known = self._keys.get_signing_keys()
+        except (jwt.PyJWKClientError, jwt.PyJWKSetError, ValueError, OSError) as error:
+            raise Unavailable(_UNAVAILABLE) from error
+        key_id = str(jwt.get_unverified_header(token).get("kid"))
+        try:
+            return self._keys.match_kid(known, key_id) or self._keys.get_signing_key(key_id)
+        except (jwt.PyJWKClientConnectionError, jwt.PyJWKSetError, ValueError, OSError) as error:
+            raise Unavailable(_UNAVAILABLE) from error
+
+
+class UserTokens:
+    """Verifies Firebase ID tokens of one project.
+
+    By "Verify ID tokens using a third-party JWT library". With `emulated`, unsigned ones are taken, as Firebase's Auth
+    emulator makes them: for local use alone.
+    """
+
+    def __init__(self, project: str, emulated: bool = False, keys_url: str = USER_KEYS_URL):
+        self._project = project
+        self._verifier = _Verifier(project, keys_url, signed=not emulated)
+
+    def uid(self, authorization: str | None) -> str:
+        """The user an `Authorization` header is of. Errors: `Unauthenticated` with the reason; `Unavailable`."""
+        token = bearer(authorization)
+        try:
+            claims = self._verifier.claims(token)
+        except jwt.ExpiredSignatureError as error:
+            raise Unauthenticated("The ID token has expired. Get a fresh one.", code="expired_token") from error
+        except jwt.PyJWTError as error:
+            raise self._refusal(token) from error
+        if claims.get("iss") != _USER_ISSUER + self._project or not 0 < len(claims["sub"]) <= _LONGEST_UID:
+            raise self._refusal(token)
+        return document_id(claims["sub"], "uid")
+
+    def _refusal(self, token: str) -> Unauthenticated:
+        """Why a token was not taken, told from its own unverified words."""
+        try:
+            claims = jwt.decode(token, options={"verify_signature": False})
+            if claims.get("aud") != self._project:
+                return Unauthenticated("The ID token is of another Firebase project.", code="wrong_project")
+        except jwt.DecodeError:
+            return Unauthenticated("The token is not a JWT. Send the user's Firebase ID token.", code="malformed_token")
+        except jwt.PyJWTError:
+            pass  # a JWT, with a header that none of Firebase's has
+        return Unauthenticated(
+            "The ID token is not valid: it must be a Firebase ID token, signed by Google.", code="invalid_token"
+        )
+
+
 class AppTokens:
     """Verifies App Check tokens of one project: that a call comes from the project's own app.
 
@@ -50,128 +125,34 @@ class AppTokens:
     """
 
     def __init__(self, project: str, keys_url: str):
-        self._audience = f"projects/{project}"
-        self._keys = pyjwt.PyJWKClient(keys_url, lifespan=CERTIFICATES_SECONDS, timeout=int(FETCH_SECONDS))
+        self._verifier = _Verifier(f"projects/{project}", keys_url)
 
     def verify(self, token: str | None) -> None:
         """Errors: `Unauthenticated`; `Unavailable` where the keys can't be fetched."""
         if not token:
             raise Unauthenticated("No X-Firebase-AppCheck header: initialize App Check.", code="missing_app_check")
         try:
-            self._keys.get_signing_keys()
-        except (pyjwt.PyJWKClientError, pyjwt.PyJWKSetError, ValueError, OSError) as error:
-            raise Unavailable(_NO_APP_KEYS) from error
-        try:
-            key = self._keys.get_signing_key_from_jwt(token).key
-            claims = pyjwt.decode(
-                token,
-                key,
-                algorithms=["RS256"],
-                audience=self._audience,
-                leeway=CLOCK_SKEW_SECONDS,
-                options={"require": ["exp", "iss", "sub"]},
-            )
-        except pyjwt.PyJWKClientConnectionError as error:
-            raise Unavailable(_NO_APP_KEYS) from error
-        except pyjwt.PyJWTError as error:
+            claims = self._verifier.claims(token)
+        except jwt.PyJWTError as error:
             raise Unauthenticated("The App Check token is not valid.", code="invalid_app_check") from error
-        if not str(claims["iss"]).startswith(_APP_CHECK_ISSUER):
+        if not str(claims.get("iss")).startswith(_APP_CHECK_ISSUER):
             raise Unauthenticated("The App Check token is not valid.", code="invalid_app_check")
-
-
-class UserTokens:
-    """Verifies Firebase ID tokens of one project.
-
-    With FIREBASE_AUTH_EMULATOR_HOST set, firebase-admin takes unsigned tokens: for local use alone.
-    """
-
-    def __init__(self, project: str):
-        self._project = project
-        self._app = firebase_admin.initialize_app(
-            _NoCredential(), {"projectId": project}, name=f"holdfast-{uuid.uuid4().hex}"
-        )
-
-    def uid(self, authorization: str | None) -> str:
-        """The user an `Authorization` header is of. Errors: `Unauthenticated` with the reason; `Unavailable`."""
-        token = bearer(authorization)
-        try:
-            claims = firebase_auth.verify_id_token(token, self._app, clock_skew_seconds=CLOCK_SKEW_SECONDS)
-        except firebase_auth.ExpiredIdTokenError as error:
-            raise Unauthenticated("The ID token has expired. Get a fresh one.", code="expired_token") from error
-        except firebase_auth.CertificateFetchError as error:
-            raise Unavailable("The certificates to verify ID tokens can't be fetched. Try again.") from error
-        except (firebase_auth.InvalidIdTokenError, ValueError) as error:
-            raise self._refusal(token) from error
-        return document_id(claims["uid"], "uid")
-
-    def _refusal(self, token: str) -> Unauthenticated:
-        """Why a token was not taken, told from its own unverified words."""
-        try:
-            claims = jwt.decode(token, verify=False)
-        except (ValueError, google_errors.GoogleAuthError):
-            return Unauthenticated("The token is not a JWT. Send the user's Firebase ID token.", code="malformed_token")
-        if claims.get("aud") != self._project:
-            return Unauthenticated("The ID token is of another Firebase project.", code="wrong_project")
-        return Unauthenticated(
-            "The ID token is not valid: it must be a Firebase ID token, signed by Google.", code="invalid_token"
-        )
-
-
-class _NoCredential(credentials.Base):  # type: ignore[misc]
-    """Verifying needs public certificates alone."""
-
-    def get_credential(self) -> Any:
-        return google_credentials.AnonymousCredentials()
 
 
 class QueueTokens:
     """Verifies the OIDC token that Cloud Tasks sends: signature, audience, issuer and e-mail."""
 
-    def __init__(self, audience: str, email: str, certs_url: str):
-        self._audience = audience
+    def __init__(self, audience: str, email: str, keys_url: str):
         self._email = email
-        self._certs_url = certs_url
-        self._lock = threading.Lock()
-        self._certificates: dict[str, str] = {}
-        self._fetched = float("-inf")
+        self._verifier = _Verifier(audience, keys_url)
 
     def verify(self, authorization: str | None) -> None:
-        """Errors: `Unauthenticated` with the reason; `Unavailable` where the certificates can't be fetched."""
-        token = bearer(authorization)
+        """Errors: `Unauthenticated` with the reason; `Unavailable` where the keys can't be fetched."""
         try:
-            key_id = str(jwt.decode_header(token).get("kid"))
-            claims = jwt.decode(
-                token,
-                certs=self._certificates_with(key_id),
-                audience=self._audience,
-                clock_skew_in_seconds=CLOCK_SKEW_SECONDS,
-            )
-        except google_errors.TransportError as error:
-            raise Unavailable("The certificates to verify the task's token can't be fetched.") from error
-        except (ValueError, google_errors.GoogleAuthError) as error:
+            claims = self._verifier.claims(bearer(authorization))
+        except jwt.PyJWTError as error:
             raise Unauthenticated("The task's token is not valid for this worker.", code="invalid_token") from error
         if claims.get("iss") not in _GOOGLE_ISSUERS:
             raise Unauthenticated("The task's token is not from Google.", code="wrong_issuer")
         if claims.get("email") != self._email or claims.get("email_verified") is not True:
             raise Unauthenticated("The task's token is of another service account.", code="wrong_email")
-
-    def _certificates_with(self, key_id: str) -> dict[str, str]:
-        """The certificates, fetched again when they are old, or lack a key and were not fetched just now."""
-        with self._lock:
-            age = time.monotonic() - self._fetched
-            if age > CERTIFICATES_SECONDS or (key_id not in self._certificates and age > REFETCH_SECONDS):
-                self._certificates = self._fetch()
-                self._fetched = time.monotonic()
-            return self._certificates
-
-    def _fetch(self) -> dict[str, str]:
-        answer = CertificateRequest()(self._certs_url, method="GET", timeout=FETCH_SECONDS)
-        if answer.status != 200:
-            raise google_errors.TransportError(f"status {answer.status}")
-        try:
-            certificates: Any = orjson.loads(answer.data)
-        except orjson.JSONDecodeError as error:
-            raise google_errors.TransportError("not JSON") from error
-        if not isinstance(certificates, dict) or not certificates:
-            raise google_errors.TransportError("no certificates")
-        return certificates

@@ -125,9 +125,16 @@ class Settings:
     oidc_certs_url: str = _of(
         "OIDC_CERTS_URL",
         _url,
-        "https://www.googleapis.com/oauth2/v1/certs",
-        "Where the certificates for the tasks' token are; only set for local use.",
+        "https://www.googleapis.com/oauth2/v3/certs",
+        "Where the keys for the tasks' token are; only set for local use.",
         target="worker",
+    )
+    auth_emulator: str | None = _of(
+        "FIREBASE_AUTH_EMULATOR_HOST",
+        _text,
+        None,
+        "host:port of a Firebase Auth emulator, whose unsigned tokens are taken; only for local use.",
+        target="api",
     )
     cors_origins: tuple[str, ...] = _of(
         "CORS_ORIGINS",
@@ -252,16 +259,15 @@ class Settings:
         except ConfigurationError as error:
             faults.append(str(error))
         if not faults:
-            faults = _inconsistent(values, environ)
+            faults = _inconsistent(values)
         if faults:
             raise ConfigurationError("\n".join(faults))
         return cls(**values)
 
 
-def _inconsistent(values: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
+def _inconsistent(values: Mapping[str, Any]) -> list[str]:
     faults = []
-    # firebase-admin reads this one itself, and then takes any token that is not signed.
-    if environ.get("FIREBASE_AUTH_EMULATOR_HOST") and not values["firestore_emulator"]:
+    if values["auth_emulator"] and not values["firestore_emulator"]:
         faults.append("FIREBASE_AUTH_EMULATOR_HOST: unset it: it lets everybody in, and is only for a local Firestore")
     if values["firestore_emulator"] and values["max_event_bytes"] > EMULATOR_EVENT_BYTES:
         faults.append(f"MAX_EVENT_BYTES: the emulator takes no larger commits: {EMULATOR_EVENT_BYTES} at the most")

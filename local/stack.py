@@ -198,7 +198,7 @@ class Stack:
             "THREADS": THREADS,
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "FIRESTORE_EMULATOR_HOST": self.firestore_host,
-            # Nothing need listen there: it makes firebase-admin take the unsigned tokens of local use.
+            # Nothing need listen there: it makes the api take the unsigned tokens of local use.
             "FIREBASE_AUTH_EMULATOR_HOST": self._environ.get("FIREBASE_AUTH_EMULATOR_HOST", f"{HOST}:9099"),
             "TASKS_EMULATOR_HOST": self.tasks_host,
             "WORKER_URL": self.worker_url,

@@ -2,7 +2,7 @@
 
 This room exists because every generation goes through Cloud Tasks, and no published emulator keeps its promises: OIDC
 tokens, back-off, dispatch deadlines, names used once. It speaks gRPC to the unmodified `CloudTasksClient` and HTTP to
-the worker; a side port serves the certificates of its tokens. What must not happen here: being kinder than Cloud Tasks
+the worker; a side port serves the keys of its tokens. What must not happen here: being kinder than Cloud Tasks
 (a service that works here and fails there), waiting by polling (the time to the first token passes through), importing
 anything of the service. All state is in memory and ends with the process.
 
@@ -38,12 +38,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
+import jwt
 import urllib3
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.api_core.exceptions import from_http_status
-from google.auth import crypt, jwt
 from google.cloud import tasks_v2 as v2
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -133,18 +131,9 @@ class Issuer:
     """Signs ID tokens like Google's, with a key that lives as long as the process."""
 
     def __init__(self) -> None:
-        key, now = rsa.generate_private_key(65537, 2048), datetime.now(UTC)
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tasks-emulator")])
-        certificate = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=365))
-            .sign(key, hashes.SHA256())
-        )
-        pem, kid = serialization.Encoding.PEM, secrets.token_hex(20)
-        private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        self._signer = crypt.RSASigner.from_string(private, kid)
-        self.certificates = {kid: certificate.public_bytes(pem).decode()}
+        self._key, self._key_id = rsa.generate_private_key(65537, 2048), secrets.token_hex(20)
+        public = jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        self.keys = {"keys": [{**public, "kid": self._key_id, "use": "sig", "alg": "RS256"}]}
         self._signed = lru_cache(maxsize=TOKENS_KEPT)(self._sign)
 
     def token(self, email: str, audience: str) -> str:
@@ -158,7 +147,7 @@ class Issuer:
         subject = str(int(hashlib.sha256(email.encode()).hexdigest(), 16))[:21]
         claims: dict[str, Any] = {"iss": "https://accounts.google.com", "aud": audience, "azp": subject, "sub": subject}
         claims |= {"email": email, "email_verified": True, "iat": now, "exp": now + 3600}
-        return str(jwt.encode(self._signer, claims).decode())
+        return jwt.encode(claims, self._key, "RS256", {"kid": self._key_id})
 
 
 class Line:
@@ -529,7 +518,7 @@ class _SideRequest(BaseHTTPRequestHandler):
         super().__init__(*connection)
 
     def do_GET(self) -> None:
-        pages = {"/certs": self._emulator.issuer.certificates, "/faults": asdict(self._emulator.faults)}
+        pages = {"/certs": self._emulator.issuer.keys, "/faults": asdict(self._emulator.faults)}
         self._answer(200 if self.path in pages else 404, pages.get(self.path, {}))
 
     def do_POST(self) -> None:
@@ -593,7 +582,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tasks_emulator", description="Cloud Tasks on one machine.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8086, help="gRPC; 0 takes a free one")
-    parser.add_argument("--http-port", type=int, default=0, help="certificates and faults; 0 takes a free one")
+    parser.add_argument("--http-port", type=int, default=0, help="keys and faults; 0 takes a free one")
     parser.add_argument("--min-dispatch-deadline", type=float, default=15.0, metavar="SECONDS")
     # Blocked before any thread starts, so that every thread inherits it and sigwait below is what gets the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

@@ -1,38 +1,30 @@
 """Who gets in and who does not, and why: Firebase users by RS256 and on the emulator, apps, the queue's own account.
 
-Keys and certificates are made here; `responses` serves them, or a server on this machine, so that nothing leaves it.
+Keys are made here and served on this machine, so that nothing leaves it.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt as pyjwt
 import pytest
-import requests
-import responses
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 from google.auth.crypt import RSASigner
 
-from lib.auth import REFETCH_SECONDS, AppTokens, QueueTokens, UserTokens, bearer
+from lib.auth import KEYS_SECONDS, REFETCH_SECONDS, AppTokens, QueueTokens, UserTokens, bearer
 from lib.errors import HoldfastError, InvalidRequest, Unauthenticated, Unavailable
 
 PROJECT = "demo-holdfast"
-FIREBASE_CERTS = "https://www.googleapis.com/robot/v1/metadata/x509/securetoken@system.gserviceaccount.com"
-QUEUE_CERTS = "https://certs.example/oauth2/v1/certs"
 AUDIENCE = "https://worker.example/"
 EMAIL = "invoker@demo-holdfast.iam.gserviceaccount.com"
 UID = "alice-uid-0123456789"
@@ -40,11 +32,10 @@ UID = "alice-uid-0123456789"
 
 @dataclass(frozen=True)
 class Key:
-    """A key with its self-made certificate, as Google would publish it under `id`."""
+    """A key, as Google would publish its public part under `id`."""
 
     id: str
     signer: RSASigner
-    certificate: str
     private: rsa.RSAPrivateKey
 
     def token(self, claims: dict[str, Any]) -> str:
@@ -53,49 +44,55 @@ class Key:
 
 def make_key(key_id: str) -> Key:
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "certs.example")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(private, hashes.SHA256())
-    )
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
-    public = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    return Key(key_id, RSASigner.from_string(pem, key_id), public, private)
+    return Key(key_id, RSASigner.from_string(pem, key_id), private)
 
 
-class WireBody(io.BufferedReader):
-    """A body that tells when it was read to its end, as one from a socket does: only then is it cached or let go."""
+class KeyServer:
+    """Serves what it is told to, as a JWKS; counts how often it was asked."""
 
-    def __init__(self, data: bytes):
-        super().__init__(io.BytesIO(data))
+    def __init__(self) -> None:
+        self.status = 200
+        self.body = b""
+        self.asked = 0
+        self.answers = threading.Event()
+        self.answers.set()
+        self.was_asked = threading.Event()
+        keys = self
 
-    @property
-    def fp(self) -> WireBody | None:
-        return None if self.closed or not self.peek(1) else self
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                keys.asked += 1
+                keys.was_asked.set()
+                keys.answers.wait(30)
+                self.send_response(keys.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(keys.body)))
+                self.end_headers()
+                self.wfile.write(keys.body)
 
+            def log_message(self, *_: object) -> None:
+                """It is quiet."""
 
-def publish(web: responses.RequestsMock, url: str, *keys: Key, status: int = 200, body: bytes | None = None) -> None:
-    """Serves the keys' certificates, or the body, in the place of what was served there before."""
-    web.remove("GET", url)
-    certificates = json.dumps({key.id: key.certificate for key in keys}).encode() if body is None else body
-    headers = {"Cache-Control": "public, max-age=3600", "Date": formatdate(usegmt=True)}
-    web.add_callback(
-        "GET", url, lambda _: (status, headers, WireBody(certificates)), content_type="application/json; charset=UTF-8"
-    )
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1/jwks"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
 
+    def publish(self, *keys: Key) -> None:
+        published = [pyjwt.algorithms.RSAAlgorithm.to_jwk(key.private.public_key(), as_dict=True) for key in keys]
+        named = [
+            {**each, "kid": key.id, "use": "sig", "alg": "RS256"} for each, key in zip(published, keys, strict=True)
+        ]
+        self.status, self.body = 200, json.dumps({"keys": named}).encode()
 
-def break_off(web: responses.RequestsMock, url: str, failure: Exception) -> None:
-    web.remove("GET", url)
-    web.get(url, body=failure)
+    def close(self) -> None:
+        self.answers.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(30)
 
 
 @pytest.fixture(scope="module")
@@ -109,31 +106,37 @@ def other_key() -> Key:
 
 
 @pytest.fixture
-def web() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as web:
-        yield web
-
-
-@pytest.fixture(scope="module")
-def every_verifier() -> list[UserTokens]:
-    """Keeps what is made for as long as the module runs."""
-    return []
+def key_server(key: Key) -> Iterator[KeyServer]:
+    server = KeyServer()
+    server.publish(key)
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def users(
-    every_verifier: list[UserTokens], web: responses.RequestsMock, key: Key, monkeypatch: pytest.MonkeyPatch
-) -> UserTokens:
-    monkeypatch.delenv("FIREBASE_AUTH_EMULATOR_HOST", raising=False)
-    publish(web, FIREBASE_CERTS, key)
-    every_verifier.append(UserTokens(PROJECT))
-    return every_verifier[-1]
+def users(key_server: KeyServer) -> UserTokens:
+    return UserTokens(PROJECT, keys_url=key_server.url)
 
 
 @pytest.fixture
-def queue(web: responses.RequestsMock, key: Key) -> QueueTokens:
-    publish(web, QUEUE_CERTS, key)
-    return QueueTokens(AUDIENCE, EMAIL, QUEUE_CERTS)
+def queue(key_server: KeyServer) -> QueueTokens:
+    return QueueTokens(AUDIENCE, EMAIL, key_server.url)
+
+
+@pytest.fixture(params=["nobody answers", "the answer does not come"])
+def unreachable(request: pytest.FixtureRequest, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets no keys be fetched, in either way, by a verifier that is made after it."""
+    monkeypatch.setattr("lib.auth.FETCH_SECONDS", 0.2)
+    if request.param == "nobody answers":
+        key_server.close()
+    else:
+        key_server.answers.clear()
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Makes what was fetched that much older."""
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + seconds)
 
 
 def user_claims(**change: Any) -> dict[str, Any]:
@@ -220,12 +223,10 @@ def test_a_token_that_ended_a_moment_ago_is_still_taken(users: UserTokens, key: 
     assert users.uid(f"Bearer {key.token(user_claims(exp=int(time.time()) - 1))}") == UID
 
 
-def test_the_certificates_are_fetched_once_for_many_users(
-    users: UserTokens, key: Key, web: responses.RequestsMock
-) -> None:
+def test_the_keys_are_fetched_once_for_many_users(users: UserTokens, key: Key, key_server: KeyServer) -> None:
     for _ in range(3):
         users.uid(f"Bearer {key.token(user_claims())}")
-    assert len(web.calls) == 1
+    assert key_server.asked == 1
 
 
 MALFORMED = [
@@ -326,22 +327,20 @@ def test_an_unsigned_token_is_invalid(users: UserTokens, header: dict[str, Any])
     assert refused.code == "invalid_token"
 
 
-@pytest.mark.parametrize("failure", [requests.ConnectionError("no route"), requests.Timeout("too slow")], ids=str)
-def test_where_the_certificates_can_not_be_reached_the_service_is_unavailable(
-    users: UserTokens, key: Key, web: responses.RequestsMock, failure: Exception
+def test_where_the_keys_can_not_be_reached_the_service_is_unavailable(
+    unreachable: None, key: Key, key_server: KeyServer
 ) -> None:
-    break_off(web, FIREBASE_CERTS, failure)
-    refused = refusal(users.uid, key.token(user_claims()))
+    refused = refusal(UserTokens(PROJECT, keys_url=key_server.url).uid, key.token(user_claims()))
     assert isinstance(refused, Unavailable)
     assert (refused.status, refused.code) == (503, "unavailable")
-    assert str(failure) not in refused.message
+    assert key_server.url not in refused.message
 
 
 @pytest.mark.parametrize("status", [404, 500, 503])
-def test_where_the_certificates_are_not_served_the_service_is_unavailable(
-    users: UserTokens, key: Key, web: responses.RequestsMock, status: int
+def test_where_the_keys_are_not_served_the_service_is_unavailable(
+    users: UserTokens, key: Key, key_server: KeyServer, status: int
 ) -> None:
-    publish(web, FIREBASE_CERTS, key, status=status)
+    key_server.status = status
     assert isinstance(refusal(users.uid, key.token(user_claims())), Unavailable)
 
 
@@ -351,24 +350,22 @@ def test_a_user_whose_name_no_path_can_take_is_refused(users: UserTokens, key: K
     assert refused.value.param == "uid"
 
 
-def test_several_verifiers_may_come_and_go_in_one_process() -> None:
-    for _ in range(20):
-        UserTokens(PROJECT)
-
-
 # On the Firebase Auth emulator
 
 
 @pytest.fixture
-def emulated(every_verifier: list[UserTokens], monkeypatch: pytest.MonkeyPatch) -> UserTokens:
-    monkeypatch.setenv("FIREBASE_AUTH_EMULATOR_HOST", "127.0.0.1:9099")
-    every_verifier.append(UserTokens(PROJECT))
-    return every_verifier[-1]
+def emulated(key_server: KeyServer) -> UserTokens:
+    return UserTokens(PROJECT, emulated=True, keys_url=key_server.url)
 
 
-def test_with_the_emulator_an_unsigned_token_is_its_user_s(emulated: UserTokens, web: responses.RequestsMock) -> None:
+def test_with_the_emulator_an_unsigned_token_is_its_user_s(emulated: UserTokens, key_server: KeyServer) -> None:
     assert emulated.uid(f"Bearer {unsigned(user_claims())}") == UID
-    assert len(web.calls) == 0
+    assert key_server.asked == 0
+
+
+def test_with_the_emulator_too_an_expired_token_is_told_so(emulated: UserTokens) -> None:
+    now = int(time.time())
+    assert refusal(emulated.uid, unsigned(user_claims(iat=now - 7200, exp=now - 3600))).code == "expired_token"
 
 
 def test_with_the_emulator_a_token_of_another_project_is_told_so(emulated: UserTokens) -> None:
@@ -392,11 +389,6 @@ def test_with_the_emulator_the_header_is_needed_all_the_same(emulated: UserToken
 
 
 # The queue's token
-
-
-def aged(tokens: QueueTokens, seconds: float) -> None:
-    """Makes the certificates that a verifier holds older."""
-    tokens._fetched -= seconds
 
 
 def test_the_queue_s_own_token_is_taken(queue: QueueTokens, key: Key) -> None:
@@ -463,115 +455,92 @@ def test_a_task_without_a_token_is_refused(queue: QueueTokens, header: str | Non
         queue.verify(header)
 
 
-def test_the_certificates_are_fetched_once_for_many_tasks(
-    queue: QueueTokens, key: Key, web: responses.RequestsMock
-) -> None:
+def test_the_keys_are_fetched_once_for_many_tasks(queue: QueueTokens, key: Key, key_server: KeyServer) -> None:
     for _ in range(5):
         queue.verify(f"Bearer {key.token(task_claims())}")
-    assert len(web.calls) == 1
+    assert key_server.asked == 1
 
 
 def test_a_key_that_is_new_is_fetched_once_and_then_taken(
-    queue: QueueTokens, key: Key, other_key: Key, web: responses.RequestsMock
+    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.verify(f"Bearer {key.token(task_claims())}")
-    publish(web, QUEUE_CERTS, key, other_key)
-    aged(queue, REFETCH_SECONDS + 1)
+    key_server.publish(key, other_key)
+    later(monkeypatch, REFETCH_SECONDS + 1)
     for each in (other_key, key, other_key):
         queue.verify(f"Bearer {each.token(task_claims())}")
-    assert len(web.calls) == 2
+    assert key_server.asked == 2
 
 
-def test_a_key_that_nobody_knows_does_not_make_every_task_fetch_certificates(
-    queue: QueueTokens, key: Key, other_key: Key, web: responses.RequestsMock
+def test_a_key_that_nobody_knows_does_not_make_every_task_fetch_keys(
+    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer
 ) -> None:
     queue.verify(f"Bearer {key.token(task_claims())}")
     for _ in range(5):
         assert refusal(queue.verify, other_key.token(task_claims())).code == "invalid_token"
-    assert len(web.calls) == 1
+    assert key_server.asked == 1
 
 
-def test_a_certificate_that_was_withdrawn_is_not_trusted_for_ever(
-    queue: QueueTokens, key: Key, other_key: Key, web: responses.RequestsMock
+def test_a_key_that_was_withdrawn_is_not_trusted_for_ever(
+    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.verify(f"Bearer {key.token(task_claims())}")
-    publish(web, QUEUE_CERTS, other_key)
-    aged(queue, 4000)
+    key_server.publish(other_key)
+    later(monkeypatch, KEYS_SECONDS + 1)
     assert refusal(queue.verify, key.token(task_claims())).code == "invalid_token"
 
 
-@pytest.mark.parametrize("failure", [requests.ConnectionError("no route"), requests.Timeout("too slow")], ids=str)
-def test_where_the_queue_s_certificates_can_not_be_reached_the_task_is_to_come_again(
-    queue: QueueTokens, key: Key, web: responses.RequestsMock, failure: Exception
+def test_where_the_queue_s_keys_can_not_be_reached_the_task_is_to_come_again(
+    unreachable: None, key: Key, key_server: KeyServer
 ) -> None:
-    break_off(web, QUEUE_CERTS, failure)
-    refused = refusal(queue.verify, key.token(task_claims()))
+    refused = refusal(QueueTokens(AUDIENCE, EMAIL, key_server.url).verify, key.token(task_claims()))
     assert isinstance(refused, Unavailable)
     assert refused.status == 503
-    publish(web, QUEUE_CERTS, key)
-    queue.verify(f"Bearer {key.token(task_claims())}")
 
 
 @pytest.mark.parametrize(
     ("status", "body"), [(500, b"{}"), (404, b"{}"), (200, b""), (200, b"<html>"), (200, b'["key-one"]')]
 )
-def test_where_something_else_is_served_than_certificates_the_task_is_to_come_again(
-    queue: QueueTokens, key: Key, web: responses.RequestsMock, status: int, body: bytes
+def test_where_something_else_is_served_than_keys_the_task_is_to_come_again(
+    queue: QueueTokens, key: Key, key_server: KeyServer, status: int, body: bytes
 ) -> None:
-    publish(web, QUEUE_CERTS, status=status, body=body)
+    key_server.status, key_server.body = status, body
     assert isinstance(refusal(queue.verify, key.token(task_claims())), Unavailable)
-    publish(web, QUEUE_CERTS, key)
+    key_server.publish(key)
     queue.verify(f"Bearer {key.token(task_claims())}")
 
 
+def test_while_a_key_that_nobody_knows_is_looked_for_those_that_are_known_need_not_wait(
+    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.verify(f"Bearer {key.token(task_claims())}")
+    later(monkeypatch, REFETCH_SECONDS + 1)
+    key_server.answers.clear()
+    key_server.was_asked.clear()
+    refused: list[HoldfastError] = []
+    unknown = threading.Thread(target=lambda: refused.append(refusal(queue.verify, other_key.token(task_claims()))))
+    unknown.start()
+    try:
+        assert key_server.was_asked.wait(30)
+        queue.verify(f"Bearer {key.token(task_claims())}")
+        assert not refused
+    finally:
+        key_server.answers.set()
+        unknown.join(30)
+    assert [each.code for each in refused] == ["invalid_token"]
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}"])
+def test_a_key_that_can_not_be_looked_for_is_not_one_that_is_wrong(
+    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    queue.verify(f"Bearer {key.token(task_claims())}")
+    later(monkeypatch, REFETCH_SECONDS + 1)
+    key_server.body = body
+    assert isinstance(refusal(queue.verify, other_key.token(task_claims())), Unavailable)
+
+
 # An app's own token, of App Check
-
-
-class KeyServer:
-    """Serves what it is told to, as a JWKS; counts how often it was asked."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.body = b""
-        self.asked = 0
-        keys = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                keys.asked += 1
-                self.send_response(keys.status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(keys.body)))
-                self.end_headers()
-                self.wfile.write(keys.body)
-
-            def log_message(self, *_: object) -> None:
-                """It is quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1/jwks"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
-
-    def publish(self, *keys: Key) -> None:
-        published = [pyjwt.algorithms.RSAAlgorithm.to_jwk(key.private.public_key(), as_dict=True) for key in keys]
-        named = [
-            {**each, "kid": key.id, "use": "sig", "alg": "RS256"} for each, key in zip(published, keys, strict=True)
-        ]
-        self.status, self.body = 200, json.dumps({"keys": named}).encode()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(30)
-
-
-@pytest.fixture
-def key_server(key: Key) -> Iterator[KeyServer]:
-    server = KeyServer()
-    server.publish(key)
-    yield server
-    server.close()
 
 
 @pytest.fixture
