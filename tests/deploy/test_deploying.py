@@ -31,6 +31,7 @@ RELEASE = f"projects/{PROJECT}/releases/cloud.firestore"
 LOCAL = {  # of no use in a deployment, and dangerous there
     "FIRESTORE_EMULATOR_HOST",
     "TASKS_EMULATOR_HOST",
+    "FIREBASE_AUTH_EMULATOR_HOST",
     "OIDC_CERTS_URL",
     "APP_CHECK_KEYS_URL",
 }
@@ -417,7 +418,6 @@ def test_every_setting_reaches_both_functions_but_those_of_local_use(cloud: Clou
         **SETTINGS,
         "WORKER_URL": "https://another.example",
         "TASKS_INVOKER": "another",
-        "FIREBASE_AUTH_EMULATOR_HOST": "127.0.0.1:9099",
     }
     for name in ("FLUSH_SECONDS", "MAX_REQUEST_BYTES"):
         given[name] = "3"
