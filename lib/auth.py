@@ -68,6 +68,10 @@ class _Verifier:
         )
 
     def _key(self, token: str) -> jwt.PyJWK:
+        """The key that a token names. Errors: `Unavailable`; `jwt.PyJWTError`, also where nobody publishes such a key.
+
+        One that is known is found without the lock that the client holds while it looks for one that is not.
+        """
         try:
             known = self._keys.get_signing_keys()
         except (jwt.PyJWKClientError, jwt.PyJWKSetError, ValueError, OSError) as error:
