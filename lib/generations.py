@@ -18,7 +18,7 @@ import orjson
 from lib import chat, message
 from lib.documents import Exists, Stale, Unreachable
 from lib.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
-from lib.journal import Clock, Fenced, Journal, replayed
+from lib.journal import Clock, Fenced, Journal, replayed, retried
 from lib.model import End, Generation, Head, State, document_id, message_path
 from lib.settings import Settings
 from lib.store import Store
@@ -28,7 +28,7 @@ from lib.task_queue import TaskQueue
 START_GRACE = timedelta(minutes=30)  # how long a task may be on its way before its generation counts as lost
 LOST_GRACE = timedelta(seconds=90)  # how long after a lease the queue may take to deliver again
 REQUEUE_AFTER = timedelta(seconds=15)  # how long a generation may be queued before it gets a second task, and no third
-UNDO_TRIES = 3  # to delete what could not be queued
+INSIST_SECONDS = 2.0  # on a stop or a deletion, where Firestore fails
 STOP_WAIT_SECONDS = 3.0
 LIMIT_RETRY_SECONDS = 5
 MAX_PAGE = 100
@@ -127,13 +127,10 @@ class Generations:
 
     def _leave_nothing_of(self, generation: Generation) -> None:
         """Deletes what could not be queued, also where Firestore fails at times."""
-        for _ in range(UNDO_TRIES):
-            try:
-                self._store.delete(generation)
-                return
-            except Unreachable:
-                pass
-        log.warning("a generation that was not queued could not be deleted", extra={"generation": generation.id})
+        try:
+            retried(lambda: self._store.delete(generation), INSIST_SECONDS)
+        except Unreachable:
+            log.warning("a generation that was not queued could not be deleted", extra={"generation": generation.id})
 
     def _new(self, uid: str, asked: ChatRequest, request: chat.Json) -> Generation:
         chat_id = document_id(asked.chat_id, "X-Chat-Id") if asked.chat_id is not None else None
@@ -240,7 +237,7 @@ class Generations:
         if generation.state.terminal:
             raise Conflict(f"The generation has ended: it is {generation.state}.", code="generation_ended")
         try:
-            self._store.patch(generation, {"stopRequestedAt": self._clock()})
+            retried(lambda: self._store.patch(generation, {"stopRequestedAt": self._clock()}), INSIST_SECONDS)
         except Stale as error:
             raise NotFound("There is no such generation.", code="generation_not_found") from error
         log.info("stop requested", extra={"generation": generation.id, "state": str(generation.state)})
@@ -253,7 +250,7 @@ class Generations:
     def delete(self, uid: str, generation_id: str) -> None:
         """Deletes a generation with its message and journal; one that runs is stopped by that. Errors: `NotFound`."""
         generation = self._owned(uid, generation_id)
-        self._store.delete(generation)
+        retried(lambda: self._store.delete(generation), INSIST_SECONDS)
         log.info("generation deleted", extra={"generation": generation.id, "state": str(generation.state)})
 
     def heal(self, generation: Generation, head: Head) -> bool:

@@ -152,7 +152,7 @@ class Journal:
         prepared = self.prepare(entries)
         ended = replace(self._generation, attempt=self._attempt).ended(end, self._open.last, self._clock())
         fields, parts = message.ended(ended, answer)
-        _retried(lambda: self._store.save_parts(ended, parts))
+        retried(lambda: self._store.save_parts(ended, parts))
         self.tally.writes += len(parts)
         try:
             self.commit(prepared, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
@@ -229,10 +229,10 @@ class Journal:
     def commit(self, prepared: Prepared, also: Sequence[Write] = (), end: End | None = None) -> None:
         """Commits what was prepared, together with `also`; also where it is not known whether that was done before."""
         try:
-            _retried(lambda: self._try(prepared, also, end))
+            retried(lambda: self._try(prepared, also, end))
         except _MessageGone:
             kept = [write for write in also if write.path != self._generation.message_path]
-            _retried(lambda: self._try(prepared, kept, end))
+            retried(lambda: self._try(prepared, kept, end))
 
     def _try(self, prepared: Prepared, also: Sequence[Write], end: End | None) -> None:
         began, now = time.monotonic(), self._clock()
@@ -293,10 +293,10 @@ def _ours(found: Head | None, meant: Head, error: Exception) -> Version:
     raise Fenced from error
 
 
-def _retried(action: Callable[[], None]) -> None:
-    """Does it, again and again while Firestore can't be reached, for a bounded time. Errors: `Unreachable`."""
+def retried(action: Callable[[], None], seconds: float = GIVE_UP_SECONDS) -> None:
+    """Does what may be done twice, again and again while Firestore can't be reached. Errors: `Unreachable`."""
     pause, longest = _RETRY_SECONDS
-    deadline = time.monotonic() + GIVE_UP_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return action()

@@ -838,6 +838,16 @@ def test_a_queued_generation_is_stopped_without_a_worker(service, started, uid, 
     assert claim(store, task, timedelta(seconds=15), clock) is None
 
 
+@pytest.mark.parametrize("lost", [True, False], ids=["answer lost", "failed"])
+def test_a_stop_whose_commit_fails_once_is_a_stop_like_any_other(service_over, started, uid, faulty, lost):
+    generation = started()
+    faulty.fail(having=lambda writes: isinstance(writes[0], Patch), lost=lost)
+    stopped, _ = service_over(faulty).stop(uid, generation.id)
+    assert faulty.failed == 1
+    assert stopped.state is State.STOPPED
+    assert stopped.stop_requested_at is not None
+
+
 def test_a_leased_generation_is_asked_to_stop_and_its_worker_ends_it(
     service, started, hold, uid, listener, watcher, entries, together, clock
 ):
@@ -982,16 +992,29 @@ def test_a_deleted_key_can_be_used_again(service, started, uid, line):
     assert line.enqueued == [first.id, again.generation.id]
 
 
+@pytest.mark.parametrize("lost", [True, False], ids=["answer lost", "failed"])
+@pytest.mark.parametrize("which", ["generations", "users"])
+def test_a_deletion_of_which_a_commit_fails_is_a_deletion_like_any_other(
+    service_over, started, uid, faulty, under, which, lost
+):
+    generation = started(raw=LARGE)
+    faulty.fail(having=lambda writes: isinstance(writes[0], Delete) and writes[0].path.startswith(which), lost=lost)
+    service_over(faulty).delete(uid, generation.id)
+    assert faulty.failed == 1
+    assert under(generation.path) == under(generation.message_path) == []
+
+
 def test_a_deletion_that_broke_off_can_be_made_again(service_over, started, hold, uid, faulty, under, entries):
     service = service_over(faulty)
     generation = started(raw=LARGE)
     journal = hold(generation).journal
     for each in entries(1, 4, SEAL_BYTES):
         journal.append([each])
-    faulty.fail(having=lambda writes: all("/journal/" in write.path for write in writes))
+    faulty.fail(having=lambda writes: all("/journal/" in write.path for write in writes), times=100)
     with pytest.raises(Unreachable):
         service.delete(uid, generation.id)
-    assert faulty.failed == 1
+    assert 1 < faulty.failed < 10
+    faulty.mend()
     with pytest.raises(Fenced):
         journal.append(entries(5, 5))
     try:
