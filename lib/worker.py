@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +33,8 @@ from lib.upstream import new_session
 
 MAX_TASK_BYTES = 64 << 10
 HELD_RETRY_SECONDS = 5
+CLAIMS_AT_ONCE = 4  # of a process: where a hundred tasks begin together, the answers under way get their share too
+CLAIM_WAIT_SECONDS = 2.0  # for its turn, after which a task goes on all the same
 HAND_OVER_SECONDS = 6.0  # of the ten that a process has to end; what is read no further then is saved in the rest
 _POLL_SECONDS = 0.1
 
@@ -52,6 +55,7 @@ def create_worker(
     app.config["MAX_CONTENT_LENGTH"] = MAX_TASK_BYTES
     session = new_session()
     running = Running()
+    claims = Turnstile(CLAIMS_AT_ONCE, CLAIM_WAIT_SECONDS)
     flusher = Flusher(store.batch, settings.flush_seconds) if settings.flush_seconds else None
     shutdown.call(running.hand_over)
 
@@ -84,10 +88,11 @@ def create_worker(
     def work() -> Any:
         tokens.verify(request.headers.get("Authorization"))
         task = Task.decode(request.get_data())
-        if shutdown.begun:
-            return _again(0)
         try:
-            claimed = claim(store, task, settings.lease, now)
+            with claims.turn():
+                if shutdown.begun:
+                    return _again(0)
+                claimed = claim(store, task, settings.lease, now)
             if claimed is None:
                 log.info("nothing to do for a task", extra={"generation": task.generation_id})
                 return jsonify(state=None)
@@ -107,6 +112,23 @@ def create_worker(
         return jsonify(error.body()), error.status
 
     return app
+
+
+class Turnstile:
+    """Lets in so many threads at a time; one that has waited for `seconds` goes in all the same."""
+
+    def __init__(self, places: int, seconds: float):
+        self._places = threading.BoundedSemaphore(places)
+        self._seconds = seconds
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        has_place = self._places.acquire(timeout=self._seconds)
+        try:
+            yield
+        finally:
+            if has_place:
+                self._places.release()
 
 
 class Running:
