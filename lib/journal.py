@@ -294,7 +294,7 @@ def _ours(found: Head | None, meant: Head, error: Exception) -> Version:
 
 
 def retried(action: Callable[[], None], seconds: float = GIVE_UP_SECONDS) -> None:
-    """Does what may be done twice, again and again while Firestore can't be reached. Errors: `Unreachable`."""
+    """Does what may be done twice, again while Firestore can't be reached, for `seconds`. Errors: `Unreachable`."""
     pause, longest = _RETRY_SECONDS
     deadline = time.monotonic() + seconds
     while True:
