@@ -18,6 +18,7 @@ TRAILER_BYTES = 64 << 10
 CODINGS = ("gzip", "x-gzip", "deflate")
 
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?")
+_PLAIN_SIZE = re.compile(rb"([0-9a-fA-F]{1,15})\r\n")
 
 
 class BadBody(Exception):
@@ -77,6 +78,10 @@ class Body:
         data, self._line = self._line + data, b""
         at, size = 0, len(data)
         while at < size and not self.ended:
+            if self._next is _Next.SIZE and (whole := _whole_chunk(data, at)):
+                content.append(data[whole])
+                at = whole.stop + 2
+                continue
             if self._next is _Next.DATA:
                 part = data[at : at + self._left]
                 content.append(part)
@@ -137,6 +142,16 @@ class Body:
                     self._unpack = _unpacker()
                 if piece:
                     yield piece
+
+
+def _whole_chunk(data: bytes, at: int) -> slice | None:
+    """Where the data of the chunk at `at` is, if that is all there and framed as chunks mostly are."""
+    head = _PLAIN_SIZE.match(data, at)
+    if head is None:
+        return None
+    start = head.end()
+    end = start + int(head[1], 16)
+    return slice(start, end) if end > start and data.startswith(b"\r\n", end) else None
 
 
 def _unpacker() -> zlib._Decompress:

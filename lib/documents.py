@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -348,8 +348,7 @@ class Documents:
         return None
 
     def _found(self, document: Any) -> Document:
-        fields = {name: _decode(value) for name, value in document.fields.items()}
-        return Document(document.name.removeprefix(self._root), fields, document.update_time)
+        return Document(document.name.removeprefix(self._root), _decode_map(document.fields), document.update_time)
 
 
 # What passes by itself is tried again soon: gRPC's own pause between two attempts at a connection grows to two minutes.
@@ -443,7 +442,7 @@ def _quoted(part: str) -> str:
 def _encode_map(fields: Mapping[str, Any], into: Any) -> None:
     for name, value in fields.items():
         safe = name
-        if not name or _RESERVED_KEY.match(name):
+        if not name or (name.startswith("__") and _RESERVED_KEY.match(name)):
             # Firestore takes neither an empty name nor `__…__`; an upstream's JSON may have both.
             safe = name.strip("_") or "_"
             while safe in fields or safe in into:
@@ -485,13 +484,24 @@ def _encode_value(value: Any, into: Any, in_list: bool = False) -> None:
 
 def _decode(value: Any) -> Any:
     kind = value.WhichOneof("value_type")
-    if kind == "null_value" or kind is None:
+    if kind is None or kind == "null_value":
         return None
-    if kind == "timestamp_value":
-        at = value.timestamp_value
-        return _EPOCH + timedelta(seconds=at.seconds, microseconds=at.nanos // 1_000)
-    if kind == "map_value":
-        return {name: _decode(item) for name, item in value.map_value.fields.items()}
-    if kind == "array_value":
-        return [_decode(item) for item in value.array_value.values]
-    return getattr(value, kind)
+    decode = _DECODED.get(kind)
+    return getattr(value, kind) if decode is None else decode(value)
+
+
+def _decode_map(fields: Any) -> dict[str, Any]:
+    return {name: _decode(fields[name]) for name in fields}  # items() would take twice the time
+
+
+def _time(value: Any) -> datetime:
+    at = value.timestamp_value
+    return _EPOCH + timedelta(seconds=at.seconds, microseconds=at.nanos // 1_000)
+
+
+# What is not a plain value of Python's already, by its kind.
+_DECODED: dict[str, Callable[[Any], Any]] = {
+    "timestamp_value": _time,
+    "map_value": lambda value: _decode_map(value.map_value.fields),
+    "array_value": lambda value: [_decode(item) for item in value.array_value.values],
+}

@@ -47,6 +47,15 @@ def test_a_chunked_body_is_the_same_wherever_it_was_cut(at: list[int], sizes: li
     body.close()
 
 
+def test_data_that_looks_like_chunks_is_data_wherever_it_was_cut() -> None:
+    content = b"5\r\nhello\r\n0\r\n\r\n"
+    sent = chunked(content, [len(content)])
+    for at in range(len(sent)):
+        body = Body(chunked=True, length=None)
+        assert fed(body, sent[:at], sent[at:]) == content
+        assert (body.ended, body.surplus) == (True, False)
+
+
 @given(at=st.lists(st.integers(0, 10_000), max_size=30), framing=st.sampled_from(["chunked", "length", "close"]))
 def test_a_packed_body_is_the_same_wherever_it_was_cut(at: list[int], framing: str) -> None:
     for coding, packed in (

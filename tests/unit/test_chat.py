@@ -431,6 +431,7 @@ def test_a_chunk_of_a_strange_shape_takes_nothing_from_the_answer(strange: Json)
     answer = folded(chunk(content="a"), strange, chunk(content="b"), chunk(finish="stop"))
     assert answer.message()["content"] == "ab"
     assert orjson.dumps(answer.completion())
+    assert "usage" not in answer.completion()
     assert answer.finished
 
 
