@@ -41,8 +41,12 @@ class Flushable(Protocol):
 class Flusher:
     """Asks whoever has joined once in a beat, and rests where too few have. `batch` is `Documents.batch`.
 
-    The beat is `seconds`, and longer where it is shared: what each costs the process is then spent less often. They are
-    spread over `PHASES` moments of it: the more, the sooner each is through, and the more wakings up there are.
+    The beat is what it is given, and longer where it is shared: what each costs the process is then spent less often.
+    Who joins is spread over `PHASES` moments of it: the more, the sooner each is through, and the more wakings up.
+
+    `crowded` says whether so many have joined that they keep the beat; `seconds` how long it is now, or where there is
+    none, how long an attempt's commits are apart; and `early` how many seconds before it is due a write is taken, since
+    the next beat would be late for it.
     """
 
     def __init__(self, batch: Batch, seconds: float):
@@ -52,29 +56,12 @@ class Flusher:
         self._joined: tuple[list[Flushable], ...] = tuple([] for _ in range(PHASES))
         self._beating = False
         self._calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="flush")
-
-    @property
-    def seconds(self) -> float:
-        """How long the beat is now, or where there is none, how long an attempt's commits are apart."""
-        return self._seconds * (1 + (CROWDING * self._attempts if self.crowded else SLACK))
-
-    @property
-    def crowded(self) -> bool:
-        """Whether so many have joined that they keep the beat."""
-        return self._attempts >= CROWD
-
-    @property
-    def early(self) -> float:
-        """How many seconds before it is due a write is taken, since the next beat would be late for it."""
-        return self.seconds / PHASES / 2 if self.crowded else 0.0
-
-    @property
-    def _attempts(self) -> int:
-        return sum(map(len, self._joined))
+        self._count()
 
     def join(self, flushable: Flushable) -> None:
         with self._lock:
             min(self._joined, key=len).append(flushable)
+            self._count()
             if self.crowded and not self._beating:
                 self._beating = True
                 threading.Thread(target=self._run, name="beat", daemon=True).start()
@@ -84,6 +71,13 @@ class Flusher:
             for joined in self._joined:
                 if flushable in joined:
                     joined.remove(flushable)
+            self._count()
+
+    def _count(self) -> None:
+        attempts = sum(map(len, self._joined))
+        self.crowded = attempts >= CROWD
+        self.seconds = self._seconds * (1 + (CROWDING * attempts if self.crowded else SLACK))
+        self.early = self.seconds / PHASES / 2 if self.crowded else 0.0
 
     def _run(self) -> None:
         """Beats until too few are left. These are asked once more, and learn that there is no beat."""

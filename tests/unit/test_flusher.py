@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -74,8 +75,8 @@ def firestore() -> Firestore:
 def flusher(firestore: Firestore) -> Iterator[Flusher]:
     flusher = Flusher(firestore.batch, BEAT)
     yield flusher
-    for joined in flusher._joined:
-        joined.clear()
+    for left in list(chain(*flusher._joined)):
+        flusher.leave(left)
 
 
 def joined(flusher: Flusher, number: int) -> list[Writer]:
