@@ -491,7 +491,7 @@ def _decode(value: Any) -> Any:
 
 
 def _decode_map(fields: Any) -> dict[str, Any]:
-    return {name: _decode(fields[name]) for name in fields}  # items() would take twice the time
+    return {name: _decode(fields[name]) for name in fields}  # items() takes half as long again
 
 
 def _time(value: Any) -> datetime:
