@@ -442,7 +442,7 @@ def _quoted(part: str) -> str:
 def _encode_map(fields: Mapping[str, Any], into: Any) -> None:
     for name, value in fields.items():
         safe = name
-        if not name or (name.startswith("__") and _RESERVED_KEY.match(name)):
+        if not name or _RESERVED_KEY.match(name):
             # Firestore takes neither an empty name nor `__…__`; an upstream's JSON may have both.
             safe = name.strip("_") or "_"
             while safe in fields or safe in into:
