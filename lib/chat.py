@@ -58,8 +58,7 @@ def read(data: bytes) -> Json | None:
         raise Malformed
     if payload.get("error"):
         raise UpstreamError(payload["error"])
-    choices = payload.get("choices")
-    if not (isinstance(choices, list) or choices is None) or too_deep(payload, data):
+    if not isinstance(payload.get("choices"), list | None) or too_deep(payload, data):
         raise Malformed
     return payload
 
@@ -153,7 +152,6 @@ class Answer:
     def __init__(self, choices_wanted: int = 1):
         self._wanted = choices_wanted
         self._top: Json = {}
-        self._settled = {"choices", "usage"}  # what of a chunk's top level says nothing new there
         self._choices: dict[int, Json] = {}
         self.usage: Json | None = None
         self.events = 0
@@ -163,16 +161,14 @@ class Answer:
         """Takes one event in, and gives the visible text that it adds."""
         self.events += 1
         added = ""
-        for part in chunk.get("choices") or ():
-            added += self._add_choice(part)
-        usage = chunk.get("usage")
-        if isinstance(usage, dict) and _modest(usage):
-            self.usage = whole(usage)
-        for key in chunk:
-            if key not in self._settled:
-                self._top[key] = whole(chunk[key])
-                if self._top[key]:
-                    self._settled.add(key)
+        for key, value in chunk.items():
+            if key == "choices":
+                for part in value or ():
+                    added += self._add_choice(part)
+            elif key == "usage":
+                self.usage = whole(value) if isinstance(value, dict) and _modest(value) else self.usage
+            elif not self._top.get(key):
+                self._top[key] = whole(value)
         self.spoken += bool(added)
         return added
 
@@ -185,9 +181,11 @@ class Answer:
         if not isinstance(delta, dict):
             return ""
         for key, value in part.items():
+            if key in ("delta", "message", "index"):
+                continue
             if key == "finish_reason":
                 choice[key] = value or choice.get(key)
-            elif key not in ("delta", "message", "index") and (value is not None or key not in choice):
+            else:
                 _merge(choice, {key: value})
         _merge(choice["message"], delta)
         return _text(delta.get("content")) if choice is self._choices.get(0) else ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -484,24 +484,17 @@ def _encode_value(value: Any, into: Any, in_list: bool = False) -> None:
 
 def _decode(value: Any) -> Any:
     kind = value.WhichOneof("value_type")
-    if kind is None or kind == "null_value":
+    if kind == "null_value" or kind is None:
         return None
-    decode = _DECODED.get(kind)
-    return getattr(value, kind) if decode is None else decode(value)
+    if kind == "timestamp_value":
+        at = value.timestamp_value
+        return _EPOCH + timedelta(seconds=at.seconds, microseconds=at.nanos // 1_000)
+    if kind == "map_value":
+        return _decode_map(value.map_value.fields)
+    if kind == "array_value":
+        return [_decode(item) for item in value.array_value.values]
+    return getattr(value, kind)
 
 
 def _decode_map(fields: Any) -> dict[str, Any]:
     return {name: _decode(fields[name]) for name in fields}  # items() takes half as long again
-
-
-def _time(value: Any) -> datetime:
-    at = value.timestamp_value
-    return _EPOCH + timedelta(seconds=at.seconds, microseconds=at.nanos // 1_000)
-
-
-# What is not a plain value of Python's already, by its kind.
-_DECODED: dict[str, Callable[[Any], Any]] = {
-    "timestamp_value": _time,
-    "map_value": lambda value: _decode_map(value.map_value.fields),
-    "array_value": lambda value: [_decode(item) for item in value.array_value.values],
-}

@@ -34,7 +34,6 @@ class Splitter:
 
     def __init__(self, max_event: int):
         self._max_event = max_event
-        self._max_line = max_event + _FIELD_NAME
         self._partial: list[bytes] = []  # the pieces of a line that has not ended
         self._partial_size = 0
         self._after_cr = False
@@ -64,8 +63,7 @@ class Splitter:
                     yield event
             if rest:
                 self._hold(rest)
-        if self._partial_size > self._max_line:
-            raise EventTooLarge
+        self._check_line(self._partial_size)
 
     def close(self) -> Event | None:
         """What the stream's end leaves undispatched, if it has data.
@@ -81,9 +79,12 @@ class Splitter:
         self._partial.append(piece)
         self._partial_size += len(piece)
 
-    def _line(self, line: bytes) -> Event | None:
-        if len(line) > self._max_line:
+    def _check_line(self, size: int) -> None:
+        if size > self._max_event + _FIELD_NAME:
             raise EventTooLarge
+
+    def _line(self, line: bytes) -> Event | None:
+        self._check_line(len(line))
         if self._first_line:
             self._first_line = False
             line = line.removeprefix(_BOM)
