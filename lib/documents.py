@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -209,8 +209,8 @@ class Documents:
         with _translated():
             return [_document(snapshot) for snapshot in query.stream(retry=None, timeout=READ_SECONDS)]
 
-    def count(self, collection: str, *, where: Iterable[Filter] = (), limit: int) -> int:
-        """How many documents match all filters (`==` or `in`), counted up to `limit`."""
+    def counting(self, collection: str, *, where: Iterable[Filter] = (), limit: int) -> Callable[[], int]:
+        """Asks how many documents match all filters (`==` or `in`), counted up to `limit`. Call it for the answer."""
         parent, _, name = (self._root + collection).rpartition("/")
         request = _COUNT(parent=parent)
         counted = request.structured_aggregation_query
@@ -223,9 +223,13 @@ class Documents:
             each = filters.filters.add().field_filter
             each.field.field_path, each.op = field, _OPERATORS[operator]
             _encode_value(value, each.value)
-        with _translated():
-            answers = self._aggregate(request, timeout=READ_SECONDS, metadata=self._metadata)
-            return sum(answer.result.aggregate_fields["count"].integer_value for answer in answers)
+        answers = self._aggregate(request, timeout=READ_SECONDS, metadata=self._metadata)
+
+        def counted_then() -> int:
+            with _translated():
+                return sum(answer.result.aggregate_fields["count"].integer_value for answer in answers)
+
+        return counted_then
 
     def _filtered(self, collection: str, where: Iterable[Filter]) -> Any:
         query: Any = self._client.collection(collection)

@@ -82,23 +82,18 @@ class Generations:
             raise Unavailable("The database can't be reached. Try again.") from error
 
     def _start(self, generation: Generation, request: chat.Json) -> Started:
-        limit = self._settings.max_live_generations
-        if self._store.count_live(generation.owner, limit) >= limit and self._live(generation.owner) >= limit:
-            # A repeated request makes no generation more.
-            if self._store.generation(generation.id) or self._store.generation_of_message(generation.message_path):
-                raise Exists
-            raise TooManyRequests(
-                f"You have {limit} answers running, which is the limit. Wait for one to end, or stop one.",
-                retry_after=LIMIT_RETRY_SECONDS,
-            )
+        # A count takes as long as all else here: it is under way while the generation is created.
+        counting = self._store.counting_live(generation.owner, self._settings.max_live_generations)
         now = generation.created_at
         head = Head(first=1, last=0, frames=b"", text="", attempt=0, lease_until=now + START_GRACE)
         self._create(generation, head)
         tail = self._tails.open(generation, 0)
         try:
+            self._check_limit(generation, counting())
             self._queue.enqueue(generation)
-        except BaseException:
-            log.warning("generation not queued", extra={"generation": generation.id})
+        except BaseException as error:
+            if not isinstance(error, TooManyRequests):
+                log.warning("generation not queued", extra={"generation": generation.id})
             tail.close()
             self._leave_nothing_of(generation)
             raise
@@ -112,6 +107,15 @@ class Generations:
             },
         )
         return Started(generation, tail, request, attached=False)
+
+    def _check_limit(self, generation: Generation, counted: int) -> None:
+        """Whether a user may have this one besides the others that are live. Errors: `TooManyRequests`."""
+        limit = self._settings.max_live_generations
+        if counted >= limit and self._live_besides(generation) >= limit:
+            raise TooManyRequests(
+                f"You have {limit} answers running, which is the limit. Wait for one to end, or stop one.",
+                retry_after=LIMIT_RETRY_SECONDS,
+            )
 
     def _create(self, generation: Generation, head: Head) -> None:
         """Creates it, also where Firestore fails once. Errors: `Exists`, `Unreachable`."""
@@ -225,11 +229,13 @@ class Generations:
             return None  # deleted just now
         return generation, head.last
 
-    def _live(self, uid: str) -> int:
-        """How many generations a user has live, those that are lost ended first."""
-        limit = self._settings.max_live_generations
-        live = self.list(uid, chat_id=None, states=[State.QUEUED, State.STREAMING], after=None, limit=limit)
-        return sum(1 for generation, _ in live if not generation.state.terminal)
+    def _live_besides(self, generation: Generation) -> int:
+        """How many other generations its owner has live, those that are lost ended first."""
+        limit = self._settings.max_live_generations + 1
+        live = self.list(
+            generation.owner, chat_id=None, states=[State.QUEUED, State.STREAMING], after=None, limit=limit
+        )
+        return sum(1 for each, _ in live if each.id != generation.id and not each.state.terminal)
 
     def stop(self, uid: str, generation_id: str) -> tuple[Generation, Head]:
         """Stops a generation and waits, for a bounded time, until it has ended. Errors: `NotFound`, `Conflict`."""

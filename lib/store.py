@@ -7,7 +7,7 @@ do. No document of another room's making is created or overwritten here; a chat 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -106,10 +106,10 @@ class Store:
         )
         return [Generation.from_fields(_id(each), {"request": b"", **each.fields}) for each in found]
 
-    def count_live(self, owner: str, limit: int) -> int:
-        """How many of an owner's generations are queued or streaming, counted up to `limit`."""
+    def counting_live(self, owner: str, limit: int) -> Callable[[], int]:
+        """Asks how many of an owner's generations are queued or streaming, up to `limit`. Call it for the answer."""
         states = [str(state) for state in LIVE]
-        return self._documents.count(
+        return self._documents.counting(
             "generations", where=[("owner", "==", owner), ("state", "in", states)], limit=limit
         )
 

@@ -57,7 +57,7 @@ class UserData:
                 pass  # it is gone
         deadline = time.monotonic() + seconds
         worked = [("owner", "==", self._uid), ("state", "==", str(State.STREAMING))]
-        while self._documents.count("generations", where=worked, limit=1):
+        while self._documents.counting("generations", where=worked, limit=1)():
             if time.monotonic() > deadline:
                 return False
             time.sleep(_POLL_SECONDS)

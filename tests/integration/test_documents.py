@@ -267,10 +267,13 @@ def test_a_query_that_selects_nothing_reads_names_alone(documents, things):
 
 
 def test_a_count_is_of_what_matches_and_goes_up_to_its_limit(documents, things):
-    assert documents.count(things, limit=100) == 5
-    assert documents.count(things, limit=3) == 3
-    assert documents.count(things, where=[("rank", "==", 2)], limit=100) == 3
-    assert documents.count(things, where=[("rank", "==", 9)], limit=100) == 0
+    asked = [
+        documents.counting(things, limit=100),
+        documents.counting(things, limit=3),
+        documents.counting(things, where=[("rank", "==", 2)], limit=100),
+        documents.counting(things, where=[("rank", "==", 9)], limit=100),
+    ]
+    assert [counted() for counted in asked] == [5, 3, 3, 0]
 
 
 def test_documents_are_given_in_the_order_asked_for_with_none_where_there_is_none(documents, things):
@@ -327,7 +330,7 @@ def test_where_nothing_answers_every_call_is_unreachable(connect, nobody):
         for call in (
             lambda: documents.get("a/b"),
             lambda: documents.query("a"),
-            lambda: documents.count("a", limit=1),
+            lambda: documents.counting("a", limit=1)(),
             lambda: documents.commit(Put("a/b", {})),
             lambda: documents.batch([Put("a/b", {})])[0],
             lambda: changes_of(documents, "a/b", lambda _: True),

@@ -281,14 +281,20 @@ def test_a_message_that_names_another_users_generation_is_a_conflict(service, st
     assert refused.value.code == "message_exists"
 
 
-def test_more_than_the_limit_is_too_many_but_not_for_a_request_that_was_made_before(service_over, uid, line):
+def test_more_than_the_limit_is_too_many_but_not_for_a_request_that_was_made_before(
+    service_over, uid, line, documents, under, told
+):
     service = service_over(MAX_LIVE_GENERATIONS="2")
     asked = [{"key": "one"}, {"chat_id": "chat", "message_id": "two"}]
     begun = [service.start(uid, request(**each)) for each in asked]
+    kept = under(f"users/{uid}")
     with pytest.raises(TooManyRequests) as refused:
         service.start(uid, request(key="three"))
     assert (refused.value.status, refused.value.retry_after > 0) == (429, True)
     assert line.enqueued == [each.generation.id for each in begun]
+    assert under(f"users/{uid}") == kept
+    assert len(documents.query("generations", where=[("owner", "==", uid)])) == 2
+    assert told("generation not queued") == []
 
     for each, first in zip(asked, begun, strict=True):
         again = service.start(uid, request(**each))
@@ -309,6 +315,15 @@ def test_a_message_that_was_asked_for_with_a_key_is_no_further_one_at_the_limit(
     assert again.attached
     first.tail.close()
     again.tail.close()
+
+
+def test_a_count_that_comes_late_does_not_hold_a_generation_against_itself(service_over, uid, documents, monkeypatch):
+    ask = documents.counting
+    monkeypatch.setattr(documents, "counting", lambda *what, **which: lambda: ask(*what, **which)())
+    service = service_over(MAX_LIVE_GENERATIONS="1")
+    service.start(uid, request()).tail.close()
+    with pytest.raises(TooManyRequests):
+        service.start(uid, request())
 
 
 def test_ended_and_lost_generations_do_not_count_towards_the_limit(
@@ -417,6 +432,19 @@ def test_where_firestore_can_not_be_reached_a_start_is_unavailable_and_makes_no_
         service_over(unreachable).start(uid, request())
     assert line.enqueued == []
     unreachable.close()
+
+
+def test_where_the_count_fails_a_start_is_unavailable_and_leaves_nothing(
+    service_over, documents, uid, line, under, monkeypatch
+):
+    def counted():
+        raise Unreachable("as the test asked")
+
+    monkeypatch.setattr(documents, "counting", lambda *_, **__: counted)
+    with pytest.raises(Unavailable):
+        service_over().start(uid, request())
+    assert line.enqueued == under(f"users/{uid}") == []
+    assert documents.query("generations", where=[("owner", "==", uid)]) == []
 
 
 def creates(writes):

@@ -134,7 +134,7 @@ def test_a_viewer_that_keeps_up_reads_nothing_but_what_its_listener_brings(
         got += collect(tail)
     assert got == framed(written)
     assert len(documents.query(generation.journal_path)) >= 10
-    assert faulty.asked["query"] == faulty.asked["get"] == faulty.asked["count"] == 0
+    assert faulty.asked["query"] == faulty.asked["get"] == faulty.asked["counting"] == 0
 
 
 def test_the_first_viewer_of_a_new_generation_waits_for_its_first_frame(begin, hold, tails, entries, together):
