@@ -317,7 +317,8 @@ class TasksEmulator:
             try:
                 with self._changed:
                     answer = call(request)
-                    self._changed.notify()
+                    if self._launch_due() is not None:
+                        self._changed.notify()
                     return answer.SerializeToString() if isinstance(answer, Empty) else type(answer).serialize(answer)
             except Refusal as refusal:
                 return context.abort(refusal.code, str(refusal))
@@ -427,10 +428,15 @@ class TasksEmulator:
         return line, line.tasks[name]
 
     def _dispatch(self) -> None:
+        """Launches what falls due by time, or by a delivery's end; what a call makes due goes with the call."""
         with self._changed:
             while not self._stopping:
-                waits = [line.launch_due(self._launch) for line in self._lines.values()]
-                self._changed.wait(min((wait for wait in waits if wait is not None), default=None))
+                self._changed.wait(self._launch_due())
+
+    def _launch_due(self) -> float | None:
+        """As `Line.launch_due`, for all queues."""
+        waits = [line.launch_due(self._launch) for line in self._lines.values()]
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _launch(self, line: Line, entry: Entry) -> None:
         """Starts an attempt, whatever the limits say: RunTask disregards them."""
