@@ -7,8 +7,10 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 import orjson
 import psutil
@@ -38,6 +40,9 @@ _PEERS = (
     "redis",
 )
 _LOOPS = 1_000_000
+_SHORT_LOOPS = 20_000
+_WATCHED_SECONDS = 4.0
+_SLOWED = 3  # times the median
 
 
 def machine() -> dict[str, str]:
@@ -47,6 +52,7 @@ def machine() -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "load before the run": f"{os.getloadavg()[0]:.2f}",
+        "steadiness": steadiness(_watched()),
         "commit": _commit(),
         "Python": f"{platform.python_version()} with "
         + ", ".join(f"{name} {version(name)}" for name in _PYTHON_PACKAGES),
@@ -61,8 +67,30 @@ def machine() -> dict[str, str]:
 
 def pace() -> float:
     """Seconds that a fixed loop takes: how fast a machine that others share is just now."""
+    return _loop(_LOOPS)
+
+
+def steadiness(seconds: Sequence[float]) -> str:
+    """How evenly loops ran that took so many seconds each: others on the same hardware may slow it for moments."""
+    usual = median(seconds)
+    slowed = sum(each for each in seconds if each > _SLOWED * usual) / sum(seconds)
+    return (
+        f"of {sum(seconds):.1f} s of short loops of Python, with nothing beside them, {slowed:.1%} went to those "
+        f"that took more than {_SLOWED} times the median; the slowest took {max(seconds) / usual:.1f} times"
+    )
+
+
+def _watched() -> list[float]:
+    end = time.perf_counter() + _WATCHED_SECONDS
+    seconds: list[float] = []
+    while time.perf_counter() < end:
+        seconds.append(_loop(_SHORT_LOOPS))
+    return seconds
+
+
+def _loop(count: int) -> float:
     began = time.perf_counter()
-    for _ in range(_LOOPS):
+    for _ in range(count):
         pass
     return time.perf_counter() - began
 

@@ -13,6 +13,7 @@ from bench import readme
 from bench.bar import bars
 from bench.figures import FIRST, LAST, Figures, percentile
 from bench.lag import Shown
+from bench.machine import steadiness
 from bench.plan import full
 from bench.question import Question
 from bench.report import SUMMARY, SUMMARY_END, page
@@ -198,6 +199,13 @@ def test_the_page_says_how_fast_the_machine_was() -> None:
     rounds = [row("1", "holdfast", [1_000] * 300, pace=pace) for pace in (0.021, 0.055, 0.024)]
     said = "the same loop of Python, before each case, took 21 to 55 ms, median 24"
     assert ["speed", said] in list(cells(page(raw(*rounds), [])))
+
+
+def test_a_machine_that_stalls_is_told_from_one_that_is_steady() -> None:
+    stalled = steadiness([0.001] * 9_000 + [0.003] * 100 + [0.010] * 70)
+    assert stalled.startswith("of 10.0 s of short loops")
+    assert "7.0% went to those that took more than 3 times the median; the slowest took 10.0 times" in stalled
+    assert " 0.0% went to those" in steadiness([0.001] * 9_000 + [0.002] * 9_000)
 
 
 @pytest.mark.parametrize(("whole", "mark", "peer"), [(True, "", "4,002"), (False, " ✗", "–")])
