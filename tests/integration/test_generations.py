@@ -317,6 +317,22 @@ def test_a_message_that_was_asked_for_with_a_key_is_no_further_one_at_the_limit(
     again.tail.close()
 
 
+def test_the_count_is_under_way_while_the_generation_is_created(service_over, uid, documents, monkeypatch):
+    there = []
+
+    def look():
+        there.append(len(documents.query("generations", where=[("owner", "==", uid)])))
+        return 0
+
+    def counting(*_, **__):
+        look()
+        return look
+
+    monkeypatch.setattr(documents, "counting", counting)
+    service_over().start(uid, request()).tail.close()
+    assert there == [0, 1]
+
+
 def test_a_count_that_comes_late_does_not_hold_a_generation_against_itself(service_over, uid, documents, monkeypatch):
     ask = documents.counting
     monkeypatch.setattr(documents, "counting", lambda *what, **which: lambda: ask(*what, **which)())
