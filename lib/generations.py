@@ -19,7 +19,7 @@ from lib import chat, message
 from lib.documents import Exists, Stale, Unreachable
 from lib.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
 from lib.journal import Clock, Fenced, Journal, replayed, retried
-from lib.model import End, Generation, Head, State, document_id, message_path
+from lib.model import LIVE, End, Generation, Head, State, document_id, message_path
 from lib.settings import Settings
 from lib.store import Store
 from lib.tail import Tail, Tails
@@ -82,7 +82,7 @@ class Generations:
             raise Unavailable("The database can't be reached. Try again.") from error
 
     def _start(self, generation: Generation, request: chat.Json) -> Started:
-        # A count takes as long as all else here: it is under way while the generation is created.
+        # It takes as long as the creation, so it is under way meanwhile.
         counting = self._store.counting_live(generation.owner, self._settings.max_live_generations)
         now = generation.created_at
         head = Head(first=1, last=0, frames=b"", text="", attempt=0, lease_until=now + START_GRACE)
@@ -232,9 +232,7 @@ class Generations:
     def _live_besides(self, generation: Generation) -> int:
         """How many other generations its owner has live, those that are lost ended first."""
         limit = self._settings.max_live_generations + 1
-        live = self.list(
-            generation.owner, chat_id=None, states=[State.QUEUED, State.STREAMING], after=None, limit=limit
-        )
+        live = self.list(generation.owner, chat_id=None, states=LIVE, after=None, limit=limit)
         return sum(1 for each, _ in live if each.id != generation.id and not each.state.terminal)
 
     def stop(self, uid: str, generation_id: str) -> tuple[Generation, Head]:
