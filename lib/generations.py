@@ -28,7 +28,7 @@ from lib.task_queue import TaskQueue
 START_GRACE = timedelta(minutes=30)  # how long a task may be on its way before its generation counts as lost
 LOST_GRACE = timedelta(seconds=90)  # how long after a lease the queue may take to deliver again
 REQUEUE_AFTER = timedelta(seconds=15)  # how long a generation may be queued before it gets a second task, and no third
-INSIST_SECONDS = 2.0  # on a stop or a deletion, where Firestore fails
+INSIST_SECONDS = 2.0  # on a stop, an end or a deletion, where Firestore fails: somebody waits for it
 STOP_WAIT_SECONDS = 3.0
 LIMIT_RETRY_SECONDS = 5
 MAX_PAGE = 100
@@ -285,7 +285,7 @@ class Generations:
     def _end(self, generation: Generation, head: Head, end: End) -> bool:
         """Ends a generation that no worker holds, with what it saved; False where somebody else was faster."""
         attempt = replace(head, attempt=head.attempt + 1)
-        journal = Journal(self._store, generation, attempt, timedelta(0), self._clock)
+        journal = Journal(self._store, generation, attempt, timedelta(0), self._clock, INSIST_SECONDS)
         answer = replayed(self._store, generation, head)
         try:
             ended = journal.finish([], replace(end, usage=answer.usage), answer)

@@ -103,16 +103,25 @@ class Journal:
 
     The first commit is the claim: it succeeds only where nobody wrote the head in the meantime. `lease` is how long the
     head may be silent before others may take the generation over. Errors of every commit: `Fenced`; `Unreachable`
-    when Firestore took nothing for `GIVE_UP_SECONDS`.
+    when Firestore took nothing for `give_up_seconds`.
     """
 
-    def __init__(self, store: Store, generation: Generation, head: Head, lease: timedelta, clock: Clock):
+    def __init__(
+        self,
+        store: Store,
+        generation: Generation,
+        head: Head,
+        lease: timedelta,
+        clock: Clock,
+        give_up_seconds: float = GIVE_UP_SECONDS,
+    ):
         self._store = store
         self._generation = generation
         self._attempt = head.attempt
         self._holder = uuid.uuid4().hex
         self._lease = lease
         self._clock = clock
+        self._give_up_seconds = give_up_seconds
         self._open = _OpenSegment.taken_over(head)
         self._version: Version = head.version
         self.last = head.last
@@ -152,7 +161,7 @@ class Journal:
         prepared = self.prepare(entries)
         ended = replace(self._generation, attempt=self._attempt).ended(end, self._open.last, self._clock())
         fields, parts = message.ended(ended, answer)
-        retried(lambda: self._store.save_parts(ended, parts))
+        retried(lambda: self._store.save_parts(ended, parts), self._give_up_seconds)
         self.tally.writes += len(parts)
         try:
             self.commit(prepared, (Patch(ended.message_path, fields), Patch(ended.path, ended_fields(ended))), end)
@@ -229,10 +238,10 @@ class Journal:
     def commit(self, prepared: Prepared, also: Sequence[Write] = (), end: End | None = None) -> None:
         """Commits what was prepared, together with `also`; also where it is not known whether that was done before."""
         try:
-            retried(lambda: self._try(prepared, also, end))
+            retried(lambda: self._try(prepared, also, end), self._give_up_seconds)
         except _MessageGone:
             kept = [write for write in also if write.path != self._generation.message_path]
-            retried(lambda: self._try(prepared, kept, end))
+            retried(lambda: self._try(prepared, kept, end), self._give_up_seconds)
 
     def _try(self, prepared: Prepared, also: Sequence[Write], end: End | None) -> None:
         began, now = time.monotonic(), self._clock()
@@ -293,7 +302,7 @@ def _ours(found: Head | None, meant: Head, error: Exception) -> Version:
     raise Fenced from error
 
 
-def retried(action: Callable[[], None], seconds: float = GIVE_UP_SECONDS) -> None:
+def retried(action: Callable[[], None], seconds: float) -> None:
     """Does what may be done twice, again while Firestore can't be reached, for `seconds`. Errors: `Unreachable`."""
     pause, longest = _RETRY_SECONDS
     deadline = time.monotonic() + seconds

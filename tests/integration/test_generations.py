@@ -892,6 +892,18 @@ def test_a_stop_whose_commit_fails_once_is_a_stop_like_any_other(service_over, s
     assert stopped.stop_requested_at is not None
 
 
+def test_where_the_end_of_what_nobody_works_can_not_be_saved_a_stop_says_so_soon_and_can_be_asked_for_again(
+    service_over, started, uid, faulty
+):
+    service, generation = service_over(faulty), started()
+    faulty.fail(having=lambda writes: isinstance(writes[0], Put), times=100)
+    with pytest.raises(Unavailable):
+        service.stop(uid, generation.id)
+    assert 1 < faulty.failed < 10
+    faulty.mend()
+    assert service.stop(uid, generation.id)[0].state is State.STOPPED
+
+
 def test_a_leased_generation_is_asked_to_stop_and_its_worker_ends_it(
     service, started, hold, uid, listener, watcher, entries, together, clock
 ):
