@@ -308,7 +308,7 @@ def _method(raw: dict[str, Any]) -> str:
         "Who attaches later has the tokens late that were written before. As set up here, neither peer has a queue or "
         "checks who asks.",
         f"An answer that has not ended {raw['patience']:.0f} s after its upstream's end is cut off, and what did not "
-        "come counts as missing. Not everybody plays every case, so that a run has an end: each row has its rounds.",
+        "come counts as missing. Not everybody plays the longest and the largest cases, so that a run has an end.",
         "All of it shares the machine's cores: the upstream, the client, the emulators and what is measured.",
     ]
     return "## How\n\n" + "\n".join(f"- {line}" for line in lines)
