@@ -60,11 +60,12 @@ class Shown:
 
 
 def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
-    """Every case, round after round, the systems taking turns in another order each time."""
+    """Every case, round after round, the systems taking turns in another order each time.
+
+    Firestore is a new one after each round, and after the last: what a round left there would be the next one's load.
+    """
     found: list[Shown] = []
     for number in range(max(max(case.systems.values()) for case in plan.cases)):
-        if number:
-            stage.renew_firestore()
         for system in _systems(stage).values():
             asyncio.run(_play(stage, system, WARM, number, plan.patience))
         for case in plan.cases:
@@ -77,6 +78,7 @@ def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
                     stage.restart_genkit()  # or what it has not yet written would be the next one's load
                     asyncio.run(_play(stage, stage.genkit, WARM, number, plan.patience))
                 stage.empty_firestore()
+        stage.renew_firestore()
     return [asdict(shown) for shown in found]
 
 
