@@ -46,7 +46,7 @@ format: setup
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-docs: setup            ## write the table of settings from lib/settings.py
+docs: setup            ## write the table of settings from lib/runtime/settings.py
 	$(RUN) -m operations.settings_table
 
 lock: setup            ## compile the lock files from the .in files

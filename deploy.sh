@@ -568,8 +568,8 @@ def read():
 
 
 def settings():
-    from lib.errors import ConfigurationError
-    from lib.settings import Settings
+    from lib.domain.errors import ConfigurationError
+    from lib.runtime.settings import Settings
 
     try:
         return Settings.from_env(os.environ)
@@ -579,7 +579,7 @@ def settings():
 
 def variables():
     from dataclasses import fields
-    from lib.settings import Settings
+    from lib.runtime.settings import Settings
 
     return [field.metadata for field in fields(Settings) if field.metadata]
 
@@ -631,8 +631,8 @@ match question:
                 shown = f"{shown:g}" if isinstance(shown, float) else shown
                 print(f"  {name:<27} {each['about']} {shown} unless set.")
     case "keys":
-        from lib import catalog
-        from lib.errors import ConfigurationError
+        from lib.runtime import catalog
+        from lib.domain.errors import ConfigurationError
 
         environ = {**os.environ, "UPSTREAM_API_KEY": os.environ.get("UPSTREAM_API_KEY") or "kept"}
         if environ["UPSTREAM_API_KEY"] == "none":
@@ -664,8 +664,8 @@ match question:
         import glob, hashlib
 
         digest = hashlib.sha256(json.dumps(given).encode())
-        uploaded = ("main.py", "requirements.txt", "upstreams.toml", "lib/*.py")
-        for path in sorted(path for pattern in uploaded for path in glob.glob(pattern)):
+        uploaded = ("main.py", "requirements.txt", "upstreams.toml", "lib/**/*.py")
+        for path in sorted(path for pattern in uploaded for path in glob.glob(pattern, recursive=True)):
             digest.update(json.dumps([path, text(path)]).encode())
         print(digest.hexdigest()[:40])
     case "granted":

@@ -22,15 +22,15 @@ from typing import Any
 import functions_framework
 from flask import Flask, Request
 
-from lib.documents import Documents
-from lib.errors import ConfigurationError, HoldfastError
-from lib.health import ROUTES, Readiness
-from lib.listen import TARGETS_PER_EMULATOR_STREAM, TARGETS_PER_STREAM, Listener
-from lib.logs import Logs
-from lib.settings import Settings
-from lib.shutdown import Shutdown
-from lib.store import Store
-from lib.telemetry import Telemetry
+from lib.cloud.documents import Documents
+from lib.cloud.listen import TARGETS_PER_EMULATOR_STREAM, TARGETS_PER_STREAM, Listener
+from lib.cloud.store import Store
+from lib.domain.errors import ConfigurationError, HoldfastError
+from lib.runtime.health import ROUTES, Readiness
+from lib.runtime.logs import Logs
+from lib.runtime.settings import Settings
+from lib.runtime.shutdown import Shutdown
+from lib.runtime.telemetry import Telemetry
 
 _logs = Logs.of_function(os.environ)
 _shutdown = Shutdown.of_forked(os.environ)
@@ -81,11 +81,11 @@ def _built(name: str, build: Build) -> Flask:
 
 
 def _api(settings: Settings, store: Store, listener: Listener, telemetry: Telemetry) -> Flask:
-    from lib.auth import AppTokens, UserTokens
-    from lib.generations import Generations
-    from lib.tail import Tails
-    from lib.task_queue import TaskQueue
-    from lib.web import create_api
+    from lib.cloud.task_queue import TaskQueue
+    from lib.cloud.tokens import AppTokens, UserTokens
+    from lib.serving.generations import Generations
+    from lib.serving.tail import Tails
+    from lib.wires.api import create_api
 
     clock = partial(datetime.now, UTC)
     queue = TaskQueue(settings, telemetry)
@@ -101,8 +101,8 @@ def _api(settings: Settings, store: Store, listener: Listener, telemetry: Teleme
 
 
 def _worker(settings: Settings, store: Store, listener: Listener, telemetry: Telemetry) -> Flask:
-    from lib.auth import QueueTokens
-    from lib.worker import create_worker
+    from lib.cloud.tokens import QueueTokens
+    from lib.engine.worker import create_worker
 
     tokens = QueueTokens(settings.worker_url, settings.invoker, settings.oidc_certs_url)
     app = create_worker(settings, store, listener, tokens, os.environ, _shutdown, telemetry)

@@ -5,7 +5,7 @@ many viewers fit into few streams, which such a stream shows all the same: it is
 """
 
 import main
-from lib.listen import TARGETS_PER_STREAM
+from lib.cloud.listen import TARGETS_PER_STREAM
 
 main.TARGETS_PER_EMULATOR_STREAM = TARGETS_PER_STREAM  # type: ignore[attr-defined]
 api, worker = main.api, main.worker

@@ -20,7 +20,7 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 
 from chaos.plan import Plan
 from chaos.question import MODEL, PREFILL_MODEL, Question
-from lib.task import Task
+from lib.domain.task import Task
 from local.ports import Ports
 from local.stack import INVOKER, QUEUE, Stack
 from local.token import PROJECT

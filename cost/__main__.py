@@ -16,7 +16,7 @@ from cost.answers import Miscounted, Plan, count
 from cost.plot import draw
 from cost.prices import TABLE, BadTable, Prices
 from cost.table import tables
-from lib.settings import Settings
+from lib.runtime.settings import Settings
 from local.firestore_emulator import EmulatorMissing
 from local.ports import PortFault
 from local.process import ProcessFault

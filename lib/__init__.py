@@ -1,4 +1,5 @@
 """Holdfast: streaming LLM answers that outlive the connection.
 
-Arrows point inwards. `web` and `worker` are the two doors; nothing that serves a client may import `upstream`.
+A room is a folder, and says in its docstring what it is for and what it may use. `tests/unit/test_architecture.py`
+holds them to it.
 """

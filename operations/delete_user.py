@@ -22,9 +22,9 @@ from typing import TypeVar
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 
-from lib.documents import Delete, Document, Documents, Patch, Stale, Unreachable
-from lib.errors import InvalidRequest
-from lib.model import LIVE, State, document_id
+from lib.cloud.documents import Delete, Document, Documents, Patch, Stale, Unreachable
+from lib.domain.errors import InvalidRequest
+from lib.domain.generation import LIVE, State, document_id
 
 REMEDY = "Check --project and --database, and log in with: gcloud auth application-default login"
 KINDS = ("generations", "request parts", "answers", "journal documents", "answer parts")

@@ -6,7 +6,7 @@ from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
-from lib.settings import Settings
+from lib.runtime.settings import Settings
 from operations import generated
 
 UNITS = {"SECONDS": "s", "BYTES": "bytes", "DAYS": "days"}

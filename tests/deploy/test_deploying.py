@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lib.settings import Settings
+from lib.runtime.settings import Settings
 from tests.deploy.cloud import (
     API,
     BUILDER,
@@ -403,7 +403,7 @@ def test_values_with_commas_arrive_whole(cloud: Cloud) -> None:
 
 
 def test_every_setting_reaches_both_functions_but_those_of_local_use(cloud: Cloud) -> None:
-    """So a setting that is new in lib/settings.py can be deployed at once."""
+    """So a setting that is new in lib/runtime/settings.py can be deployed at once."""
     given = {
         **{each.metadata["variable"]: str(each.metadata["default"]) for each in fields(Settings) if each.metadata},
         "CORS_ORIGINS": "*",
@@ -424,7 +424,7 @@ def test_every_setting_reaches_both_functions_but_those_of_local_use(cloud: Clou
     done = cloud.run("--dry-run", settings=given)
     assert done.code == 0, done.err
     known = {each.metadata["variable"] for each in fields(Settings) if each.metadata}
-    upstream = set(re.findall("UPSTREAM[A-Z_]+", (ROOT / "lib/catalog.py").read_text(encoding="utf-8")))
+    upstream = set(re.findall("UPSTREAM[A-Z_]+", (ROOT / "lib/runtime/catalog.py").read_text(encoding="utf-8")))
     there = re.findall("'--set-env-vars=(.*?)'", done.out)
     assert len(there) == 2
     for line in there:
@@ -555,7 +555,7 @@ def test_two_can_be_in_one_project(live: Cloud) -> None:
 
 def test_the_settings_can_be_read_by_a_python_without_packages() -> None:
     """deploy.sh checks them on a machine that has nothing installed."""
-    code = "import lib.catalog, lib.settings"
+    code = "import lib.runtime.catalog, lib.runtime.settings"
     subprocess.run([sys.executable, "-ISc", f"import sys; sys.path.append('.'); {code}"], cwd=ROOT, check=True)
 
 

@@ -94,7 +94,7 @@ def test_an_upload_holds_what_runs_and_nothing_else(gcloud: Gcloud, cloud: Cloud
     assert listed.returncode == 0, listed.stderr
     deployed = {"main.py", "requirements.txt", "upstreams.toml"}
     assert DEPLOYED == ("main.py", "lib", "requirements.txt")
-    deployed |= {f"lib/{path.name}" for path in (ROOT / "lib").glob("*.py")}
+    deployed |= {str(path.relative_to(ROOT)) for path in (ROOT / "lib").rglob("*.py")}
     assert sorted(listed.stdout.split()) == sorted(deployed)
 
 

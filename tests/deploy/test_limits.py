@@ -14,12 +14,12 @@ import pytest
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
-from lib import generations
-from lib.attempt import RETRY_AFTER_SECONDS
-from lib.documents import COMMIT_SECONDS
-from lib.journal import GIVE_UP_SECONDS
-from lib.settings import Settings
-from lib.worker import HAND_OVER_SECONDS, HELD_RETRY_SECONDS
+from lib.cloud.documents import COMMIT_SECONDS
+from lib.engine.attempt import RETRY_AFTER_SECONDS
+from lib.engine.worker import HAND_OVER_SECONDS, HELD_RETRY_SECONDS
+from lib.journal.journal import GIVE_UP_SECONDS
+from lib.runtime.settings import Settings
+from lib.serving import generations
 from local.stack import QUEUE, Stack
 from tests.deploy.cloud import Cloud
 from tests.deploy.test_deploying import environment

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from lib.logs import FIELDS
+from lib.runtime.logs import FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "monitoring"

@@ -19,7 +19,7 @@ from local.token import id_token
 from tests.e2e.breaking_proxy import BreakingProxy
 from tests.e2e.callable_lines import heard
 from tests.e2e.node_script import run
-from tests.unit.test_auth import Key, KeyServer, app_claims, make_key
+from tests.unit.cloud.test_tokens import Key, KeyServer, app_claims, make_key
 
 HEADER = "X-Firebase-AppCheck"
 UNKNOWN = "0" * 32

@@ -13,7 +13,7 @@ import requests
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
-from lib.health import BOUND_SECONDS
+from lib.runtime.health import BOUND_SECONDS
 from local.ports import Ports
 from local.stack import QUEUE, Stack
 

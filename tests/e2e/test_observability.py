@@ -28,7 +28,7 @@ import psutil
 import pytest
 from grpc import StatusCode
 
-from lib.logs import FIELDS
+from lib.runtime.logs import FIELDS
 from local.client import Client
 from local.firestore_proxy import Proxy
 from local.ports import HOST, Ports

@@ -23,7 +23,7 @@ import requests
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
-from lib.model import LIVE, Generation, State
+from lib.domain.generation import LIVE, Generation, State
 from local.client import Client, question
 from local.demo_text import seed_of, text
 from local.stack import QUEUE, Stack

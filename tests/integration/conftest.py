@@ -16,15 +16,15 @@ import orjson
 import pytest
 from google.cloud import firestore
 
-from lib import message
-from lib.documents import Document, Documents, Unreachable
-from lib.journal import Entry
-from lib.lease import Claim, claim
-from lib.listen import TARGETS_PER_EMULATOR_STREAM, Listener, Watch
-from lib.model import Generation, Head, message_path
-from lib.sse import Event, frame
-from lib.store import Store
-from lib.task import Task
+from lib.cloud.documents import Document, Documents, Unreachable
+from lib.cloud.listen import TARGETS_PER_EMULATOR_STREAM, Listener, Watch
+from lib.cloud.store import Store
+from lib.dialects.sse import Event, frame
+from lib.domain import message
+from lib.domain.generation import Generation, Head, message_path
+from lib.domain.task import Task
+from lib.engine.lease import Claim, claim
+from lib.journal.journal import Entry
 from local.demo_text import token
 from local.ports import Ports
 from local.stack import Stack

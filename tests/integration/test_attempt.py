@@ -15,16 +15,16 @@ from datetime import timedelta
 
 import pytest
 
-from lib.attempt import Attempt, Ended, RetryLater
-from lib.catalog import Upstream
-from lib.documents import Create, Stale, Unreachable
-from lib.journal import replayed
-from lib.logs import Line, labelled
-from lib.model import State
-from lib.settings import Settings
-from lib.telemetry import OFF
-from lib.upstream import new_session
-from tests.unit.test_settings import NEEDED
+from lib.cloud.documents import Create, Stale, Unreachable
+from lib.domain.generation import State
+from lib.engine.attempt import Attempt, Ended, RetryLater
+from lib.journal.journal import replayed
+from lib.runtime.catalog import Upstream
+from lib.runtime.logs import Line, labelled
+from lib.runtime.settings import Settings
+from lib.runtime.telemetry import OFF
+from lib.upstream.call import new_session
+from tests.unit.runtime.test_settings import NEEDED
 
 
 class Broken:

@@ -9,8 +9,20 @@ from typing import Any
 
 import pytest
 
-from lib.documents import Change, Create, Delete, Document, Exists, Patch, Put, Refused, Stale, Target, Unreachable
-from lib.listen import listening_loop
+from lib.cloud.documents import (
+    Change,
+    Create,
+    Delete,
+    Document,
+    Exists,
+    Patch,
+    Put,
+    Refused,
+    Stale,
+    Target,
+    Unreachable,
+)
+from lib.cloud.listen import listening_loop
 
 PATIENCE = 30.0
 

@@ -13,19 +13,19 @@ import pytest
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
-from lib.chat import Answer, read
-from lib.documents import Create, Delete, Patch, Put, Unreachable
-from lib.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
-from lib.generations import LOST_GRACE, REQUEUE_AFTER, START_GRACE, ChatRequest, Generations
-from lib.health import Readiness
-from lib.journal import SEAL_BYTES, Fenced
-from lib.lease import claim
-from lib.model import End, State
-from lib.settings import Settings
-from lib.sse import event_of
-from lib.tail import REREAD_SECONDS, Tails
-from lib.task import Task
-from lib.task_queue import TaskQueue
+from lib.cloud.documents import Create, Delete, Patch, Put, Unreachable
+from lib.cloud.task_queue import TaskQueue
+from lib.dialects.chat_completions import Answer, read
+from lib.dialects.sse import event_of
+from lib.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
+from lib.domain.generation import End, State
+from lib.domain.task import Task
+from lib.engine.lease import claim
+from lib.journal.journal import SEAL_BYTES, Fenced
+from lib.runtime.health import Readiness
+from lib.runtime.settings import Settings
+from lib.serving.generations import LOST_GRACE, REQUEUE_AFTER, START_GRACE, ChatRequest, Generations
+from lib.serving.tail import REREAD_SECONDS, Tails
 from local.token import PROJECT
 
 PATIENCE = 30.0
@@ -658,7 +658,7 @@ def test_a_lost_generation_that_its_user_had_stopped_is_stopped(
 @pytest.fixture
 def told(caplog):
     """The fields of the lines that have these words."""
-    caplog.set_level("INFO", "lib.generations")
+    caplog.set_level("INFO", "lib.serving.generations")
     return lambda words: [vars(record) for record in caplog.records if record.getMessage() == words]
 
 

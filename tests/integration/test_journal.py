@@ -8,13 +8,13 @@ from datetime import timedelta
 
 import pytest
 
-from lib import message
-from lib.chat import Answer, read
-from lib.documents import Create, Delete, Patch, Put, Stale, Unreachable
-from lib.journal import DOCUMENT_BYTES, SEAL_BYTES, Fenced, Journal, decoded, replayed
-from lib.model import End, Head, Segment, State
-from lib.settings import EMULATOR_EVENT_BYTES
-from lib.sse import event_of
+from lib.cloud.documents import Create, Delete, Patch, Put, Stale, Unreachable
+from lib.dialects.chat_completions import Answer, read
+from lib.dialects.sse import event_of
+from lib.domain import message
+from lib.domain.generation import End, Head, Segment, State
+from lib.journal.journal import DOCUMENT_BYTES, SEAL_BYTES, Fenced, Journal, decoded, replayed
+from lib.runtime.settings import EMULATOR_EVENT_BYTES
 from local.demo_text import blob
 
 COMPLETED = End(state=State.COMPLETED, usage={"total_tokens": 3})

@@ -8,13 +8,13 @@ from functools import partial
 
 import pytest
 
-from lib.chat import Answer
-from lib.documents import Delete, Unreachable
-from lib.journal import Fenced
-from lib.lease import Held, claim
-from lib.model import End, State
-from lib.store import Store
-from lib.task import Task
+from lib.cloud.documents import Delete, Unreachable
+from lib.cloud.store import Store
+from lib.dialects.chat_completions import Answer
+from lib.domain.generation import End, State
+from lib.domain.task import Task
+from lib.engine.lease import Held, claim
+from lib.journal.journal import Fenced
 
 LEASE = timedelta(seconds=15)
 COMPLETED = End(state=State.COMPLETED)

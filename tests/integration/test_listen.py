@@ -13,8 +13,8 @@ from contextlib import aclosing
 import grpc
 import pytest
 
-from lib.documents import Delete, Document, Put, Target, Unreachable
-from lib.listen import Listener, listening_loop
+from lib.cloud.documents import Delete, Document, Put, Target, Unreachable
+from lib.cloud.listen import Listener, listening_loop
 
 
 class Breaking:
@@ -396,7 +396,7 @@ def test_the_end_of_its_targets_ends_a_listen_stream(documents, paths):
 
 
 def test_a_connection_on_which_nothing_can_be_asked_breaks_the_stream(connect, monkeypatch):
-    monkeypatch.setattr("lib.documents.READ_SECONDS", 0.2)
+    monkeypatch.setattr("lib.cloud.documents.READ_SECONDS", 0.2)
 
     async def listen(documents):
         async def targets():

@@ -13,12 +13,12 @@ from functools import partial
 import orjson
 import pytest
 
-from lib.chat import Answer
-from lib.documents import Delete, Unreachable
-from lib.journal import DOCUMENT_BYTES, SEAL_BYTES, Entry
-from lib.model import End, State
-from lib.sse import Event, frame
-from lib.tail import BACKLOG_BYTES, WINDOW_BYTES, Gone, Tails
+from lib.cloud.documents import Delete, Unreachable
+from lib.dialects.chat_completions import Answer
+from lib.dialects.sse import Event, frame
+from lib.domain.generation import End, State
+from lib.journal.journal import DOCUMENT_BYTES, SEAL_BYTES, Entry
+from lib.serving.tail import BACKLOG_BYTES, WINDOW_BYTES, Gone, Tails
 from local.demo_text import blob, token
 
 PATIENCE = 30.0

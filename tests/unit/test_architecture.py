@@ -18,7 +18,11 @@ import pytest
 import lib
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = {f"lib.{path.stem}": path for path in sorted((ROOT / "lib").glob("*.py")) if path.stem != "__init__"}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted((ROOT / "lib").rglob("*.py"))
+    if path.stem != "__init__"
+}
 SOURCES = {**MODULES, "lib": ROOT / "lib" / "__init__.py", "main": ROOT / "main.py"}
 
 
@@ -96,52 +100,67 @@ def test_lib_is_this_source_tree_s() -> None:
 
 
 def test_the_source_is_where_it_is_looked_for() -> None:
-    assert {"lib.web", "lib.worker", "lib.upstream", "lib.tail", "lib.journal"} <= MODULES.keys()
-    assert "lib.upstream" in reachable("lib.worker")
-    assert "lib.stream" in GRAPH["lib.web"]
+    assert {
+        "lib.wires.api",
+        "lib.engine.worker",
+        "lib.upstream.call",
+        "lib.serving.tail",
+        "lib.journal.journal",
+    } <= MODULES.keys()
+    assert "lib.upstream.call" in reachable("lib.engine.worker")
+    assert "lib.wires.openai_chat" in GRAPH["lib.wires.api"]
 
 
 def test_one_module_alone_imports_firestore() -> None:
-    assert importers("google.cloud.firestore", "google.cloud.firestore_v1") == {"lib.documents"}
+    assert importers("google.cloud.firestore", "google.cloud.firestore_v1") == {"lib.cloud.documents"}
 
 
 def test_one_module_alone_imports_cloud_tasks() -> None:
-    assert importers("google.cloud.tasks", "google.cloud.tasks_v2") == {"lib.task_queue"}
+    assert importers("google.cloud.tasks", "google.cloud.tasks_v2") == {"lib.cloud.task_queue"}
 
 
 def test_one_module_alone_imports_requests() -> None:
-    assert importers("requests") == {"lib.upstream"}
+    assert importers("requests") == {"lib.upstream.call"}
 
 
 @pytest.mark.parametrize("library", ["httpx", "aiohttp", "urllib.request", "http.client", "openai", "urllib3"])
 def test_no_other_module_has_another_way_to_call_an_upstream(library: str) -> None:
-    assert importers(library) <= {"lib.upstream"}
+    assert importers(library) <= {"lib.upstream.call"}
 
 
 def test_nothing_that_serves_a_client_can_import_what_calls_the_upstream() -> None:
-    assert "lib.upstream" not in reachable("lib.web")
-    assert not {"lib.worker", "lib.attempt", "lib.reading", "lib.inbox"} & reachable("lib.web")
+    assert "lib.upstream.call" not in reachable("lib.wires.api")
+    assert not {"lib.engine.worker", "lib.engine.attempt", "lib.engine.reading", "lib.engine.inbox"} & reachable(
+        "lib.wires.api"
+    )
 
 
 def test_nothing_that_the_api_is_wired_from_can_import_what_calls_the_upstream() -> None:
     wired = ours([*at_import("main"), *imported(function("_api"))])
-    assert {"lib.web", "lib.tail"} <= wired
-    assert "lib.upstream" not in reachable(*wired)
+    assert {"lib.wires.api", "lib.serving.tail"} <= wired
+    assert "lib.upstream.call" not in reachable(*wired)
 
 
 def test_only_the_worker_leads_to_the_upstream() -> None:
-    doors = {module for module in MODULES if "lib.upstream" in reachable(module)}
-    assert doors == {"lib.upstream", "lib.reading", "lib.inbox", "lib.attempt", "lib.worker"}
+    doors = {module for module in MODULES if "lib.upstream.call" in reachable(module)}
+    assert doors == {
+        "lib.upstream.call",
+        "lib.engine.reading",
+        "lib.engine.inbox",
+        "lib.engine.attempt",
+        "lib.engine.worker",
+    }
 
 
 def test_a_process_that_serves_clients_has_never_loaded_what_calls_the_upstream() -> None:
-    assert python("import sys, lib.web, main; print('lib.web' in sys.modules, 'lib.upstream' in sys.modules)") == (
-        "True False"
-    )
+    assert python(
+        "import sys, lib.wires.api, main; print('lib.wires.api' in sys.modules, 'lib.upstream.call' in sys.modules)"
+    ) == ("True False")
 
 
 def test_the_pure_modules_know_no_library_that_does_io() -> None:
-    for module in ("lib.sse", "lib.chat", "lib.message", "lib.model", "lib.errors", "lib.catalog", "lib.settings"):
+    pure = [name for name in MODULES if name.startswith(("lib.domain.", "lib.dialects."))]
+    for module in (*pure, "lib.runtime.catalog", "lib.runtime.settings"):
         for below in reachable(module):
             roots = {name.partition(".")[0] for name in imports(below)}
             assert not roots & {"google", "grpc", "flask", "requests", "jwt", "threading", "socket", "time"}
@@ -156,7 +175,7 @@ def test_the_arrows_point_inwards_and_never_in_a_circle() -> None:
 
 def test_nothing_imports_its_way_back_to_the_doors_or_to_main() -> None:
     assert importers("main") == set()
-    assert importers("lib.web") == importers("lib.worker") == {"main"}
+    assert importers("lib.wires.api") == importers("lib.engine.worker") == {"main"}
     assert importers("local", "tests") == set()
 
 
@@ -186,7 +205,7 @@ for name in ("insecure_channel", "secure_channel"):
     setattr(grpc, name, lambda *given, name=name, **more: made.append(name))
 grpc._channel.Channel.__init__ = lambda *given, **more: made.append("Channel")
 import main
-import lib.web, lib.worker, lib.task_queue, lib.auth
+import lib.wires.api, lib.engine.worker, lib.cloud.task_queue, lib.cloud.tokens
 print(made, main._apps, threading.active_count())
 """
     )

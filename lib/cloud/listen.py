@@ -1,0 +1,265 @@
+"""Listening to many documents over few streams.
+
+One listen stream carries up to a hundred documents, so a process with hundreds of viewers stays far below the hundred
+streams that a connection to Firestore may have; and one thread reads all streams, so that what comes at the same time
+costs one waking up. A stream that breaks, or leaves a document
+unanswered, is opened again with everything it carried: Firestore then sends each document as it is, so a watcher may
+see a version twice and may miss versions in between, but not the last. What a document means is the watcher's matter.
+
+The emulator corrupts a stream when it answers a new document while another one changes: two of its threads write at
+once. Against the emulator a stream carries one document in its life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from functools import cache, partial
+from itertools import count
+from typing import Protocol
+
+from lib.cloud.documents import Change, Document, Target, Unreachable
+
+TARGETS_PER_STREAM = 100
+TARGETS_PER_EMULATOR_STREAM = 1
+IDLE_SECONDS = 20.0  # without a document, after which a stream ends
+ANSWER_SECONDS = 5.0  # for the first word on a document, after which its stream counts as dead
+BACK_OFF_SECONDS = (0.05, 5.0)
+
+OnChange = Callable[[Document | None], object]
+_Requests = asyncio.Queue[Target | None]
+
+log = logging.getLogger(__name__)
+
+
+class Listenable(Protocol):
+    def listen(self, targets: AsyncIterator[Target]) -> AsyncGenerator[Change]: ...
+
+
+class Listener:
+    """Calls back on every change of the documents watched, from one thread for all of them.
+
+    A callback must not wait. It gets the document, or None where there is none.
+    """
+
+    def __init__(
+        self,
+        documents: Listenable,
+        targets_per_stream: int = TARGETS_PER_STREAM,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
+    ):
+        self._new_stream = partial(
+            _Stream,
+            documents,
+            targets_per_stream,
+            idle_seconds=idle_seconds,
+            answer_seconds=answer_seconds,
+            on_end=self._forget,
+        )
+        self._lock = threading.Lock()
+        self._streams: list[_Stream] = []
+        self._ids = count(1)
+
+    def watch(self, path: str, on_change: OnChange) -> Watch:
+        """Starts to listen; the document as it is comes first."""
+        with self._lock:
+            target = Target(next(self._ids), path)
+            for stream in self._streams:
+                if stream.add(target, on_change):
+                    break
+            else:
+                stream = self._new_stream()
+                stream.add(target, on_change)
+                self._streams.append(stream)
+                stream.start()
+        return Watch(stream, target)
+
+    @property
+    def watching(self) -> int:
+        """How many documents are listened to."""
+        with self._lock:
+            return sum(len(stream) for stream in self._streams)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open for that."""
+        with self._lock:
+            return len(self._streams)
+
+    def _forget(self, stream: _Stream) -> None:
+        with self._lock:
+            self._streams.remove(stream)
+
+
+_making_loop = threading.Lock()
+
+
+@cache
+def _made_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="listen", daemon=True).start()
+    return loop
+
+
+def listening_loop() -> asyncio.AbstractEventLoop:
+    """The loop of the one thread that listens for this process, from the first watch on.
+
+    One for all listeners: gRPC has a single queue for the loops of a process, and is at its best with one of them.
+    """
+    with _making_loop:
+        return _made_loop()
+
+
+class Watch:
+    """One document that is listened to. Call it to end that; twice is safe."""
+
+    def __init__(self, stream: _Stream, target: Target):
+        self._stream = stream
+        self._target = target
+
+    def __call__(self) -> None:
+        self._stream.remove(self._target)
+
+    def restart(self) -> None:
+        """Opens its stream again: for who knows that the document has changed and was not told."""
+        self._stream.restart()
+
+
+class _Stream:
+    """One listen stream, from the first document until a while after the last.
+
+    A stream for one document ends with it. Documents come and go from any thread; everything else is on the loop's.
+    """
+
+    def __init__(
+        self,
+        documents: Listenable,
+        capacity: int,
+        *,
+        idle_seconds: float,
+        answer_seconds: float,
+        on_end: Callable[[_Stream], None],
+    ):
+        self._documents = documents
+        self._capacity = capacity
+        self._loop = listening_loop()
+        self._idle_seconds = idle_seconds
+        self._answer_seconds = answer_seconds
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._watches: dict[int, tuple[Target, OnChange]] = {}
+        self._unanswered: dict[int, float] = {}  # by target, the moment its answer is overdue
+        self._requests: _Requests = asyncio.Queue()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    def start(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._run(), self._loop)
+
+    def add(self, target: Target, on_change: OnChange) -> bool:
+        with self._lock:
+            if self._closed or len(self._watches) >= self._capacity:
+                return False
+            self._watches[target.id] = (target, on_change)
+            self._ask(target)
+            return True
+
+    def remove(self, target: Target) -> None:
+        with self._lock:
+            if self._watches.pop(target.id, None) is None:
+                return
+            if self._capacity == 1:
+                self._closed = True
+                self._put(None)
+                return
+            # If it was not answered it stays so: the stream may be dead, and the next document must not wait anew.
+            self._put(Target(target.id, None))
+
+    def restart(self) -> None:
+        with self._lock:
+            self._put(None)
+
+    def _put(self, target: Target | None) -> None:
+        self._loop.call_soon_threadsafe(self._requests.put_nowait, target)
+
+    async def _run(self) -> None:
+        pause, longest = BACK_OFF_SECONDS
+        while not self._closed:
+            try:
+                async with aclosing(self._documents.listen(self._targets(self._reopen()))) as changes:
+                    async for change in changes:
+                        pause = BACK_OFF_SECONDS[0]
+                        self._dispatch(change)
+            except Unreachable as error:
+                if not self._closed:
+                    log.info("listen stream broke", extra={"cause": str(error)})
+            except Exception:
+                log.exception("listen stream failed")
+            if not self._closed:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, longest)
+        self._on_end(self)
+
+    def _reopen(self) -> _Requests:
+        """A queue of requests that starts with everything watched; who still reads the last one is told to stop."""
+        with self._lock:
+            self._requests.put_nowait(None)
+            self._requests = asyncio.Queue()
+            for target, _ in self._watches.values():
+                self._ask(target)
+            return self._requests
+
+    def _ask(self, target: Target) -> None:
+        self._unanswered[target.id] = time.monotonic() + self._answer_seconds
+        self._put(target)
+
+    async def _targets(self, requests: _Requests) -> AsyncIterator[Target]:
+        """What to listen to, as it comes. Its end ends the stream: where it is idle, used up, dead, or replaced."""
+        while not self._closed:
+            overdue = min(self._unanswered.copy().values(), default=float("inf"))
+            try:
+                async with asyncio.timeout(max(0.0, min(self._idle_seconds, overdue - time.monotonic()))):
+                    target = await requests.get()
+            except TimeoutError:
+                with self._lock:
+                    overdue = min(self._unanswered.values(), default=float("inf"))
+                    dead = time.monotonic() >= overdue
+                    if dead:
+                        self._unanswered.clear()
+                    idle = not self._watches and requests.empty()
+                    self._closed = self._closed or idle
+                if idle or dead:
+                    return
+                continue
+            if target is None:
+                return
+            yield target
+
+    def _dispatch(self, change: Change) -> None:
+        if change.refused and not change.targets:
+            raise Unreachable("all targets refused")
+        with self._lock:
+            # A word on anything shows that the stream lives, so nobody need wait for a document that was left.
+            for target_id in [known for known in self._unanswered if known not in self._watches]:
+                del self._unanswered[target_id]
+            for target_id in change.targets:
+                self._unanswered.pop(target_id, None)
+        for target_id in change.targets:
+            watch = self._watches.get(target_id)
+            if watch is None:
+                continue
+            _, on_change = watch
+            if change.refused:
+                raise Unreachable("target refused")
+            try:
+                on_change(change.document)
+            except Exception:
+                log.exception("a watcher failed")

@@ -1,0 +1,162 @@
+"""Who is calling: a Firebase user on the public routes, the queue's service account on the worker.
+
+Verifies tokens and says why one was refused, in words that hold nothing of the token. Decides nothing about what a
+user may see.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jwt
+
+from lib.domain.errors import Unauthenticated, Unavailable
+from lib.domain.generation import document_id
+
+CLOCK_SKEW_SECONDS = 10
+KEYS_SECONDS = 3600
+REFETCH_SECONDS = 30
+FETCH_SECONDS = 10
+# The `jwks_uri` of https://securetoken.google.com/PROJECT/.well-known/openid-configuration, the same for every project.
+USER_KEYS_URL = "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com"
+_USER_ISSUER = "https://securetoken.google.com/"
+_APP_CHECK_ISSUER = "https://firebaseappcheck.googleapis.com/"
+_GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
+_UNAVAILABLE = "The keys to verify tokens can't be fetched. Try again."
+_LONGEST_UID = 128
+
+
+def bearer(header: str | None) -> str:
+    """The token of an `Authorization` header. Errors: `Unauthenticated`."""
+    if not header:
+        raise Unauthenticated("No Authorization header. Send 'Authorization: Bearer <token>'.", code="missing_token")
+    scheme, _, token = header.strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("The Authorization header is not of the form 'Bearer <token>'.", code="malformed_token")
+    return token.strip()
+
+
+class _Verifier:
+    """Verifies tokens for one audience: RS256, by the keys that their issuer publishes as a JWKS (RFC 7517).
+
+    The keys are fetched again when they are old, or lack a token's key and were not fetched just now.
+    """
+
+    def __init__(self, audience: str, keys_url: str, signed: bool = True):
+        self._audience = audience
+        self._signed = signed
+        self._keys = jwt.PyJWKClient(
+            keys_url, lifespan=KEYS_SECONDS, timeout=FETCH_SECONDS, cooldown_duration=REFETCH_SECONDS
+        )
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """What a token says. Errors: `jwt.PyJWTError`; `Unavailable` where the keys can't be fetched."""
+        return jwt.decode(
+            token,
+            self._key(token) if self._signed else "",
+            algorithms=["RS256"],
+            audience=self._audience,
+            leeway=CLOCK_SKEW_SECONDS,
+            options={
+                "verify_signature": self._signed,
+                "require": ["exp", "iat", "sub"],
+                "verify_exp": True,
+                "verify_iat": True,
+                "verify_aud": True,
+                "verify_sub": True,
+            },
+        )
+
+    def _key(self, token: str) -> jwt.PyJWK:
+        """The key that a token names. Errors: `Unavailable`; `jwt.PyJWTError`, also where nobody publishes such a key.
+
+        One that is known is found without the lock that the client holds while it looks for one that is not.
+        """
+        try:
+            known = self._keys.get_signing_keys()
+        except (jwt.PyJWKClientError, jwt.PyJWKSetError, ValueError, OSError) as error:
+            raise Unavailable(_UNAVAILABLE) from error
+        key_id = str(jwt.get_unverified_header(token).get("kid"))
+        try:
+            return self._keys.match_kid(known, key_id) or self._keys.get_signing_key(key_id)
+        except (jwt.PyJWKClientConnectionError, jwt.PyJWKSetError, ValueError, OSError) as error:
+            raise Unavailable(_UNAVAILABLE) from error
+
+
+class UserTokens:
+    """Verifies Firebase ID tokens of one project.
+
+    By "Verify ID tokens using a third-party JWT library". With `emulated`, unsigned ones are taken, as Firebase's Auth
+    emulator makes them: for local use alone.
+    """
+
+    def __init__(self, project: str, emulated: bool = False, keys_url: str = USER_KEYS_URL):
+        self._project = project
+        self._verifier = _Verifier(project, keys_url, signed=not emulated)
+
+    def uid(self, authorization: str | None) -> str:
+        """The user an `Authorization` header is of. Errors: `Unauthenticated` with the reason; `Unavailable`."""
+        token = bearer(authorization)
+        try:
+            claims = self._verifier.claims(token)
+        except jwt.ExpiredSignatureError as error:
+            raise Unauthenticated("The ID token has expired. Get a fresh one.", code="expired_token") from error
+        except jwt.PyJWTError as error:
+            raise self._refusal(token) from error
+        if claims.get("iss") != _USER_ISSUER + self._project or not 0 < len(claims["sub"]) <= _LONGEST_UID:
+            raise self._refusal(token)
+        return document_id(claims["sub"], "uid")
+
+    def _refusal(self, token: str) -> Unauthenticated:
+        """Why a token was not taken, told from its own unverified words."""
+        try:
+            claims = jwt.decode(token, options={"verify_signature": False})
+            if claims.get("aud") != self._project:
+                return Unauthenticated("The ID token is of another Firebase project.", code="wrong_project")
+        except jwt.DecodeError:
+            return Unauthenticated("The token is not a JWT. Send the user's Firebase ID token.", code="malformed_token")
+        except jwt.PyJWTError:
+            pass  # a JWT, with a header that none of Firebase's has
+        return Unauthenticated(
+            "The ID token is not valid: it must be a Firebase ID token, signed by Google.", code="invalid_token"
+        )
+
+
+class AppTokens:
+    """Verifies App Check tokens of one project: that a call comes from the project's own app.
+
+    By "Verify App Check tokens from a custom backend": RS256, the project among the audiences, Firebase as the issuer.
+    """
+
+    def __init__(self, project: str, keys_url: str):
+        self._verifier = _Verifier(f"projects/{project}", keys_url)
+
+    def verify(self, token: str | None) -> None:
+        """Errors: `Unauthenticated`; `Unavailable` where the keys can't be fetched."""
+        if not token:
+            raise Unauthenticated("No X-Firebase-AppCheck header: initialize App Check.", code="missing_app_check")
+        try:
+            claims = self._verifier.claims(token)
+        except jwt.PyJWTError as error:
+            raise Unauthenticated("The App Check token is not valid.", code="invalid_app_check") from error
+        if not str(claims.get("iss")).startswith(_APP_CHECK_ISSUER):
+            raise Unauthenticated("The App Check token is not valid.", code="invalid_app_check")
+
+
+class QueueTokens:
+    """Verifies the OIDC token that Cloud Tasks sends: signature, audience, issuer and e-mail."""
+
+    def __init__(self, audience: str, email: str, keys_url: str):
+        self._email = email
+        self._verifier = _Verifier(audience, keys_url)
+
+    def verify(self, authorization: str | None) -> None:
+        """Errors: `Unauthenticated` with the reason; `Unavailable` where the keys can't be fetched."""
+        try:
+            claims = self._verifier.claims(bearer(authorization))
+        except jwt.PyJWTError as error:
+            raise Unauthenticated("The task's token is not valid for this worker.", code="invalid_token") from error
+        if claims.get("iss") not in _GOOGLE_ISSUERS:
+            raise Unauthenticated("The task's token is not from Google.", code="wrong_issuer")
+        if claims.get("email") != self._email or claims.get("email_verified") is not True:
+            raise Unauthenticated("The task's token is of another service account.", code="wrong_email")

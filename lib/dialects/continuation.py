@@ -1,0 +1,88 @@
+"""Going on with an answer that broke off: the request that asks for the rest, and how the rest is joined on.
+
+Pure. The saved text is given back to the upstream as the beginning of its own answer ("assistant prefill"), so only the
+plain text of one choice can be continued: half a tool call, or JSON that a grammar forced, can't be taken up where it
+stopped. What comes back is fitted to what is saved, so that a client sees one answer and nothing twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lib.dialects.chat_completions import Answer, Json
+from lib.runtime.catalog import Prefill
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_NOT_TEXT = ("tool_calls", "function_call", "refusal", "audio", "images")
+
+
+def continued(request: Json, answer: Answer, style: Prefill) -> tuple[Json, Seam] | None:
+    """The request for the rest of `answer`, and the seam for what comes; None where it can't be continued.
+
+    A limit on tokens is lowered by what was said, counted as a token an event, so that it may be passed by a little
+    where an upstream puts several into one.
+    """
+    saved = _plain_text(answer)
+    form = request.get("response_format") or {"type": "text"}
+    if saved is None or (request.get("n") or 1) > 1 or form != {"type": "text"}:
+        return None
+    limits = {name: request[name] - answer.spoken for name in _LIMITS if isinstance(request.get(name), int)}
+    if any(left < 1 for left in limits.values()):
+        return None
+    if style is Prefill.VLLM:
+        said, flags = saved, {"continue_final_message": True, "add_generation_prompt": False}
+    else:
+        # Anthropic refuses a last message that ends in white space, and so does OpenRouter where it leads there.
+        said, flags = saved.rstrip(), {}
+    messages = [*request["messages"], {"role": "assistant", "content": said}]
+    return {**request, **limits, **flags, "messages": messages}, Seam(answer.identity, saved[len(said) :])
+
+
+def _plain_text(answer: Answer) -> str | None:
+    choices = answer.choices()
+    if [choice["index"] for choice in choices] != [0]:
+        return None
+    message = choices[0]["message"]
+    content = message.get("content")
+    if not isinstance(content, str) or not content.strip() or any(message.get(name) for name in _NOT_TEXT):
+        return None
+    return content
+
+
+class Seam:
+    """Fits the chunks of a continuation to the answer they continue, which has `identity` as its id and time.
+
+    `space` is saved white space that the upstream was not told of; where it is said again, it is left out.
+    """
+
+    def __init__(self, identity: Json, space: str = ""):
+        self._identity = identity
+        self._space = space
+
+    def fit(self, chunk: Json) -> Json:
+        """The chunk as clients are to see it. The role is left out: it was said when the answer began."""
+        fitted = {**chunk, **{key: value for key, value in self._identity.items() if key in chunk}}
+        if isinstance(chunk.get("choices"), list):
+            fitted["choices"] = [self._fit_choice(choice) for choice in chunk["choices"]]
+        return fitted
+
+    def _fit_choice(self, choice: Any) -> Any:
+        if not isinstance(choice, dict):
+            return choice
+        return {**choice, **{key: self._fit_text(choice[key]) for key in ("delta", "message") if key in choice}}
+
+    def _fit_text(self, delta: Any) -> Any:
+        if not isinstance(delta, dict):
+            return delta
+        fitted = {key: value for key, value in delta.items() if key != "role"}
+        content = delta.get("content")
+        if self._space and isinstance(content, str) and content:
+            fitted["content"] = self._without_space(content)
+        return fitted
+
+    def _without_space(self, text: str) -> str:
+        again = 0
+        while again < min(len(text), len(self._space)) and text[again] == self._space[again]:
+            again += 1
+        self._space = self._space[again:] if again == len(text) else ""
+        return text[again:]

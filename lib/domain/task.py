@@ -1,0 +1,33 @@
+"""What a task says: which generation is to be worked. A pure value, known to both sides of the queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from lib.domain.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the worker is told: which generation, and the path of its message."""
+
+    generation_id: str
+    message_path: str
+
+    def encode(self) -> bytes:
+        return orjson.dumps({"generation": self.generation_id, "message": self.message_path})
+
+    @classmethod
+    def decode(cls, body: bytes) -> Task:
+        """Errors: `InvalidRequest`."""
+        try:
+            fields: Any = orjson.loads(body)
+            task = cls(fields["generation"], fields["message"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidRequest("The body must be a task: {'generation': …, 'message': …}.") from error
+        if not all(isinstance(value, str) and value for value in (task.generation_id, task.message_path)):
+            raise InvalidRequest("'generation' and 'message' must be non-empty strings.")
+        return task

@@ -1,0 +1,193 @@
+"""The log: one JSON object a line, as Cloud Logging reads it, and never a word of what users and models say.
+
+A line's words are constants of this code. What varies goes into the fields named here: numbers, and words of our own.
+Nothing else gets through, whoever logs it: no argument that is no number, no text that a library has made up, and no
+exception's message, since it may quote a prompt or an answer. An exception is told by its type and where it came from.
+
+Fields are those of "Structured logging" (Cloud Logging), a stack is as Error Reporting groups it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from lib.runtime import trace
+
+LABELS = ("generation", "attempt")
+FIELDS = {
+    "state": "the state a generation has now",
+    "reason": "why it ended so, or is to be tried again",
+    "upstream": "the upstream's name, as it is configured",
+    "status": "the upstream's HTTP status",
+    "cause": "the kind of error, in a word",
+    "settings": "the settings that are wrong, a line each",
+    "waitMs": "from the question to the first claim",
+    "ttftMs": "from the question to its first event being saved",
+    "durationMs": "from the question to the end",
+    "retryMs": "how long the queue is asked to wait",
+    "bytes": "the size of the question",
+    "events": "how many events the journal has",
+    "tokens": "the output, as the upstream counted it",
+    "inputTokens": "the input, as the upstream counted it",
+    "commits": "this attempt's commits",
+    "writes": "the documents they wrote, which is what Firestore bills",
+    "commitErrors": "how many were tried again",
+    "flushMs": "how long a commit took, on average",
+    "flushMaxMs": "how long the slowest took",
+    "live": "attempts under way in this process, this one included",
+    "changes": "how often a followed generation changed",
+    "lagMs": "from a commit to this process having it, on average",
+    "lagMaxMs": "the longest of these",
+}
+_SEVERITIES = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
+_OURS = ("lib", "main")
+_REPORTED = "type.googleapis.com/google.devtools.clouderrorreporting.v1beta1.ReportedErrorEvent"
+_FRAMES = 50
+_CHAIN = 10
+_CAUSE = "The above exception was the direct cause of the following exception:"  # Python's words
+_CONTEXT = "During handling of the above exception, another exception occurred:"
+
+log = logging.getLogger(__name__)
+_labels: ContextVar[Mapping[str, object] | None] = ContextVar("labels", default=None)
+
+
+@contextmanager
+def labelled(**labels: object) -> Iterator[None]:
+    """What is logged in here, and in a copy of this context, is of this generation and attempt."""
+    before = _labels.set(labels)
+    try:
+        yield
+    finally:
+        _labels.reset(before)
+
+
+class Line(logging.Formatter):
+    """A record as a line. `project` is whose traces they are; a trace is left out before it is known."""
+
+    project = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "severity": _severity(record.levelno),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "message": _words(record),
+            "logger": record.name,
+        }
+        line |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
+        labels = {**(_labels.get() or {}), **{name: vars(record)[name] for name in LABELS if name in vars(record)}}
+        if labels:
+            line["logging.googleapis.com/labels"] = {name: str(value) for name, value in labels.items()}
+        if (place := trace.current.get()) is not None and self.project:
+            line["logging.googleapis.com/trace"] = f"projects/{self.project}/traces/{place.trace_id}"
+            line["logging.googleapis.com/spanId"] = place.span_id
+            line["logging.googleapis.com/trace_sampled"] = place.sampled
+        if record.levelno >= logging.WARNING:
+            line["logging.googleapis.com/sourceLocation"] = {
+                "file": record.pathname,
+                "line": str(record.lineno),
+                "function": record.funcName,
+            }
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and record.levelno < logging.ERROR:
+            line.setdefault("cause", _kind(error))  # a stack would make it an error for Error Reporting
+        elif error is not None:
+            line["stack_trace"] = stack(error)
+        elif record.levelno >= logging.ERROR:
+            line["@type"] = _REPORTED  # without a stack it has to be told that this is one
+        return json.dumps(line, default=lambda value: type(value).__name__)
+
+
+class Logs:
+    """The log of a process, all of it: the service's, its server's and its libraries'."""
+
+    def __init__(self, stream: TextIO):
+        self._line = Line()
+        self._handler = logging.StreamHandler(stream)
+        self._handler.setFormatter(self._line)
+
+    @classmethod
+    def of_function(cls, environ: Mapping[str, str]) -> Self:
+        """Takes the log over where this is functions-framework, which then serves until the process ends."""
+        logs = cls(sys.stdout)
+        if "FUNCTION_TARGET" in environ:  # which it sets before it imports a function's module
+            logs.take_over()
+        return logs
+
+    def of_project(self, project: str) -> None:
+        """Says whose traces they are."""
+        self._line.project = project
+
+    def take_over(self) -> None:
+        logging.raiseExceptions = False  # a line that can't be written would be printed, with its arguments
+        root = logging.getLogger()
+        root.handlers[:] = [self._handler]
+        root.setLevel(logging.WARNING)
+        for name in _OURS:
+            logging.getLogger(name).setLevel(logging.INFO)
+        for name in ("gunicorn.error", "gunicorn.access"):
+            # gunicorn gives its loggers a handler of its own, later; a filter comes before that one.
+            logging.getLogger(name).addFilter(self._divert)
+        logging.captureWarnings(True)
+        sys.excepthook = _uncaught
+        sys.unraisablehook = lambda unraisable: _uncaught(unraisable.exc_type, unraisable.exc_value, None)
+        threading.excepthook = lambda failed: _uncaught(failed.exc_type, failed.exc_value, failed.exc_traceback)
+
+    def _divert(self, record: logging.LogRecord) -> bool:
+        self._handler.handle(record)
+        return False
+
+
+def stack(error: BaseException) -> str:
+    """An exception as Python prints it, with its causes, and without a message."""
+    told = ""
+    each: BaseException | None = error
+    for _ in range(_CHAIN):
+        if each is None:
+            break
+        frames = "".join(traceback.format_tb(each.__traceback__, -_FRAMES))
+        told = f"Traceback (most recent call last):\n{frames}{_kind(each)}\n{told}"
+        if each.__cause__ is not None:
+            each, told = each.__cause__, f"\n{_CAUSE}\n\n{told}"
+        elif each.__context__ is not None and not each.__suppress_context__:
+            each, told = each.__context__, f"\n{_CONTEXT}\n\n{told}"
+        else:
+            break
+    return told
+
+
+def _kind(error: BaseException) -> str:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{name}: [Errno {error.errno}]" if isinstance(error, OSError) and isinstance(error.errno, int) else name
+
+
+def _words(record: logging.LogRecord) -> str:
+    """The words that were written down in the code, with none but numbers filled in."""
+    ours = record.name.partition(".")[0] in _OURS
+    if not isinstance(record.msg, str) or not (ours or record.args):
+        return f"{record.name} has something to say, which may hold what a user said"
+    if not isinstance(record.args, tuple) or not record.args:
+        return record.msg
+    try:
+        return record.msg % tuple(arg if isinstance(arg, int | float) else "…" for arg in record.args)
+    except (TypeError, ValueError):
+        return record.msg
+
+
+def _severity(level: int) -> str:
+    return next(name for name in _SEVERITIES if level >= logging.getLevelName(name) or name == "DEBUG")
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, frames: TracebackType | None) -> None:
+    if error is not None and not issubclass(kind, KeyboardInterrupt | SystemExit):
+        log.critical("an error was caught by nobody", exc_info=(kind, error, frames))

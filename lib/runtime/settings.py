@@ -1,0 +1,276 @@
+"""Everything that can be set, read once from the environment.
+
+`Settings.from_env` names every variable that is wrong, at once, with the remedy. No other room reads the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import Any, Self
+
+from lib.domain.errors import ConfigurationError
+from lib.runtime import catalog
+from lib.runtime.catalog import MAX_SECONDS, Catalog, is_url
+
+MAX_DAYS = 36_500
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
+# Up to twice the event is in one commit, as frames and as text, with up to 1.8 MiB besides: a segment and the message.
+MAX_EVENT_BYTES = 4 << 20  # Firestore takes commits of 10 MiB,
+EMULATOR_EVENT_BYTES = 1 << 20  # its emulator of 4 MiB
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _url(value: str) -> str:
+    if not is_url(value):
+        raise ValueError("an http or https URL")
+    return value
+
+
+def _whole(value: str) -> int:
+    if not value.isdecimal() or int(value) == 0:
+        raise ValueError("a whole number above 0")
+    return int(value)
+
+
+def _event_bytes(value: str) -> int:
+    if (number := _whole(value)) > MAX_EVENT_BYTES:
+        raise ValueError(f"{MAX_EVENT_BYTES} at the most, so that an event fits into a commit")
+    return number
+
+
+def _seconds(value: str) -> float:
+    if not 0 < (number := _number(value)) <= MAX_SECONDS:
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
+def _seconds_or_none(value: str) -> float:
+    if not 0 <= (number := _number(value)) <= MAX_SECONDS:
+        raise ValueError("a number of seconds, or 0")
+    return number
+
+
+def _dispatch_seconds(value: str) -> float:
+    if not 15 <= (number := _number(value)) <= 1800:
+        raise ValueError("15 to 1800, which is what Cloud Tasks allows")
+    return number
+
+
+def _origins(value: str) -> tuple[str, ...]:
+    """Plain names alone: Flask-CORS takes `http://localhost:*` for a pattern, and lets in whatever begins with it."""
+    origins = tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+    if origins == ("*",) or (origins and all(_ORIGIN.fullmatch(origin) for origin in origins)):
+        return origins
+    raise ValueError("origins such as https://app.example, comma-separated, or '*'")
+
+
+def _app_check(value: str) -> str:
+    if value not in ("off", "enforced"):
+        raise ValueError("'off' or 'enforced'")
+    return value
+
+
+def _off_or_on(value: str) -> str:
+    if value not in ("off", "on"):
+        raise ValueError("'off' or 'on'")
+    return value
+
+
+def _days(value: str) -> timedelta:
+    if not 0 < (number := _number(value)) <= MAX_DAYS:
+        raise ValueError(f"a number of days above 0, {MAX_DAYS} at the most")
+    return timedelta(days=number)
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return -1.0
+
+
+def _of(
+    variable: str, read: Callable[[str], Any], default: Any = ..., about: str = "", target: str = "api, worker"
+) -> Any:
+    """A setting: its variable, how it is read, its default (none: it must be set), a line for the documents, and which
+    of the functions go by it.
+    """
+    return field(metadata={"variable": variable, "read": read, "default": default, "about": about, "target": target})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What both functions run by."""
+
+    project: str = _of("GOOGLE_CLOUD_PROJECT", _text, about="The project whose Firestore and Cloud Tasks are used.")
+    database: str = _of("FIRESTORE_DATABASE", _text, "(default)", "The Firestore database.")
+    firestore_emulator: str | None = _of(
+        "FIRESTORE_EMULATOR_HOST", _text, None, "host:port of a Firestore emulator; only for local use."
+    )
+    location: str = _of("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.", target="api")
+    queue: str = _of("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.", target="api")
+    tasks_emulator: str | None = _of(
+        "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use.", target="api"
+    )
+    worker_url: str = _of(
+        "WORKER_URL", _url, about="The worker's URL: where tasks go, and the audience of their token."
+    )
+    invoker: str = _of("TASKS_INVOKER", _text, about="E-mail of the service account that tasks are sent as.")
+    oidc_certs_url: str = _of(
+        "OIDC_CERTS_URL",
+        _url,
+        "https://www.googleapis.com/oauth2/v3/certs",
+        "Where the keys for the tasks' token are; only set for local use.",
+        target="worker",
+    )
+    auth_emulator: str | None = _of(
+        "FIREBASE_AUTH_EMULATOR_HOST",
+        _text,
+        None,
+        "host:port of a Firebase Auth emulator, whose unsigned tokens are taken; only for local use.",
+        target="api",
+    )
+    cors_origins: tuple[str, ...] = _of(
+        "CORS_ORIGINS",
+        _origins,
+        ("*",),
+        "The web origins that may call, comma-separated, or `*` for all.",
+        target="api",
+    )
+    app_check: str = _of(
+        "APP_CHECK", _app_check, "off", "`enforced` where every call must have an App Check token.", target="api"
+    )
+    app_check_keys_url: str = _of(
+        "APP_CHECK_KEYS_URL",
+        _url,
+        "https://firebaseappcheck.googleapis.com/v1/jwks",
+        "Where the keys for App Check tokens are; only set for local use.",
+        target="api",
+    )
+    max_request_bytes: int = _of(
+        "MAX_REQUEST_BYTES", _whole, 10 << 20, "The largest request body, in bytes.", target="api"
+    )
+    max_event_bytes: int = _of(
+        "MAX_EVENT_BYTES",
+        _event_bytes,
+        EMULATOR_EVENT_BYTES,
+        "The largest single upstream event, in bytes; 4194304 at the most, with an emulator 1048576.",
+        target="worker",
+    )
+    max_live_generations: int = _of(
+        "MAX_LIVE_GENERATIONS", _whole, 20, "How many generations a user may have live.", target="api"
+    )
+    max_attempts: int = _of(
+        "MAX_ATTEMPTS", _whole, 3, "How often the upstream is called for one generation.", target="worker"
+    )
+    flush_seconds: float = _of(
+        "FLUSH_SECONDS",
+        _seconds_or_none,
+        0.1,
+        "The time between two commits of a generation somebody watches; a little more, and more where several run.",
+        target="worker",
+    )
+    unwatched_flush_seconds: float = _of(
+        "UNWATCHED_FLUSH_SECONDS", _seconds_or_none, 1.2, "The same, when nobody is watching.", target="worker"
+    )
+    lease_seconds: float = _of(
+        "LEASE_SECONDS",
+        _seconds,
+        15.0,
+        "How long a worker may be silent before another may take over.",
+        target="worker",
+    )
+    status_wait_seconds: float = _of(
+        "STATUS_WAIT_SECONDS", _seconds, 10.0, "How long a client's status line waits for the upstream's.", target="api"
+    )
+    keepalive_seconds: float = _of(
+        "KEEPALIVE_SECONDS", _seconds, 15.0, "The time between two keep-alives of a stream.", target="api"
+    )
+    send_seconds: float = _of(
+        "SEND_SECONDS",
+        _seconds,
+        60.0,
+        "How long a client may take nothing of what is sent before it is dropped.",
+        target="api",
+    )
+    response_seconds: float = _of(
+        "RESPONSE_SECONDS",
+        _seconds,
+        3300.0,
+        "How long one response may last before it is ended in order.",
+        target="api",
+    )
+    dispatch_seconds: float = _of(
+        "DISPATCH_SECONDS", _dispatch_seconds, 1800.0, "The tasks' dispatch deadline, 15 to 1800.", target="api"
+    )
+    retention: timedelta = _of(
+        "RETENTION_DAYS", _days, timedelta(days=7), "How long generations and journals are kept."
+    )
+    traces_endpoint: str | None = _of(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        _url,
+        None,
+        "Where OpenTelemetry traces go, as OTLP over HTTP; none are made without it.",
+    )
+    upstream_traced: str = _of(
+        "UPSTREAM_TRACEPARENT",
+        _off_or_on,
+        "off",
+        "`on` where upstreams are told which trace a call is of; for servers of your own.",
+        target="worker",
+    )
+    catalog: Catalog
+
+    @property
+    def queue_path(self) -> str:
+        return f"projects/{self.project}/locations/{self.location}/queues/{self.queue}"
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """The settings of an environment. Errors: `ConfigurationError`, a line for each variable that is wrong."""
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for each in fields(cls):
+            if not each.metadata:
+                continue
+            variable, default = each.metadata["variable"], each.metadata["default"]
+            given = environ.get(variable, "").strip()
+            try:
+                if given:
+                    values[each.name] = each.metadata["read"](given)
+                elif default is ...:
+                    faults.append(f"{variable}: it must be set. {each.metadata['about']}")
+                else:
+                    values[each.name] = default
+            except ValueError as error:
+                faults.append(f"{variable}: it must be {error}, and is '{given}'")
+        try:
+            values["catalog"] = catalog.load(environ)
+        except ConfigurationError as error:
+            faults.append(str(error))
+        if not faults:
+            faults = _inconsistent(values)
+        if faults:
+            raise ConfigurationError("\n".join(faults))
+        return cls(**values)
+
+
+def _inconsistent(values: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if values["auth_emulator"] and not values["firestore_emulator"]:
+        faults.append("FIREBASE_AUTH_EMULATOR_HOST: unset it: it lets everybody in, and is only for a local Firestore")
+    if values["firestore_emulator"] and values["max_event_bytes"] > EMULATOR_EVENT_BYTES:
+        faults.append(f"MAX_EVENT_BYTES: the emulator takes no larger commits: {EMULATOR_EVENT_BYTES} at the most")
+    if values["catalog"].longest >= values["dispatch_seconds"]:
+        faults.append("DISPATCH_SECONDS: it must be above every upstream's total_seconds")
+    return faults

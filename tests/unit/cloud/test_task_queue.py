@@ -1,0 +1,116 @@
+"""What the queue's own answers to a question about it mean, and what a task has of the trace it is made in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+from google.api_core.exceptions import NotFound, ServiceUnavailable
+from google.cloud import tasks_v2
+
+from lib.cloud.task_queue import TaskQueue
+from lib.domain.generation import Generation
+from lib.runtime import trace
+from lib.runtime.settings import Settings
+from lib.runtime.trace import Trace
+from tests.unit.runtime.test_settings import NEEDED
+
+PLACE = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", False)
+NOW = datetime.now(UTC)
+GENERATION = Generation(
+    id="g1",
+    owner="alice",
+    message_path="users/alice/messages/g1",
+    chat_id=None,
+    message_id="g1",
+    model="demo",
+    upstream="default",
+    request=b"{}",
+    request_hash="hash",
+    usage_wanted=False,
+    created_at=NOW,
+    expire_at=NOW,
+)
+
+
+class Queue:
+    """Cloud Tasks, as far as it is asked here: it has one answer to whoever asks how a queue is."""
+
+    def __init__(self) -> None:
+        self.answer: grpc.StatusCode | None = None
+        self.asked: list[str] = []
+        self.created: list[Any] = []
+
+    def get(self, asked: Any, context: grpc.ServicerContext) -> bytes:
+        self.asked.append(asked.name)
+        if self.answer is not None:
+            context.abort(self.answer, "as the test wants it")
+        return tasks_v2.Queue.serialize(tasks_v2.Queue(name=asked.name))
+
+    def create(self, asked: Any, _: grpc.ServicerContext) -> bytes:
+        self.created.append(asked.task.http_request)
+        return tasks_v2.Task.serialize(asked.task)
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue()
+
+
+@pytest.fixture
+def tasks(queue: Queue) -> Iterator[TaskQueue]:
+    def handler(answer: Any, kind: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=kind.deserialize)
+
+    calls = {
+        "GetQueue": handler(queue.get, tasks_v2.GetQueueRequest),
+        "CreateTask": handler(queue.create, tasks_v2.CreateTaskRequest),
+    }
+    with ThreadPoolExecutor(2) as threads:
+        server = grpc.server(threads)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("google.cloud.tasks.v2.CloudTasks", calls),)
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        settings = Settings.from_env(NEEDED)
+        yield TaskQueue(replace(settings, tasks_emulator=f"127.0.0.1:{port}"))
+        server.stop(None).wait()
+
+
+def test_a_queue_that_answers_is_there(tasks: TaskQueue, queue: Queue) -> None:
+    tasks.check()
+    assert queue.asked == ["projects/demo-holdfast/locations/us-central1/queues/holdfast"]
+
+
+def test_who_may_enqueue_and_not_ask_has_reached_cloud_tasks(tasks: TaskQueue, queue: Queue) -> None:
+    queue.answer = grpc.StatusCode.PERMISSION_DENIED
+    tasks.check()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(grpc.StatusCode.NOT_FOUND, NotFound), (grpc.StatusCode.UNAVAILABLE, ServiceUnavailable)],
+)
+def test_a_queue_that_is_not_there_or_can_not_be_asked_is_asked_once(
+    tasks: TaskQueue, queue: Queue, answer: grpc.StatusCode, error: type[Exception]
+) -> None:
+    queue.answer = answer
+    with pytest.raises(error):
+        tasks.check()
+    assert len(queue.asked) == 1
+
+
+def test_a_task_is_of_the_trace_it_is_made_in_also_where_no_spans_are_made(tasks: TaskQueue, queue: Queue) -> None:
+    before = trace.current.set(PLACE)
+    tasks.enqueue(GENERATION)
+    trace.current.reset(before)
+    tasks.enqueue(GENERATION)
+    traced, untraced = (dict(created.headers) for created in queue.created)
+    assert traced == {"Content-Type": "application/json", "traceparent": PLACE.traceparent}
+    assert untraced == {"Content-Type": "application/json"}

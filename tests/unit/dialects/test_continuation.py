@@ -1,0 +1,148 @@
+"""What an upstream is asked so that it goes on with a broken-off answer, and how the rest is joined on."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.dialects.chat_completions import Answer, Json
+from lib.dialects.continuation import continued
+from lib.runtime.catalog import Prefill
+
+REQUEST: Json = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "Tell me."}],
+    "stream": True,
+    "temperature": 0.5,
+}
+
+
+def chunk(identity: str = "first", created: int = 1, **delta: Any) -> Json:
+    return {"id": identity, "created": created, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+
+def answered(*texts: str, **more: Any) -> Answer:
+    answer = Answer()
+    answer.add(chunk(role="assistant", content=""))
+    for text in texts:
+        answer.add(chunk(content=text))
+    if more:
+        answer.add(chunk(**more))
+    return answer
+
+
+def asked(answer: Answer, style: Prefill = Prefill.OPENROUTER, **fields: Any) -> Json:
+    rest = continued({**REQUEST, **fields}, answer, style)
+    assert rest is not None
+    return rest[0]
+
+
+def test_the_saved_text_is_the_beginning_of_the_assistants_own_message() -> None:
+    assert asked(answered("Once ", "upon")) == {
+        **REQUEST,
+        "messages": [*REQUEST["messages"], {"role": "assistant", "content": "Once upon"}],
+    }
+    assert REQUEST["messages"] == [{"role": "user", "content": "Tell me."}]
+
+
+def test_vllm_is_told_not_to_open_a_new_turn_and_gets_white_space_as_it_is() -> None:
+    rest = asked(answered("Once "), Prefill.VLLM)
+    assert rest["continue_final_message"] is True
+    assert rest["add_generation_prompt"] is False
+    assert rest["messages"][-1]["content"] == "Once "
+
+
+@pytest.mark.parametrize("style", [Prefill.OPENROUTER, Prefill.ANTHROPIC])
+def test_others_get_no_white_space_at_the_end_and_no_field_they_do_not_know(style: Prefill) -> None:
+    rest = asked(answered("Once \n"), style)
+    assert rest["messages"][-1] == {"role": "assistant", "content": "Once"}
+    assert rest.keys() == REQUEST.keys()
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_on_tokens_is_lowered_by_what_was_said(limit: str) -> None:
+    assert asked(answered("a", "b", "c"), **{limit: 10})[limit] == 7
+    assert asked(answered("a", "b", "c"), **{limit: None})[limit] is None
+    assert continued({**REQUEST, limit: 3}, answered("a", "b", "c"), Prefill.VLLM) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answered(),
+        answered(" \n"),
+        answered(reasoning_content="hm"),
+        answered("a", tool_calls=[{"index": 0, "function": {"name": "look", "arguments": "{"}}]),
+        answered("a", function_call={"name": "look"}),
+        answered("a", refusal="no"),
+    ],
+    ids=["nothing", "white space", "reasoning alone", "tool call", "function call", "refusal"],
+)
+def test_what_is_not_plain_text_is_not_continued(answer: Answer) -> None:
+    assert continued(REQUEST, answer, Prefill.VLLM) is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"n": 2}, {"response_format": {"type": "json_object"}}, {"response_format": {"type": "json_schema"}}]
+)
+def test_several_choices_and_forced_json_are_not_continued(fields: Json) -> None:
+    assert continued({**REQUEST, **fields}, answered("a"), Prefill.VLLM) is None
+
+
+@pytest.mark.parametrize("fields", [{"n": 1}, {"n": None}, {"response_format": {"type": "text"}}])
+def test_one_choice_of_text_is_continued_however_it_was_asked_for(fields: Json) -> None:
+    assert continued({**REQUEST, **fields}, answered("a", reasoning="hm"), Prefill.VLLM) is not None
+
+
+def joined(answer: Answer, style: Prefill, *chunks: Json) -> list[Json]:
+    rest = continued(REQUEST, answer, style)
+    assert rest is not None
+    return [rest[1].fit(chunk) for chunk in chunks]
+
+
+def test_the_rest_has_the_id_and_time_of_the_beginning_and_no_second_role() -> None:
+    (fitted,) = joined(answered("a"), Prefill.VLLM, chunk("second", 9, role="assistant", content="b", extra=1))
+    assert fitted == chunk("first", 1, content="b", extra=1)
+
+
+def test_what_is_no_chunk_of_text_passes_as_it_is() -> None:
+    strange: list[Json] = [
+        {"usage": {"total_tokens": 3}, "choices": []},
+        {"choices": [None, {"delta": None}]},
+        {"x": 1},
+    ]
+    assert joined(answered("a "), Prefill.ANTHROPIC, *strange) == strange
+
+
+def test_a_whole_completion_is_fitted_as_chunks_are() -> None:
+    completion = {"id": "second", "choices": [{"index": 0, "message": {"role": "assistant", "content": " b"}}]}
+    (fitted,) = joined(answered("a "), Prefill.ANTHROPIC, completion)
+    assert fitted == {"id": "first", "choices": [{"index": 0, "message": {"content": "b"}}]}
+
+
+words = st.text(alphabet=st.sampled_from("ab \n\t"), max_size=20)
+
+
+@given(
+    before=words.map(lambda said: "a" + said),
+    after=words,
+    cuts=st.lists(st.integers(0, 30)),
+    style=st.sampled_from(Prefill),
+)
+def test_an_upstream_that_goes_on_where_it_was_told_to_makes_the_same_text(
+    before: str, after: str, cuts: list[int], style: Prefill
+) -> None:
+    """Wherever it broke off, and however the rest is cut: white space is neither lost nor doubled."""
+    answer = answered(before)
+    rest = continued(REQUEST, answer, style)
+    assert rest is not None
+    told = rest[0]["messages"][-1]["content"]
+    said = (before + after).removeprefix(told)
+    places = sorted({0, len(said), *[cut for cut in cuts if cut < len(said)]})
+    for start, end in pairwise(places):
+        answer.add(rest[1].fit(chunk("second", content=said[start:end])))
+    assert answer.choices()[0]["message"]["content"] == before + after

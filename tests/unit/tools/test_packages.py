@@ -1,0 +1,21 @@
+"""What the page and the clients' tests need from npm: exact versions, and the same ones wherever a package is used."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+MANIFESTS = [ROOT / "examples" / "web" / "package.json", *ROOT.glob("tests/e2e/*/package.json")]
+
+
+def test_each_package_has_one_exact_version_everywhere() -> None:
+    versions: dict[str, set[str]] = defaultdict(set)
+    for manifest in MANIFESTS:
+        fields = json.loads(manifest.read_text(encoding="utf-8"))
+        for name, version in {**fields["dependencies"], **fields.get("devDependencies", {})}.items():
+            versions[name].add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+    assert all(re.fullmatch(r"[\d.]+", version) for found in versions.values() for version in found)
