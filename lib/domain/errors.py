@@ -91,6 +91,17 @@ class Unavailable(HoldfastError):
     code = "unavailable"
 
 
+class Unreachable(Unavailable):
+    """Firestore did not answer, or asked for a later try. A commit may have taken effect all the same.
+
+    `cause` is the kind of error, in a word, for the log.
+    """
+
+    def __init__(self, cause: str):
+        super().__init__("The database can't be reached. Try again.", retry_after=1)
+        self.cause = cause
+
+
 class StillRunning(HoldfastError):
     """The answer is not complete within the time one response may take."""
 

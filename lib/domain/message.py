@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lib.dialects.chat_completions import Answer
-from lib.domain.generation import Fields, Generation, State
+from lib.domain.end import Fields, State
+from lib.domain.generation import Generation
 
 INLINE_BYTES = 700 << 10  # of text in the message's own document; Firestore takes 1 MiB with all names and numbers
 PART_BYTES = 900 << 10
@@ -21,6 +21,22 @@ _SHORT_BYTES = 100 << 10  # unless there are very many of them
 _LEVELS = 15
 _MEMBERS = 5_000
 _NAME_BYTES = 1_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """What an upstream's events add up to.
+
+    `fields` are the message's own: `content`, and where there are such `reasoning`, `refusal`, `toolCalls`,
+    `finishReason`, `choices` and `extra`. `model` is the upstream's word for it, `usage` as the upstream sent it;
+    `input_tokens` and `output_tokens` are read from it.
+    """
+
+    fields: Fields
+    model: str | None = None
+    usage: Fields | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +77,19 @@ def started(now: datetime) -> Fields:
     return {"state": str(State.STREAMING), "updatedAt": now}
 
 
-def ended(generation: Generation, answer: Answer) -> tuple[Fields, list[Part]]:
+def ended(generation: Generation, said: Said) -> tuple[Fields, list[Part]]:
     """What changes when the answer has ended, and the parts that its own document can't hold.
 
     The parts' ids have the attempt in them: a worker that lost its lease can't overwrite those of the one that has it.
     """
-    said = {name: _kept(value) for name, value in answer.message().items()}
-    fields, parts = spill(said, prefix=f"{generation.attempt}-")
+    kept = {name: _kept(value) for name, value in said.fields.items()}
+    fields, parts = spill(kept, prefix=f"{generation.attempt}-")
     return {
         **fields,
         "parts": [part.id for part in parts],
         "state": str(generation.state),
         "reason": generation.reason,
-        "model": answer.model or generation.model,
+        "model": said.model or generation.model,
         "usage": generation.usage,
         "error": generation.error,
         "stoppedBy": "user" if generation.state is State.STOPPED else None,

@@ -1,0 +1,49 @@
+"""The states of a generation, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+Fields = dict[str, Any]
+
+
+class State(StrEnum):
+    """`queued → streaming → completed | stopped | incomplete | failed`; the last four never change."""
+
+    QUEUED = "queued"
+    STREAMING = "streaming"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        return self not in LIVE
+
+
+LIVE = (State.QUEUED, State.STREAMING)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class End:
+    """How a generation ended.
+
+    `reason` is a stable word of Holdfast's; None where the answer is whole. `error` has `message` and `code`, and where
+    the upstream sent them `type`, `param`, `status` (its HTTP status), `body` (its own error as JSON text),
+    `contentType` and `retryAfter` (seconds).
+    """
+
+    state: State
+    reason: str | None = None
+    error: Fields | None = None
+    usage: Fields | None = None
+
+    def fields(self) -> Fields:
+        return {"state": str(self.state), "reason": self.reason, "error": self.error, "usage": self.usage}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Self:
+        return cls(state=State(fields["state"]), reason=fields["reason"], error=fields["error"], usage=fields["usage"])
