@@ -28,6 +28,8 @@ from google.cloud.firestore_v1.services.firestore.transports.grpc_asyncio import
 from google.cloud.firestore_v1.types import StructuredQuery
 from google.cloud.firestore_v1.types import firestore as rpc
 
+from lib.domain.errors import Unreachable
+
 READ_SECONDS = 10.0
 COMMIT_SECONDS = 10.0
 BATCH_BYTES = 2 << 20  # after which the next write of a batch is in a call of its own; the emulator takes 4 MiB
@@ -80,10 +82,6 @@ class Stale(Exception):
 
 class Refused(Exception):
     """Firestore can't hold what was to be written, and never will."""
-
-
-class Unreachable(Exception):
-    """Firestore did not answer, or asked for a later try. A commit may have taken effect all the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from functools import cache, partial
 from itertools import count
 from typing import Protocol
 
-from lib.cloud.documents import Change, Document, Target, Unreachable
+from lib.cloud.documents import Change, Document, Target
+from lib.domain.errors import Unreachable
 
 TARGETS_PER_STREAM = 100
 TARGETS_PER_EMULATOR_STREAM = 1
@@ -200,7 +201,7 @@ class _Stream:
                         self._dispatch(change)
             except Unreachable as error:
                 if not self._closed:
-                    log.info("listen stream broke", extra={"cause": str(error)})
+                    log.info("listen stream broke", extra={"cause": error.cause})
             except Exception:
                 log.exception("listen stream failed")
             if not self._closed:

@@ -7,32 +7,27 @@ do. No document of another room's making is created or overwritten here; a chat 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from lib.cloud.documents import (
-    Create,
-    Delete,
-    Document,
-    Documents,
-    Exists,
-    Patch,
-    Put,
-    Stale,
-    Unreachable,
-    Version,
-    Write,
-)
-from lib.domain.generation import LISTED_FIELDS, LIVE, Fields, Generation, Head, Segment, State
+from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Stale, Version, Write
+from lib.domain.end import LIVE, Fields, State
+from lib.domain.errors import Unreachable
+from lib.domain.generation import LISTED_FIELDS, Generation
 from lib.domain.message import Part
+from lib.domain.segment import Head, Segment
 
 INLINE_REQUEST_BYTES = 64 << 10  # a larger request lies in parts: listeners get the generation's document whole
 _REQUEST_PART_BYTES = 900 << 10
 _GROUP_BYTES = 3 << 20  # in one commit; Firestore takes 10 MiB
 _GENERATION_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 8  # segments a query, so that a replay holds few at a time
-_REPLAYED = ("first", "last", "frames", "attempt")
+_REPLAYED = ("first", "last", "events", "attempt")
+
+
+class RequestLost(Exception):
+    """A part of a generation's request is not there."""
 
 
 class Store:
@@ -86,11 +81,14 @@ class Store:
         return _generation(generation), _head(head)
 
     def request(self, generation: Generation) -> bytes:
-        """The body to send upstream."""
+        """The request's body, as the client sent it. Errors: `RequestLost` where a part of it is missing."""
         if not generation.request_parts:
             return generation.request
         paths = [_request_part(generation, n) for n in range(generation.request_parts)]
-        return b"".join(part.fields["body"] for part in self._documents.get(*paths) if part)
+        parts = [part.fields["body"] for part in self._documents.get(*paths) if part]
+        if len(parts) < len(paths):
+            raise RequestLost
+        return b"".join(parts)
 
     def list(
         self, owner: str, *, chat_id: str | None, states: Sequence[State], after: str | None, limit: int
@@ -167,11 +165,20 @@ class Store:
     def _head_fields(self, head: Head, now: datetime) -> Fields:
         return {**head.fields(), "at": now, "expireAt": now + self._retention}
 
-    def seal(self, generation: Generation, segment: Segment, now: datetime, part: int = 0) -> Create:
-        """The write that creates a sealed segment, or a further part of one."""
-        name = f"{segment.first}.{part:03}" if part else f"{segment.first}"
-        fields = {**segment.fields(), "at": now, "expireAt": now + self._retention}
-        return Create(f"{generation.journal_path}/{name}", fields)
+    def seal(self, generation: Generation, segment: Segment, now: datetime) -> Create:
+        """The write that creates a sealed segment."""
+        return Create(f"{generation.journal_path}/{segment.first}", self._segment_fields(segment, now))
+
+    def piece(self, generation: Generation, segment: Segment, now: datetime, part: int) -> Put:
+        """The write of a further document, number `part`, of an event too large for one."""
+        return Put(f"{generation.journal_path}/{segment.first}.{part:03}", self._segment_fields(segment, now))
+
+    def _segment_fields(self, segment: Segment, now: datetime) -> Fields:
+        return {**segment.fields(), "at": now, "expireAt": now + self._retention}
+
+    def part(self, generation: Generation, part: Part) -> Put:
+        """The write of a piece of the message's text that its own document can't hold."""
+        return Put(f"{generation.message_path}/parts/{part.id}", part.fields())
 
     def read_head(self, generation: Generation) -> Head | None:
         return _head(self.head_document(generation))
@@ -182,7 +189,7 @@ class Store:
     def segments(self, generation: Generation, after: int, before: int) -> Iterator[Segment]:
         """The sealed segments with events from `after + 1` on, that start before number `before`, in order.
 
-        Without their `text`, which the frames have as well.
+        Without their `text`, which the events have as well.
         """
         if before <= after + 1:
             return
@@ -209,11 +216,6 @@ class Store:
                 yield Segment(text="", **{name: last.fields[name] for name in _REPLAYED})
             if len(page) < _PAGE:
                 return
-
-    def save_parts(self, generation: Generation, parts: Iterable[Part]) -> None:
-        """What the message's own document can't hold. Nothing refers to it before the generation's last commit."""
-        writes = [Put(f"{generation.message_path}/parts/{part.id}", part.fields()) for part in parts]
-        self._commit_in_groups(writes, _REQUEST_PART_BYTES)
 
     def _commit_in_groups(self, writes: Sequence[Write], size: int) -> None:
         step = max(1, _GROUP_BYTES // size)

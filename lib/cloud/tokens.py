@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 
 from lib.domain.errors import Unauthenticated, Unavailable
-from lib.domain.generation import document_id
+from lib.domain.ids import document_id
 
 CLOCK_SKEW_SECONDS = 10
 KEYS_SECONDS = 3600

@@ -147,8 +147,7 @@ def spill(fields: Mapping[str, Any], prefix: str, inline: int = INLINE_BYTES) ->
             return value
         kept, rest = cut(value, left)
         left -= len(kept.encode())
-        while rest:
-            piece, rest = cut(rest, PART_BYTES)
+        for piece in pieces(rest, PART_BYTES):
             parts.append(Part(f"{prefix}{len(parts):05}", path, piece))
         return kept
 
@@ -164,3 +163,12 @@ def cut(text: str, size: int) -> tuple[str, str]:
         return text, ""
     kept = encoded[: max(size, 0)].decode(errors="ignore")
     return kept, text[len(kept) :]
+
+
+def pieces(text: str, size: int) -> list[str]:
+    """`text` in pieces of at most `size` bytes of UTF-8 each, in whole characters."""
+    found = []
+    while text:
+        piece, text = cut(text, size)
+        found.append(piece)
+    return found

@@ -17,9 +17,7 @@ from lib.runtime.catalog import MAX_SECONDS, Catalog, is_url
 
 MAX_DAYS = 36_500
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
-# Up to twice the event is in one commit, as frames and as text, with up to 1.8 MiB besides: a segment and the message.
-MAX_EVENT_BYTES = 4 << 20  # Firestore takes commits of 10 MiB,
-EMULATOR_EVENT_BYTES = 1 << 20  # its emulator of 4 MiB
+MAX_EVENT_BYTES = 16 << 20  # half of what an attempt holds while Firestore takes no commits
 
 
 def _text(value: str) -> str:
@@ -40,7 +38,7 @@ def _whole(value: str) -> int:
 
 def _event_bytes(value: str) -> int:
     if (number := _whole(value)) > MAX_EVENT_BYTES:
-        raise ValueError(f"{MAX_EVENT_BYTES} at the most, so that an event fits into a commit")
+        raise ValueError(f"{MAX_EVENT_BYTES} at the most, since an attempt holds events in memory")
     return number
 
 
@@ -159,8 +157,8 @@ class Settings:
     max_event_bytes: int = _of(
         "MAX_EVENT_BYTES",
         _event_bytes,
-        EMULATOR_EVENT_BYTES,
-        "The largest single upstream event, in bytes; 4194304 at the most, with an emulator 1048576.",
+        8 << 20,
+        "The largest single upstream event, in bytes; 16777216 at the most.",
         target="worker",
     )
     max_live_generations: int = _of(
@@ -269,8 +267,6 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
     faults = []
     if values["auth_emulator"] and not values["firestore_emulator"]:
         faults.append("FIREBASE_AUTH_EMULATOR_HOST: unset it: it lets everybody in, and is only for a local Firestore")
-    if values["firestore_emulator"] and values["max_event_bytes"] > EMULATOR_EVENT_BYTES:
-        faults.append(f"MAX_EVENT_BYTES: the emulator takes no larger commits: {EMULATOR_EVENT_BYTES} at the most")
     if values["catalog"].longest >= values["dispatch_seconds"]:
         faults.append("DISPATCH_SECONDS: it must be above every upstream's total_seconds")
     return faults

@@ -7,7 +7,7 @@ from datetime import datetime
 
 
 @dataclass(slots=True)
-class Times:
+class Durations:
     """How long something took, each time; in seconds, and shown in milliseconds."""
 
     count: int = 0
@@ -29,16 +29,22 @@ class Times:
 
 
 @dataclass(slots=True)
-class Tally:
-    """An attempt's commits, the documents they wrote, and how many were tried again.
+class CommitMetrics:
+    """An attempt's commits, the documents they wrote, and how many tries failed.
 
-    `first` is when its first event was saved. Only the thread that commits changes it.
+    `first_saved` is when its first event was saved.
     """
 
-    commits: Times = field(default_factory=Times)
+    commits: Durations = field(default_factory=Durations)
     writes: int = 0
     errors: int = 0
-    first: datetime | None = None
+    first_saved: datetime | None = None
+
+    def add(self, seconds: float, writes: int, first_saved: datetime | None) -> None:
+        """Counts a commit that took effect; `first_saved` where it is the first with an event."""
+        self.commits.add(seconds)
+        self.writes += writes
+        self.first_saved = self.first_saved or first_saved
 
     def fields(self) -> dict[str, int | None]:
         """As the log has it."""

@@ -1,0 +1,346 @@
+"""The journal's one writer: an attempt's events, in order, into Firestore, by compare-and-set on the head.
+
+Whoever writes the head holds the generation; who loses a compare-and-set has lost it, and writes no more. An attempt
+has one writer, and one commit of it is in flight at a time, from whichever thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import zip_longest
+
+from lib.cloud.documents import (
+    COMMIT_SECONDS,
+    READ_SECONDS,
+    Create,
+    Delete,
+    Exists,
+    Patch,
+    Put,
+    Refused,
+    Stale,
+    Version,
+    Write,
+)
+from lib.cloud.store import Store
+from lib.domain import message
+from lib.domain.end import End, Fields
+from lib.domain.errors import Unreachable
+from lib.domain.generation import Generation
+from lib.domain.message import Part, Said
+from lib.domain.segment import Head, Segment
+from lib.domain.text import well_formed
+from lib.journal.codec import Entry, OpenSegment
+from lib.runtime.metrics import CommitMetrics
+
+SEAL_BYTES = 80 << 10  # of raw records in the head, past which the next commit seals it: a short answer has no more
+DOCUMENT_BYTES = 384 << 10  # of raw records one document may have, so that events and text stay below 1 MiB
+BATCH_BYTES = 1 << 20  # of raw records that one commit takes in
+COMMIT_BYTES = 1 << 20  # of further documents in one commit, by their longest field: the emulator takes 4 MiB in all
+RETRY_SECONDS = (0.05, 2.0)  # the shortest and the longest pause between two tries
+GIVE_UP_SECONDS = 300.0
+# From a writer's last commit that took effect to its last try: it gives up after a try that began within its patience.
+LONGEST_OUTAGE_SECONDS = GIVE_UP_SECONDS + RETRY_SECONDS[1] + COMMIT_SECONDS + READ_SECONDS
+
+Clock = Callable[[], datetime]
+
+log = logging.getLogger(__name__)
+
+
+class Fenced(Exception):
+    """Another writer has the generation, or it was deleted: nothing more may be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What one commit is to write: the head's segment, and the documents that are sealed on the way to it."""
+
+    segment: Segment
+    sealed: Sequence[Write] = ()
+
+
+class Journal:
+    """One attempt's hold on a generation's journal, over the head as it was found.
+
+    `claims` is the attempt's number. The first commit is the claim: it succeeds only where nobody wrote the head in the
+    meantime. `lease` is how long the head may be silent before others may take the generation over.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        generation: Generation,
+        head: Head,
+        *,
+        claims: int,
+        lease: timedelta,
+        clock: Clock,
+        give_up_seconds: float = GIVE_UP_SECONDS,
+    ):
+        self._store = store
+        self._generation = generation
+        self._claims = claims
+        self._holder = uuid.uuid4().hex
+        self._lease = lease
+        self._clock = clock
+        self._give_up_seconds = give_up_seconds
+        self._open = OpenSegment.found(head)
+        self._found = not self._open.empty
+        if not self._found:
+            self._open = OpenSegment(head.first, claims)
+        self._saved = self._open.segment()
+        self._version: Version = head.version
+        self._failing_since: float | None = None
+        self.commit_seconds = 0.0
+        self.metrics = CommitMetrics()
+
+    @property
+    def last(self) -> int:
+        """The number of the last event that is saved."""
+        return self._saved.last
+
+    # A commit in steps, for who commits for many
+
+    def prepare(self, entries: Sequence[Entry]) -> Prepared:
+        """Takes the entries in. What comes of it must be committed before the next ones are prepared."""
+        sealed = self._add(entries)
+        return Prepared(self._open.segment(), sealed)
+
+    def plain(self, prepared: Prepared) -> Put | None:
+        """The commit as one write of the head, where it is no more than that. Say `committed` when it is done."""
+        if prepared.sealed:
+            return None
+        now = self._clock()
+        return self._store.head(self._generation, self._head(prepared.segment, now), now, self._version)
+
+    def committed(self, prepared: Prepared, version: Version, seconds: float, writes: int = 1) -> None:
+        """The commit took effect, `seconds` after it was begun."""
+        self._failing_since = None
+        self._version = version
+        self.commit_seconds = seconds
+        first_events = self.metrics.first_saved is None and prepared.segment.last > self._saved.last
+        self.metrics.add(seconds, writes, self._clock() if first_events else None)
+        self._saved = prepared.segment
+
+    def failed(self, error: Unreachable) -> None:
+        """A try failed, and may have taken effect all the same: `attempt_commit` finds out.
+
+        Errors: `Unreachable`, where all tries have failed for as long as this writer is patient.
+        """
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        self.metrics.errors += 1
+        log.warning(
+            "commit failed, will be tried again",
+            extra={"cause": error.cause, "generation": self._generation.id, "attempt": self._claims},
+        )
+        if now - self._failing_since > self._give_up_seconds:
+            raise error
+
+    def attempt_commit(self, prepared: Prepared, also: Sequence[Write] = (), end: End | None = None) -> None:
+        """Tries once to commit what was prepared, together with `also`; also where an earlier try may have done it.
+
+        Errors: `Unreachable`, after which it may be tried again; `Fenced`; `Refused`.
+        """
+        for group in _groups([write for write in prepared.sealed if isinstance(write, Put)]):
+            self._attempt(Prepared(self._saved), group)  # nobody sees them before the head moves past them
+        self._attempt(prepared, [*(write for write in prepared.sealed if isinstance(write, Create)), *also], end)
+
+    # A commit as a whole, for who has only this one to make
+
+    def commit(self, prepared: Prepared, also: Sequence[Write] = (), end: End | None = None) -> None:
+        """Commits what was prepared, together with `also`, and tries again for as long as it is patient.
+
+        Errors: `Unreachable`, `Fenced`, `Refused`.
+        """
+        pause, longest = RETRY_SECONDS
+        while True:
+            try:
+                return self.attempt_commit(prepared, also, end)
+            except _MessageGone:
+                also = [write for write in also if write.path != self._generation.message_path]
+            except Unreachable as error:
+                self.failed(error)
+                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(2 * pause, longest)
+
+    def append(self, entries: Sequence[Entry], also: Sequence[Write] = ()) -> None:
+        """Commits the entries, or with none of them only the lease, together with `also`. Errors: as `commit`."""
+        self.commit(self.prepare(entries), also)
+
+    def finish(self, entries: Sequence[Entry], end: End, said: Said) -> Generation:
+        """Commits the last entries, the end, the message and the generation at once. Errors: as `commit`."""
+        prepared = self.prepare(entries)
+        ended = replace(self._generation, attempt=self._claims).ended(end, prepared.segment.last, self._clock())
+        fields, parts = message.ended(ended, said)
+        self._save(parts)
+        try:
+            self.commit(prepared, self._ending(ended, fields), end)
+        except Refused:
+            log.exception("Firestore refused a message, which is kept in words alone", extra={"generation": ended.id})
+            ended, end, fields = replace(ended, usage=None), replace(end, usage=None), message.plain(fields)
+            self.commit(prepared, self._ending(ended, fields), end)
+        return ended
+
+    def release(self, entries: Sequence[Entry]) -> None:
+        """Commits the last entries and gives the generation up, for the next attempt to take at once."""
+        self._lease = timedelta(0)
+        self.append(entries)
+
+    def _ending(self, ended: Generation, fields: Fields) -> list[Write]:
+        names = ("state", "reason", "error", "usage", "attempt", "lastSeq", "finishedAt")
+        changed = {name: value for name, value in ended.fields().items() if name in names}
+        return [Patch(ended.message_path, fields), Patch(ended.path, changed)]
+
+    def _save(self, parts: Sequence[Part]) -> None:
+        """Saves what the message's own document can't hold. Nothing refers to it before the generation's end.
+
+        The head is written with it, so that nothing is left of a generation that is deleted meanwhile.
+        """
+        for group in _groups([self._store.part(self._generation, part) for part in parts]):
+            self.commit(Prepared(self._saved), group)
+
+    def _add(self, entries: Sequence[Entry]) -> list[Write]:
+        """Puts the entries into the open segment; the writes that seal what is full on the way.
+
+        What a commit seals is what the head had before it, so a viewer that keeps up has seen it all and reads nothing.
+        """
+        writes: list[Write] = []
+        waiting: list[Entry] = []
+        size = 0
+        if entries and (self._found or self._open.raw_bytes >= SEAL_BYTES):
+            writes.append(self._seal())
+        for entry in entries:
+            if self._open.raw_bytes + size + len(entry.record) > DOCUMENT_BYTES:
+                writes += self._close(waiting)
+                waiting, size = [], 0
+            if len(entry.record) > DOCUMENT_BYTES:
+                writes += self._large(entry)
+            else:
+                waiting.append(entry)
+                size += len(entry.record)
+        if waiting:
+            self._open.extend(waiting)
+        return writes
+
+    def _close(self, waiting: Sequence[Entry]) -> list[Write]:
+        if waiting:
+            self._open.extend(waiting)
+        return [] if self._open.empty else [self._seal()]
+
+    def _seal(self) -> Write:
+        segment = self._open.segment()
+        self._open, self._found = OpenSegment(segment.last + 1, self._claims), False
+        return self._store.seal(self._generation, segment, self._clock())
+
+    def _large(self, entry: Entry) -> list[Write]:
+        """An event too large for one document, as several of the same `first`.
+
+        They may be more than one commit holds. The first of them is created in the commit that moves the head past it;
+        the others are there before that, and are written over where an attempt was lost in between.
+        """
+        events = zlib.compress(entry.record)
+        blobs = [events[at : at + DOCUMENT_BYTES] for at in range(0, len(events), DOCUMENT_BYTES)]
+        texts = message.pieces(well_formed(entry.text), DOCUMENT_BYTES)
+        self._open = OpenSegment(entry.seq + 1, self._claims)
+        pieces = [
+            Segment(first=entry.seq, last=entry.seq, events=blob or b"", text=text or "", attempt=self._claims)
+            for blob, text in zip_longest(blobs, texts)
+        ]
+        now = self._clock()
+        first, *others = pieces
+        return [
+            self._store.seal(self._generation, first, now),
+            *(self._store.piece(self._generation, piece, now, part) for part, piece in enumerate(others, 1)),
+        ]
+
+    def _attempt(self, prepared: Prepared, also: Sequence[Write], end: End | None = None) -> None:
+        began, now = time.monotonic(), self._clock()
+        head = self._head(prepared.segment, now, end)
+        try:
+            put = self._store.head(self._generation, head, now, self._version)
+            version = self._store.commit(put, *also)[0]
+        except (Stale, Exists) as error:
+            found = self._store.read_head(self._generation)
+            if found and found.version == self._version and self._writes_message(also):
+                raise _MessageGone from error
+            if found and found.version != self._version and self._is_as_left(found):
+                # The database was restored from a copy, or a renewal's answer was lost: only the version differs.
+                self._version = found.version
+                raise Unreachable("the head has another version") from error
+            version = _ours(found, head, error)
+        self.committed(prepared, version, time.monotonic() - began, writes=1 + len(also))
+
+    def _head(self, segment: Segment, now: datetime, end: End | None = None) -> Head:
+        return Head(
+            first=segment.first,
+            last=segment.last,
+            events=segment.events,
+            text=segment.text,
+            attempt=segment.attempt,
+            claims=self._claims,
+            created_at=self._generation.created_at,
+            lease_until=now + self._lease,
+            holder=self._holder,
+            end=end,
+        )
+
+    def _is_as_left(self, found: Head) -> bool:
+        return found.holder == self._holder and found.last == self.last and found.end is None
+
+    def _writes_message(self, writes: Sequence[Write]) -> bool:
+        return any(write.path == self._generation.message_path for write in writes)
+
+
+class _MessageGone(Exception):
+    """The head is as it was known, so what failed a commit is the message: somebody deleted it."""
+
+
+def _ours(found: Head | None, meant: Head, error: Exception) -> Version:
+    """The head's version, if it is what was meant: a commit took effect and its answer was lost. Errors: `Fenced`."""
+    if found and (found.holder, found.last, found.end) == (meant.holder, meant.last, meant.end):
+        return found.version
+    raise Fenced from error
+
+
+def _groups(writes: Sequence[Write]) -> list[list[Write]]:
+    """The writes in groups that one commit holds each."""
+    groups: list[list[Write]] = []
+    size = 0
+    for write in writes:
+        length = _length(write)
+        if not groups or size + length > COMMIT_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(write)
+        size += length
+    return groups
+
+
+def _length(write: Write) -> int:
+    """About how many bytes a write has: those of its longest field."""
+    values = [] if isinstance(write, Delete) else write.fields.values()
+    return max((len(value) for value in values if isinstance(value, bytes | str)), default=0)
+
+
+def retried(action: Callable[[], None], seconds: float) -> None:
+    """Does what may be done twice, again while Firestore can't be reached, for `seconds`. Errors: `Unreachable`."""
+    pause, longest = RETRY_SECONDS
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except Unreachable as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("commit failed, will be tried again", extra={"cause": error.cause})
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, longest)
