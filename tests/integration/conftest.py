@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -16,15 +17,17 @@ import orjson
 import pytest
 from google.cloud import firestore
 
-from lib.cloud.documents import Document, Documents, Unreachable
+from lib.cloud.documents import Document, Documents, Patch
 from lib.cloud.listen import TARGETS_PER_EMULATOR_STREAM, Listener, Watch
 from lib.cloud.store import Store
-from lib.dialects.sse import Event, frame
 from lib.domain import message
-from lib.domain.generation import Generation, Head, message_path
-from lib.domain.task import Task
-from lib.engine.lease import Claim, claim
-from lib.journal.journal import Entry
+from lib.domain.end import State
+from lib.domain.errors import Unreachable
+from lib.domain.event import Event
+from lib.domain.generation import Generation, message_path
+from lib.domain.segment import Head, empty_head
+from lib.journal.codec import Entry, record
+from lib.journal.writer import Fenced, Journal
 from local.demo_text import token
 from local.ports import Ports
 from local.stack import Stack
@@ -295,41 +298,55 @@ def begin(store: Store, clock: Clock, uid: str) -> Callable[..., Generation]:
                 "chat_id": chat_id,
                 "message_id": generation_id,
                 "model": "demo",
+                "dialect": "chat_completions",
                 "upstream": "default",
                 "request": b'{"model":"demo"}',
                 "request_hash": "hash",
-                "usage_wanted": False,
                 "created_at": now,
                 "expire_at": now + RETENTION,
                 **fields,
             }
         )
-        head = Head(first=1, last=0, frames=b"", text="", attempt=0, lease_until=now + timedelta(minutes=30))
-        store.create(generation, message.opening(generation), head)
+        store.create(generation, message.opening(generation), empty_head(now, now + timedelta(minutes=30)))
         return generation
 
     return begin
 
 
-@pytest.fixture
-def hold(store: Store, clock: Clock) -> Callable[..., Claim]:
-    """Claims a generation as a worker does."""
+@dataclass(frozen=True)
+class Held:
+    """A hold on a generation: the generation as it is now, the head that was found, and the journal to go on with."""
 
-    def hold(generation: Generation, over: Store = store, lease: timedelta = LEASE) -> Claim:
-        held = claim(over, Task(generation.id, generation.message_path), lease, clock)
-        assert held is not None
-        return held
+    generation: Generation
+    found: Head
+    journal: Journal
+
+
+@pytest.fixture
+def hold(store: Store, clock: Clock) -> Callable[..., Held]:
+    """Claims a generation as a worker does. Errors: `Fenced` where another was faster, or it has ended."""
+
+    def hold(generation: Generation, over: Store = store, lease: timedelta = LEASE) -> Held:
+        head = over.read_head(generation)
+        if head is None or head.end is not None:
+            raise Fenced
+        claims, now = head.claims + 1, clock()
+        claimed = replace(generation, state=State.STREAMING, attempt=claims, started_at=generation.started_at or now)
+        journal = Journal(over, claimed, head, claims=claims, lease=lease, clock=clock)
+        changed = {"state": str(claimed.state), "attempt": claims, "startedAt": claimed.started_at}
+        journal.append((), also=(Patch(claimed.path, changed), Patch(claimed.message_path, message.started(now))))
+        return Held(claimed, head, journal)
 
     return hold
 
 
 @pytest.fixture
 def entry() -> Callable[..., Entry]:
-    """The event number `seq`, a chunk with `text`; with `noise`, the frame has that many characters besides."""
+    """The event number `seq`, a chunk with `text`; with `noise`, it has that many characters besides."""
 
     def entry(seq: int, text: str, noise: str = "") -> Entry:
         chunk = {"choices": [{"index": 0, "delta": {"content": text}}]} | ({"pad": noise} if noise else {})
-        return Entry(seq, frame(seq, Event(orjson.dumps(chunk))), text)
+        return Entry(seq, record(Event(orjson.dumps(chunk))), text)
 
     return entry
 
