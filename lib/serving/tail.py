@@ -171,7 +171,9 @@ class Tails:
         with self._lock:
             lease = self._leases.get(generation.id)
             if lease is None:
-                lease = ViewerLease(self._store, generation, self._viewer, self._clock, self._watch_lease)
+                lease = ViewerLease(
+                    self._store, generation, viewer=self._viewer, length=self._watch_lease, clock=self._clock
+                )
                 self._leases[generation.id] = lease
             if created:
                 lease.created()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from lib.cloud.documents import Stale
@@ -30,11 +31,21 @@ class ViewerLease:
     meantime, and that viewer has its lease as soon as the removal is through.
     """
 
-    def __init__(self, store: Store, generation: Generation, viewer: str, clock: Clock, length: timedelta):
+    def __init__(
+        self,
+        store: Store,
+        generation: Generation,
+        *,
+        viewer: str,
+        length: timedelta,
+        clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
+    ):
         self._store = store
         self._generation = generation
         self._field = f"watchers.{viewer}"
         self._clock = clock
+        self._monotonic = monotonic
         self._length = length
         self._lock = threading.Lock()
         self._viewers = 0
@@ -46,7 +57,7 @@ class ViewerLease:
     def created(self) -> None:
         """The generation's document was created with a whole lease just now."""
         with self._lock:
-            self._until, self._there = time.monotonic() + self._length.total_seconds(), True
+            self._until, self._there = self._monotonic() + self._length.total_seconds(), True
 
     def enter(self) -> None:
         """A viewer has come. The lease is written by `keep`, once the generation is known to be live."""
@@ -75,7 +86,7 @@ class ViewerLease:
     def keep(self) -> None:
         """Writes or removes the lease, as is wanted now; nothing where another thread is at it, which looks again."""
         while (wanted := self._begin()) is not None:
-            began = time.monotonic()
+            began = self._monotonic()
             until = not_before = float("-inf")
             try:
                 if wanted:
@@ -84,7 +95,7 @@ class ViewerLease:
                 else:
                     self._store.patch(self._generation, {}, remove=[self._field])
             except (Stale, Unreachable):
-                not_before = time.monotonic() + RETRY_SECONDS if wanted else not_before
+                not_before = self._monotonic() + RETRY_SECONDS if wanted else not_before
                 log.info("the viewer's lease could not be written", extra={"generation": self._generation.id})
             finally:
                 with self._lock:
@@ -98,7 +109,7 @@ class ViewerLease:
         with self._lock:
             if self._writing:
                 return None
-            if self._lease_wanted(time.monotonic()):
+            if self._lease_wanted(self._monotonic()):
                 self._writing = self._there = True
                 return True
             if not self._viewers and self._there:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -282,6 +283,15 @@ def test_the_same_request_again_attaches_and_makes_no_second_upstream_call(
     assert "another body" in refused(other, 409, "idempotency_conflict")
 
 
+def test_the_same_key_in_another_chat_is_a_conflict_that_names_the_header(client: Client) -> None:
+    asked = question(unique("place"), 3, rate=0)
+    assert client.complete(asked, Idempotency_Key="k1", X_Chat_Id="c").status_code == 200
+    elsewhere = client.complete(asked, Idempotency_Key="k1", X_Chat_Id="other")
+    refused(elsewhere, 409, "idempotency_conflict", "X-Chat-Id")
+    nowhere = client.complete(asked, Idempotency_Key="k1")
+    refused(nowhere, 409, "idempotency_conflict", "X-Chat-Id")
+
+
 def test_a_key_is_its_users_own(client: Client, stack: Stack) -> None:
     asked = question(unique("own"), 3, rate=0)
     other = Client(stack.url, client.user + "-other")
@@ -454,7 +464,7 @@ def test_a_deletion_leaves_nothing_of_a_generation(
 # Faults of the upstream
 
 
-@pytest.mark.parametrize(("status", "calls"), [(400, 1), (401, 1), (404, 1), (429, 3), (500, 3), (503, 3)])
+@pytest.mark.parametrize(("status", "calls"), [(400, 1), (404, 1), (429, 3), (500, 3), (503, 3)])
 @pytest.mark.parametrize("streamed", [True, False])
 def test_an_upstreams_refusal_reaches_the_client_as_it_is(
     stack: Stack, client: Client, database: Any, upstream_calls: Calls, status: int, calls: int, streamed: bool
@@ -473,30 +483,45 @@ def test_an_upstreams_refusal_reaches_the_client_as_it_is(
     generation = answer.headers["X-Generation-Id"]
     shown = client.show(generation)
     assert (shown["state"], shown["reason"], shown["lastSeq"]) == ("failed", "upstream_status", 0)
+    said = direct.json()["error"]
+    assert shown["error"] == {
+        "message": said["message"],
+        "code": said["code"] or said["type"],
+        "param": said["param"],
+        "status": status,
+    }
     message = message_of(database, client, generation)
     assert (message["state"], message["content"], message["error"]["status"]) == ("failed", "", status)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_upstream_that_refuses_the_operators_key_is_not_told_as_the_clients_fault(
+    client: Client, status: int
+) -> None:
+    answer = client.complete(question(unique("key"), 5, fault={"kind": "refuse", "status": status}))
+    refused(answer, 502, "upstream_key")
+
+
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("fault", "reason", "code"),
     [
-        ({"kind": "break", "at": 30}, "upstream_disconnected"),
-        ({"kind": "close", "at": 30}, "upstream_ended_early"),
-        ({"kind": "error_event", "at": 30}, "upstream_error"),
-        ({"kind": "malformed_json", "at": 30}, "upstream_malformed"),
-        ({"kind": "invalid_utf8", "at": 30}, "upstream_malformed"),
+        ({"kind": "break", "at": 30}, "upstream_disconnected", "upstream_disconnected"),
+        ({"kind": "close", "at": 30}, "upstream_ended_early", "upstream_ended_early"),
+        ({"kind": "error_event", "at": 30}, "upstream_error", "server_error"),  # the upstream's own object
+        ({"kind": "malformed_json", "at": 30}, "upstream_malformed", "upstream_malformed"),
+        ({"kind": "invalid_utf8", "at": 30}, "upstream_malformed", "upstream_malformed"),
     ],
     ids=lambda value: value["kind"] if isinstance(value, dict) else "",
 )
 def test_what_was_read_before_an_upstream_broke_off_is_saved_as_incomplete(
-    client: Client, database: Any, fault: dict[str, Any], reason: str
+    client: Client, database: Any, fault: dict[str, Any], reason: str, code: str
 ) -> None:
     asked = question(unique("break"), 60, rate=0, fault=fault)
     with client.stream(asked) as stream:
         *frames, last = stream.frames()
     said = "".join(frame.text for frame in frames)
     assert said == text(seed_of(asked["messages"]), 30)
-    assert f'"code":"{reason}"' in last.data
+    assert json.loads(last.data)["error"]["code"] == code
     shown = client.show(stream.generation)
     assert (shown["state"], shown["reason"], shown["lastSeq"]) == ("incomplete", reason, len(frames))
     message = message_of(database, client, stream.generation)
