@@ -57,6 +57,7 @@ _HTTP = {
     "DEADLINE_EXCEEDED": 504,
 }
 
+_KEY_REFUSED = "upstream_key"  # the operator's fault, which no later try of the app's mends
 _JSON_HEADERS = {"Content-Type": "application/json"}
 
 Json = dict[str, Any]
@@ -145,14 +146,14 @@ def failure(error: HoldfastError) -> tuple[Json, int]:
     if error.code == "generation_ended":
         status = "FAILED_PRECONDITION"
     if isinstance(error, Failed):
-        status = _upstream_failure(error.upstream_status)
+        status = "INTERNAL" if error.code == _KEY_REFUSED else _upstream_failure(error.upstream_status)
         details |= {"id": error.generation.id, "state": str(error.generation.state), "reason": error.generation.reason}
         details["upstreamStatus"] = error.upstream_status
     return {"status": status, "message": error.message, "details": details}, _HTTP[status]
 
 
 def _upstream_failure(status: Any) -> str:
-    """An upstream's refusal. Its 401 is not the caller's: it is this service's key that was refused."""
+    """An upstream's refusal. Its 401 or 403 would not be the caller's: it is about this service's key."""
     if status == 429:
         return "RESOURCE_EXHAUSTED"
     if status in (400, 404, 413, 422):

@@ -335,6 +335,11 @@ def test_an_upstream_s_refusal_is_told_with_its_status_and_never_as_the_caller_s
     }
 
 
+def test_a_key_that_the_upstream_refused_is_a_fault_of_the_service_that_no_retry_mends() -> None:
+    fields, http = wire.failure(failed(502, code="upstream_key"))
+    assert (fields["status"], http) == ("INTERNAL", 500)
+
+
 def test_an_upstream_s_code_and_param_are_among_the_details() -> None:
     fields, _ = wire.failure(failed(400, code="context_length_exceeded", param="messages"))
     assert (fields["details"]["code"], fields["details"]["param"]) == ("context_length_exceeded", "messages")
