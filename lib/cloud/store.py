@@ -186,10 +186,12 @@ class Store:
     def head_document(self, generation: Generation) -> Document | None:
         return self._documents.get(generation.head_path)[0]
 
-    def segments(self, generation: Generation, after: int, before: int) -> Iterator[Segment]:
+    def segments(
+        self, generation: Generation, after: int, before: int, select: Sequence[str] = _REPLAYED
+    ) -> Iterator[Segment]:
         """The sealed segments with events from `after + 1` on, that start before number `before`, in order.
 
-        Without their `text`, which the events have as well.
+        Of their fields only those that `select` names are read: unless asked for not `text`, which the events have too.
         """
         if before <= after + 1:
             return
@@ -210,10 +212,10 @@ class Store:
                 order="first",
                 after=last,
                 limit=_PAGE,
-                select=_REPLAYED,
+                select=select,
             )
             for last in page:
-                yield Segment(text="", **{name: last.fields[name] for name in _REPLAYED})
+                yield Segment(**{"last": 0, "events": b"", "text": "", **last.fields})
             if len(page) < _PAGE:
                 return
 

@@ -25,6 +25,7 @@ Nothing else has to change. The rules that every dialect follows:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -202,3 +203,11 @@ class Dialect(Protocol):
     def rest(self, request: Json, answer: Answer, style: Prefill | None) -> Rest | None:
         """How to ask for the rest of `answer`; None where it can't be continued. A silent answer starts over."""
         ...
+
+
+def folded(dialect: Dialect, events: Iterable[Event], choices: int = 1) -> Answer:
+    """The answer that events of the journal add up to. Errors: `Malformed`."""
+    answer = dialect.answer(choices)
+    for event in events:
+        answer.add(dialect.read(event))
+    return answer

@@ -120,3 +120,9 @@ def replay(store: Store, generation: Generation, head: Head) -> Iterator[Event]:
     for segments in (store.segments(generation, 0, head.first), [head]):
         for _, events in decoded(segments):
             yield from events
+
+
+def saved_text(store: Store, generation: Generation, head: Head) -> str:
+    """The visible text that the journal has, up to `head`. Errors: `Unreachable`."""
+    sealed = store.segments(generation, 0, head.first, select=("first", "text", "attempt"))
+    return "".join(segment.text for segment in (*sealed, head))

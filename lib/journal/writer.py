@@ -46,6 +46,7 @@ BATCH_BYTES = 1 << 20  # of raw records that one commit takes in
 COMMIT_BYTES = 1 << 20  # of further documents in one commit, by their longest field: the emulator takes 4 MiB in all
 RETRY_SECONDS = (0.05, 2.0)  # the shortest and the longest pause between two tries
 GIVE_UP_SECONDS = 300.0
+CLAIM_SECONDS = 2.0  # the same, for a claim
 # From a writer's last commit that took effect to its last try: it gives up after a try that began within its patience.
 LONGEST_OUTAGE_SECONDS = GIVE_UP_SECONDS + RETRY_SECONDS[1] + COMMIT_SECONDS + READ_SECONDS
 
@@ -90,7 +91,8 @@ class Journal:
         self._holder = uuid.uuid4().hex
         self._lease = lease
         self._clock = clock
-        self._give_up_seconds = give_up_seconds
+        self._give_up_seconds = self._patience = give_up_seconds
+        self._released = False
         self._open = OpenSegment.found(head)
         self._found = not self._open.empty
         if not self._found:
@@ -142,7 +144,7 @@ class Journal:
             "commit failed, will be tried again",
             extra={"cause": error.cause, "generation": self._generation.id, "attempt": self._claims},
         )
-        if now - self._failing_since > self._give_up_seconds:
+        if now - self._failing_since > self._patience:
             raise error
 
     def attempt_commit(self, prepared: Prepared, also: Sequence[Write] = (), end: End | None = None) -> None:
@@ -172,6 +174,16 @@ class Journal:
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(2 * pause, longest)
 
+    def claim(self, *also: Write) -> None:
+        """The first commit, which takes the lease, together with `also`.
+
+        It is not insisted on: whoever held the generation before may be waiting for Firestore as well, with events that
+        nobody else has. Errors: as `commit`.
+        """
+        self._patience = CLAIM_SECONDS
+        self.commit(Prepared(self._saved), also)
+        self._patience = self._give_up_seconds
+
     def append(self, entries: Sequence[Entry], also: Sequence[Write] = ()) -> None:
         """Commits the entries, or with none of them only the lease, together with `also`. Errors: as `commit`."""
         self.commit(self.prepare(entries), also)
@@ -190,10 +202,10 @@ class Journal:
             self.commit(prepared, self._ending(ended, fields), end)
         return ended
 
-    def release(self, entries: Sequence[Entry]) -> None:
-        """Commits the last entries and gives the generation up, for the next attempt to take at once."""
-        self._lease = timedelta(0)
-        self.append(entries)
+    def release(self) -> None:
+        """Gives the generation up, for the next attempt to take at once. Errors: as `commit`."""
+        self._lease, self._released = timedelta(0), True
+        self.commit(Prepared(self._saved))
 
     def _ending(self, ended: Generation, fields: Fields) -> list[Write]:
         names = ("state", "reason", "error", "usage", "attempt", "lastSeq", "finishedAt")
@@ -290,6 +302,7 @@ class Journal:
             created_at=self._generation.created_at,
             lease_until=now + self._lease,
             holder=self._holder,
+            released=self._released,
             end=end,
         )
 
