@@ -169,7 +169,7 @@ class Store:
         """The write that creates a sealed segment."""
         return Create(f"{generation.journal_path}/{segment.first}", self._segment_fields(segment, now))
 
-    def piece(self, generation: Generation, segment: Segment, now: datetime, part: int) -> Put:
+    def piece(self, generation: Generation, segment: Segment, part: int, now: datetime) -> Put:
         """The write of a further document, number `part`, of an event too large for one."""
         return Put(f"{generation.journal_path}/{segment.first}.{part:03}", self._segment_fields(segment, now))
 

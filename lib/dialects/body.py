@@ -1,4 +1,4 @@
-"""What a response's body is, told by its Content-Type and by its first bytes. Where they disagree, the bytes are right."""
+"""What a response's body is: told by its Content-Type, and by its first bytes where these disagree with that."""
 
 from __future__ import annotations
 

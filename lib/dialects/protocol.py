@@ -8,7 +8,8 @@ To add an API:
 
 1. Write `dialects/NAME.py` with a class that has what `Dialect` lists below, and an `Answer` of its own.
 2. Put an instance into `DIALECTS` in `dialects/__init__.py`.
-3. Where clients are to speak it too, write its wire. Upstreams that speak it say so in the catalog: `speaks = ["NAME"]`.
+3. Where clients are to speak it too, write its wire. An upstream says in the catalog that it speaks it:
+   `speaks = ["NAME"]`.
 
 Nothing else has to change. The rules that every dialect follows:
 
