@@ -16,15 +16,17 @@ import orjson
 import pytest
 from google.cloud import firestore
 
-from lib.cloud.documents import Document, Documents, Unreachable
+from lib.cloud.documents import Document, Documents
 from lib.cloud.listen import TARGETS_PER_EMULATOR_STREAM, Listener, Watch
 from lib.cloud.store import Store
-from lib.dialects.sse import Event, frame
 from lib.domain import message
-from lib.domain.generation import Generation, Head, message_path
+from lib.domain.errors import Unreachable
+from lib.domain.event import Event
+from lib.domain.generation import Generation, message_path
+from lib.domain.segment import empty_head
 from lib.domain.task import Task
-from lib.engine.lease import Claim, claim
-from lib.journal.journal import Entry
+from lib.engine.claim import Claim, RanOut, claim
+from lib.journal.codec import Entry, record
 from local.demo_text import token
 from local.ports import Ports
 from local.stack import Stack
@@ -33,6 +35,7 @@ from local.token import PROJECT
 PATIENCE = 30.0  # seconds that a failing test waits; a passing one never does
 RETENTION = timedelta(days=7)
 LEASE = timedelta(seconds=15)
+MAX_ATTEMPTS = 5
 
 
 class Clock:
@@ -295,17 +298,16 @@ def begin(store: Store, clock: Clock, uid: str) -> Callable[..., Generation]:
                 "chat_id": chat_id,
                 "message_id": generation_id,
                 "model": "demo",
+                "dialect": "chat_completions",
                 "upstream": "default",
                 "request": b'{"model":"demo"}',
                 "request_hash": "hash",
-                "usage_wanted": False,
                 "created_at": now,
                 "expire_at": now + RETENTION,
                 **fields,
             }
         )
-        head = Head(first=1, last=0, frames=b"", text="", attempt=0, lease_until=now + timedelta(minutes=30))
-        store.create(generation, message.opening(generation), head)
+        store.create(generation, message.opening(generation), empty_head(now, now + timedelta(minutes=30)))
         return generation
 
     return begin
@@ -316,8 +318,12 @@ def hold(store: Store, clock: Clock) -> Callable[..., Claim]:
     """Claims a generation as a worker does."""
 
     def hold(generation: Generation, over: Store = store, lease: timedelta = LEASE) -> Claim:
-        held = claim(over, Task(generation.id, generation.message_path), lease, clock)
-        assert held is not None
+        task = Task(generation.id, generation.message_path)
+        try:
+            held = claim(over, task, lease, clock, MAX_ATTEMPTS)
+        except RanOut as ran_out:
+            held = claim(over, task, lease, clock, MAX_ATTEMPTS, ran_out.version)
+        assert isinstance(held, Claim)
         return held
 
     return hold
@@ -325,11 +331,11 @@ def hold(store: Store, clock: Clock) -> Callable[..., Claim]:
 
 @pytest.fixture
 def entry() -> Callable[..., Entry]:
-    """The event number `seq`, a chunk with `text`; with `noise`, the frame has that many characters besides."""
+    """The event number `seq`, a chunk with `text`; with `noise`, it has that many characters besides."""
 
     def entry(seq: int, text: str, noise: str = "") -> Entry:
         chunk = {"choices": [{"index": 0, "delta": {"content": text}}]} | ({"pad": noise} if noise else {})
-        return Entry(seq, frame(seq, Event(orjson.dumps(chunk))), text)
+        return Entry(seq, record(Event(orjson.dumps(chunk))), text)
 
     return entry
 
