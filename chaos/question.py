@@ -16,8 +16,8 @@ MODEL, PREFILL_MODEL = "demo", "demo-prefill"
 class Question:
     """`name` is the message's id and the seed of the answer. `prefill`: its upstream can go on with what broke off.
 
-    `fault` is what goes wrong upstream, as `local.demo_faults` reads it; `mute` is for how many seconds it sends no status
-    line.
+    `fault` is what goes wrong upstream, as `local.demo_faults` reads it; `mute` is for how many seconds the upstream
+    sends no status line.
     """
 
     name: str
