@@ -25,6 +25,7 @@ from flask import Flask, Request
 from lib.cloud.documents import Documents
 from lib.cloud.listen import TARGETS_PER_EMULATOR_STREAM, TARGETS_PER_STREAM, Listener
 from lib.cloud.store import Store
+from lib.dialects import DIALECTS
 from lib.domain.errors import ConfigurationError, HoldfastError
 from lib.runtime.health import ROUTES, Readiness
 from lib.runtime.logs import Logs
@@ -82,20 +83,21 @@ def _built(name: str, build: Build) -> Flask:
 
 def _api(settings: Settings, store: Store, listener: Listener, telemetry: Telemetry) -> Flask:
     from lib.cloud.task_queue import TaskQueue
-    from lib.cloud.tokens import AppTokens, UserTokens
+    from lib.cloud.tokens import AppTokens, UserTokens, identify
     from lib.serving.generations import Generations
+    from lib.serving.healing import Healer
     from lib.serving.tail import Tails
     from lib.wires.api import create_api
 
     clock = partial(datetime.now, UTC)
     queue = TaskQueue(settings, telemetry)
-    tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock)
-    generations = Generations(settings, store, queue, tails, clock)
-    tails.heal = generations.heal
+    healer = Healer(store, queue, DIALECTS, clock)
+    tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock, heal=healer.heal)
     _shutdown.call(tails.close)
+    generations = Generations(settings, store, queue, tails, healer, DIALECTS, clock)
     apps = AppTokens(settings.project, settings.app_check_keys_url) if settings.app_check == "enforced" else None
     users = UserTokens(settings.project, emulated=settings.auth_emulator is not None)
-    app = create_api(settings, generations, users, apps)
+    app = create_api(settings, generations, partial(identify, users=users, apps=apps), DIALECTS)
     Readiness({"Firestore": partial(store.generation, "ready"), "Cloud Tasks": queue.check}).serve(app)
     return app
 
@@ -105,6 +107,6 @@ def _worker(settings: Settings, store: Store, listener: Listener, telemetry: Tel
     from lib.engine.worker import create_worker
 
     tokens = QueueTokens(settings.worker_url, settings.invoker, settings.oidc_certs_url)
-    app = create_worker(settings, store, listener, tokens, os.environ, _shutdown, telemetry)
+    app = create_worker(settings, store, listener, tokens, os.environ, _shutdown, telemetry, dialects=DIALECTS)
     Readiness({"Firestore": partial(store.generation, "ready")}).serve(app)
     return app

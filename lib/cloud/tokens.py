@@ -6,7 +6,7 @@ user may see.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 
@@ -141,6 +141,22 @@ class AppTokens:
             raise Unauthenticated("The App Check token is not valid.", code="invalid_app_check") from error
         if not str(claims.get("iss")).startswith(_APP_CHECK_ISSUER):
             raise Unauthenticated("The App Check token is not valid.", code="invalid_app_check")
+
+
+class Headers(Protocol):
+    """A request's headers."""
+
+    def get(self, key: str) -> str | None: ...
+
+
+def identify(headers: Headers, users: UserTokens, apps: AppTokens | None = None) -> str:
+    """The user that a request is of; with `apps`, one that comes from the project's own app.
+
+    Errors: `Unauthenticated`; `Unavailable` where the keys can't be fetched.
+    """
+    if apps is not None:
+        apps.verify(headers.get("X-Firebase-AppCheck"))
+    return users.uid(headers.get("Authorization"))
 
 
 class QueueTokens:

@@ -1,94 +1,94 @@
 """What a user can do with generations: start, find, list, stop, delete. The same for every client protocol.
 
-Decides who may see what, when a request is a repeated one, and what becomes of a generation that nobody works any more.
-It never calls the upstream and can't: the task queue is the only way there.
+Decides who may see what, and when a request is a repeated one. It never calls the upstream and can't: the task queue is
+the only way there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
-import orjson
-
-from lib.cloud.documents import Exists, Stale, Unreachable
+from lib.cloud.documents import Exists, Stale
 from lib.cloud.store import Store
 from lib.cloud.task_queue import TaskQueue
-from lib.dialects import chat_completions as chat
+from lib.dialects.protocol import Asked
 from lib.domain import message
-from lib.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
-from lib.domain.generation import LIVE, End, Generation, Head, State, document_id, message_path
-from lib.journal.journal import Clock, Fenced, Journal, replayed, retried
+from lib.domain.end import LIVE, State
+from lib.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable, Unreachable
+from lib.domain.generation import Generation
+from lib.domain.ids import document_id
+from lib.domain.segment import Head, empty_head
+from lib.journal.writer import Clock, retried
 from lib.runtime.settings import Settings
+from lib.serving.healing import INSIST_SECONDS, Dialects, Healer
+from lib.serving.start_request import StartRequest, checked, new_generation
 from lib.serving.tail import Tail, Tails
 
 START_GRACE = timedelta(minutes=30)  # how long a task may be on its way before its generation counts as lost
-LOST_GRACE = timedelta(seconds=90)  # how long after a lease the queue may take to deliver again
-REQUEUE_AFTER = timedelta(seconds=15)  # how long a generation may be queued before it gets a second task, and no third
-INSIST_SECONDS = 2.0  # on a stop, an end or a deletion, where Firestore fails: somebody waits for it
 STOP_WAIT_SECONDS = 3.0
 LIMIT_RETRY_SECONDS = 5
 MAX_PAGE = 100
+_READ_TRIES = 3
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChatRequest:
-    """A request to start: the body as it came, and the ids and the idempotency key that came with it."""
-
-    body: bytes
-    chat_id: str | None = None
-    message_id: str | None = None
-    idempotency_key: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The generation, this client's place in it, and the request's JSON. `attached`: it was there already."""
+    """The generation, this client's place in it, and what the request asked. `attached`: it was there already."""
 
     generation: Generation
     tail: Tail
-    request: chat.Json
+    asked: Asked
     attached: bool
 
 
 class Generations:
-    def __init__(self, settings: Settings, store: Store, queue: TaskQueue, tails: Tails, clock: Clock):
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        queue: TaskQueue,
+        tails: Tails,
+        healer: Healer,
+        dialects: Dialects,
+        clock: Clock,
+    ):
         self._settings = settings
         self._store = store
         self._queue = queue
         self._tails = tails
+        self._healer = healer
+        self._dialects = dialects
         self._clock = clock
 
-    def start(self, uid: str, asked: ChatRequest) -> Started:
+    def start(self, uid: str, request: StartRequest) -> Started:
         """Starts a generation, or attaches to the one that the same request started.
 
-        Errors: `InvalidRequest`, `Conflict` (same key or message, another body), `TooManyRequests`, `Unavailable`.
+        Errors: `InvalidRequest`, `Conflict` (same key or message, another body or place), `TooManyRequests`,
+        `Unavailable`.
         """
-        request = chat.check_request(_json(asked.body))
-        generation = self._new(uid, asked, request)
+        found = checked(request, self._settings.catalog, self._dialects)
+        watchers = self._tails.first_lease()
+        generation = new_generation(uid, request, found, self._settings, watchers, self._clock())
         try:
-            return self._start(generation, request)
+            return Started(generation, self._start(generation), found.asked, attached=False)
         except Exists:
-            found = self._repeated(generation)
-            log.info("generation asked for again", extra={"generation": found.id, "state": str(found.state)})
-            self._enqueue_again(found)
-            return Started(found, self._tails.open(found, 0), request, attached=True)
-        except Unreachable as error:
-            raise Unavailable("The database can't be reached. Try again.") from error
+            there = self._repeated(generation)
+        log.info("generation asked for again", extra={"generation": there.id, "state": str(there.state)})
+        if there.state is State.QUEUED and (head := self._store.read_head(there)) is not None:
+            self._healer.heal(there, head)
+        return Started(there, self._tails.open(there, 0), found.asked, attached=True)
 
-    def _start(self, generation: Generation, request: chat.Json) -> Started:
+    def _start(self, generation: Generation) -> Tail:
         # It takes as long as the creation, so it is under way meanwhile.
         counting = self._store.counting_live(generation.owner, self._settings.max_live_generations)
         now = generation.created_at
-        head = Head(first=1, last=0, frames=b"", text="", attempt=0, lease_until=now + START_GRACE)
-        self._create(generation, head)
-        tail = self._tails.open(generation, 0)
+        self._create(generation, empty_head(now, now + START_GRACE))
+        tail = self._tails.open(generation, 0, created=True)
         try:
             self._check_limit(generation, counting())
             self._queue.enqueue(generation)
@@ -107,7 +107,7 @@ class Generations:
                 "bytes": len(generation.request),
             },
         )
-        return Started(generation, tail, request, attached=False)
+        return tail
 
     def _check_limit(self, generation: Generation, counted: int) -> None:
         """Whether a user may have this one besides the others that are live. Errors: `TooManyRequests`."""
@@ -117,6 +117,12 @@ class Generations:
                 f"You have {limit} answers running, which is the limit. Wait for one to end, or stop one.",
                 retry_after=LIMIT_RETRY_SECONDS,
             )
+
+    def _live_besides(self, generation: Generation) -> int:
+        """How many other generations its owner has live, those that are lost ended first."""
+        limit = self._settings.max_live_generations + 1
+        live = self.list(generation.owner, chat_id=None, states=LIVE, after=None, limit=limit)
+        return sum(1 for each, _ in live if each.id != generation.id and not each.state.terminal)
 
     def _create(self, generation: Generation, head: Head) -> None:
         """Creates it, also where Firestore fails once. Errors: `Exists`, `Unreachable`."""
@@ -137,39 +143,6 @@ class Generations:
         except Unreachable:
             log.warning("a generation that was not queued could not be deleted", extra={"generation": generation.id})
 
-    def _new(self, uid: str, asked: ChatRequest, request: chat.Json) -> Generation:
-        chat_id = document_id(asked.chat_id, "X-Chat-Id") if asked.chat_id is not None else None
-        if asked.message_id is not None and chat_id is None:
-            raise InvalidRequest(
-                "X-Message-Id needs X-Chat-Id: a message of no chat is kept under its generation's id.",
-                param="X-Message-Id",
-            )
-        message_id = document_id(asked.message_id, "X-Message-Id") if asked.message_id is not None else None
-        if asked.idempotency_key is not None:
-            key = document_id(asked.idempotency_key, "Idempotency-Key")
-            generation_id = _derived("key", uid, key)
-        elif chat_id is not None and message_id is not None:
-            generation_id = _derived("message", uid, chat_id, message_id)
-        else:
-            generation_id = uuid.uuid4().hex
-        now = self._clock()
-        message_id = message_id or generation_id
-        return Generation(
-            id=generation_id,
-            owner=uid,
-            message_path=message_path(uid, chat_id, message_id),
-            chat_id=chat_id,
-            message_id=message_id,
-            model=request["model"],
-            upstream=self._settings.catalog.serving(request["model"]).name,
-            request=asked.body,
-            request_hash=hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest(),
-            usage_wanted=chat.wants_usage(request),
-            created_at=now,
-            expire_at=now + self._settings.retention,
-            watchers=self._tails.first_lease(),
-        )
-
     def _repeated(self, asked: Generation) -> Generation:
         """The generation that is already there under the same id or message. Errors: `Conflict`."""
         found = self._store.generation(asked.id) or self._store.generation_of_message(asked.message_path)
@@ -179,7 +152,13 @@ class Generations:
                 code="message_exists",
                 param="X-Message-Id",
             )
-        if found.request_hash != asked.request_hash:
+        if found.message_path != asked.message_path:
+            raise Conflict(
+                "The same idempotency key was used with another chat or message id. Use a new key for a new request.",
+                code="idempotency_conflict",
+                param="X-Chat-Id" if found.chat_id != asked.chat_id else "X-Message-Id",
+            )
+        if (found.request_hash, found.dialect) != (asked.request_hash, asked.dialect):
             raise Conflict(
                 "The same idempotency key or message id was used with another body. Use a new one for a new request.",
                 code="idempotency_conflict",
@@ -188,13 +167,15 @@ class Generations:
 
     def find(self, uid: str, generation_id: str) -> tuple[Generation, Head]:
         """A user's generation and its journal's head. Errors: `NotFound`, also where it is another user's."""
-        generation = self._owned(uid, generation_id)
-        head = self._store.read_head(generation)
-        if head is None:
-            raise NotFound("There is no such generation.", code="generation_not_found")
-        if self.heal(generation, head):
-            return self.find(uid, generation_id)
-        return generation, head
+        for _ in range(_READ_TRIES):
+            generation = self._owned(uid, generation_id)
+            head = self._store.read_head(generation)
+            if head is None:
+                raise NotFound("There is no such generation.", code="generation_not_found")
+            # Between the two reads it may have been deleted, and another started under its id.
+            if head.created_at == generation.created_at and not self._healer.heal(generation, head):
+                return generation, head
+        raise Unavailable("The generation is changing. Try again.", retry_after=1)
 
     def _owned(self, uid: str, generation_id: str) -> Generation:
         generation = self._store.generation(document_id(generation_id, "id"))
@@ -205,7 +186,8 @@ class Generations:
     def answer(self, generation: Generation) -> tuple[Generation, int, str]:
         """The generation as it is now, the number of its last event, and the text there is."""
         generation, head = self.find(generation.owner, generation.id)
-        return generation, head.last, replayed(self._store, generation, head).message()["content"]
+        answer = self._healer.saved(generation, head)
+        return generation, head.last, str(answer.said().fields["content"]) if answer else ""
 
     def resume(self, generation: Generation, after: int) -> Tail:
         """A viewer's place in a generation, after event `after`."""
@@ -230,12 +212,6 @@ class Generations:
             return None  # deleted just now
         return generation, head.last
 
-    def _live_besides(self, generation: Generation) -> int:
-        """How many other generations its owner has live, those that are lost ended first."""
-        limit = self._settings.max_live_generations + 1
-        live = self.list(generation.owner, chat_id=None, states=LIVE, after=None, limit=limit)
-        return sum(1 for each, _ in live if each.id != generation.id and not each.state.terminal)
-
     def stop(self, uid: str, generation_id: str) -> tuple[Generation, Head]:
         """Stops a generation and waits, for a bounded time, until it has ended. Errors: `NotFound`, `Conflict`."""
         generation, head = self.find(uid, generation_id)
@@ -247,7 +223,7 @@ class Generations:
             raise NotFound("There is no such generation.", code="generation_not_found") from error
         log.info("stop requested", extra={"generation": generation.id, "state": str(generation.state)})
         if not head.leased(self._clock()):
-            self._end(generation, head, End(state=State.STOPPED, reason="stopped"))
+            self._healer.stop(generation, head)
         with self._tails.open(generation, head.last) as tail:
             tail.wait_for_end(STOP_WAIT_SECONDS)
         return self.find(uid, generation_id)
@@ -257,84 +233,3 @@ class Generations:
         generation = self._owned(uid, generation_id)
         retried(lambda: self._store.delete(generation), INSIST_SECONDS)
         log.info("generation deleted", extra={"generation": generation.id, "state": str(generation.state)})
-
-    def heal(self, generation: Generation, head: Head) -> bool:
-        """Ends a generation that no task will pick up again; says whether there is news to read."""
-        if head.end is not None:
-            return False
-        if head.attempt == 0:
-            self._enqueue_again(generation)
-        if self._clock() <= head.lease_until + LOST_GRACE:
-            return False
-        known = self._store.generation(generation.id) or generation  # who asks may have known it for long
-        return self._end(known, head, _lost(known, head))
-
-    def _enqueue_again(self, generation: Generation) -> None:
-        """A second task for a generation that waits: its own may never have been made. Two do no harm."""
-        if generation.state is not State.QUEUED or self._clock() <= generation.created_at + REQUEUE_AFTER:
-            return
-        try:
-            found = self._store.generation(generation.id)  # who asks may have known it for long
-            if found is None or found.state is not State.QUEUED or found.requeued_at is not None:
-                return
-            self._queue.enqueue(found)
-            self._store.patch(found, {"requeuedAt": self._clock()})
-            log.warning("generation queued again", extra={"generation": generation.id})
-        except (Unavailable, Unreachable, Stale):
-            log.info("no second task could be made", extra={"generation": generation.id})
-
-    def _end(self, generation: Generation, head: Head, end: End) -> bool:
-        """Ends a generation that no worker holds, with what it saved; False where somebody else was faster."""
-        attempt = replace(head, attempt=head.attempt + 1)
-        journal = Journal(self._store, generation, attempt, timedelta(0), self._clock, INSIST_SECONDS)
-        answer = replayed(self._store, generation, head)
-        try:
-            ended = journal.finish([], replace(end, usage=answer.usage), answer)
-        except Fenced:
-            return False
-        except Unreachable as error:
-            raise Unavailable("The database can't be reached. Try again.") from error
-        stopped = ended.state is State.STOPPED
-        log.log(
-            logging.INFO if stopped else logging.WARNING,
-            "generation ended" if stopped else "generation healed",
-            extra={
-                "generation": ended.id,
-                "attempt": ended.attempt,
-                "upstream": ended.upstream,
-                "state": str(ended.state),
-                "reason": ended.reason,
-                "events": ended.last_seq,
-                "durationMs": round(1000 * (self._clock() - ended.created_at).total_seconds()),
-                **journal.tally.fields(),
-            },
-        )
-        return True
-
-
-def _lost(generation: Generation, head: Head) -> End:
-    """How a generation ends that no task will pick up again. A stop that no worker lived to see is a stop."""
-    if generation.stop_requested_at is not None:
-        return End(state=State.STOPPED, reason="stopped")
-    if head.last > 0:
-        state, what = State.INCOMPLETE, "The answer broke off: its worker was lost."
-    else:
-        state, what = State.FAILED, "The answer was not started."
-    return End(state=state, reason="worker_lost", error={"message": what, "code": "worker_lost", "status": 503})
-
-
-def _json(body: bytes) -> object:
-    try:
-        parsed: object = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(
-            f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).", code="invalid_json"
-        ) from error
-    if chat.too_deep(parsed, body):
-        raise InvalidRequest("The body is nested too deeply.", code="invalid_json")
-    return parsed
-
-
-def _derived(kind: str, *parts: str) -> str:
-    """An id that the same user and key, or chat and message, always give."""
-    return hashlib.sha256("\0".join((kind, *parts)).encode()).hexdigest()[:32]

@@ -1,38 +1,36 @@
 """The Firebase callable wire: what `httpsCallable(…)` sends and what it understands, unary and streaming.
 
 Rules are those of the "Protocol specification for https.onCall" and of the client SDKs, which are stricter: a stream
-has no line but `data: {json}`, every path ends in one result or one error, and an object may have no `@type` of its
-own. Pure but for the tail it follows.
+has no line but `data: {json}`, and every path ends in one result or one error.
+
+The fields of its messages are this service's own, whichever API the answer comes from. `delta` among them is the
+visible text that an event adds.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
+from flask import Flask, Response, request
+from werkzeug.datastructures import Headers
 
-from lib.cloud.documents import Unreachable
-from lib.dialects import chat_completions as chat
-from lib.dialects import sse
+from lib.dialects.protocol import Dialect, Malformed
+from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, InvalidRequest, Unavailable
-from lib.domain.generation import Generation, State, document_id
-from lib.serving.generations import ChatRequest
-from lib.serving.tail import Piece, Tail
+from lib.domain.event import Event
+from lib.domain.generation import Generation
+from lib.runtime.settings import Settings
+from lib.serving.feed import Piece
+from lib.serving.generations import Generations
+from lib.serving.tail import Tail
+from lib.wires.callable_request import Resume, Start, Stop, read
+from lib.wires.callable_values import encoded, line
+from lib.wires.failures import UpstreamRefusal, shown
+from lib.wires.responses import STREAM_HEADERS, bound_writes, json_body, streamed
 
-_INT64 = "type.googleapis.com/google.protobuf.Int64Value"
-_WRAPPED = frozenset({_INT64, "type.googleapis.com/google.protobuf.UInt64Value"})
-_EXACT = range(-(1 << 53) + 1, 1 << 53)  # what a JavaScript number holds exactly
-_INT64_RANGE = range(-(1 << 63), 1 << 63)
-_WRAPPED_RANGE = range(-(1 << 63), 1 << 64)
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
-_TYPE_KEY = re.compile(r"@+type")
-_ESCAPED_KEY = re.compile(r"@@+type")
-_IDS = {"chatId": "chat_id", "messageId": "message_id", "idempotencyKey": "idempotency_key"}
 _PARAMS = {"X-Chat-Id": "chatId", "X-Message-Id": "messageId", "Idempotency-Key": "idempotencyKey"}
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -59,113 +57,61 @@ _HTTP = {
     "DEADLINE_EXCEEDED": 504,
 }
 
-_TOO_DEEP = "'data' is nested too deeply."
+_JSON_HEADERS = {"Content-Type": "application/json"}
 
 Json = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """`data` is a chat request, with the ids beside its own fields."""
+def register(
+    app: Flask,
+    settings: Settings,
+    generations: Generations,
+    identify: Callable[[Headers], str],
+    dialects: Mapping[str, Dialect],
+) -> None:
+    """Adds the route. `identify` gives the user that a request's headers are of."""
 
-    request: ChatRequest
+    @app.post("/")
+    def call() -> Response:
+        wants_stream = "text/event-stream" in request.headers.get("Accept", "")
+        bound_writes(settings.send_seconds)
+        try:
+            user = identify(request.headers)
+            asked = read(json_body())
+            if isinstance(asked, Stop):
+                generation, _ = generations.stop(user, asked.generation)
+                stopped = result(*generations.answer(generation))
+                return Response(reply(stopped, wants_stream), headers=STREAM_HEADERS if wants_stream else _JSON_HEADERS)
+            generation, tail = follow(user, asked)
+            return respond(generation, tail, wants_stream)
+        except Exception as error:
+            fields, status = failure(shown(error))
+            if wants_stream:  # in which errors have the status 200 as well
+                return Response(line({"error": fields}), headers=STREAM_HEADERS)
+            return Response(orjson.dumps({"error": fields}), status=status, mimetype="application/json")
 
+    def follow(user: str, asked: Start | Resume) -> tuple[Generation, Tail]:
+        if isinstance(asked, Start):
+            started = generations.start(user, asked.request)
+            return started.generation, started.tail
+        generation, head = generations.find(user, asked.generation)
+        if asked.after > head.last:
+            raise InvalidRequest(f"'after' must be from 0 to {head.last}, the last there is.", param="after")
+        return generation, generations.resume(generation, asked.after)
 
-@dataclass(frozen=True, slots=True)
-class Resume:
-    generation: str
-    after: int
+    def respond(generation: Generation, tail: Tail, wants_stream: bool) -> Response:
+        def ending() -> Json:
+            return ended(*generations.answer(generation))
 
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    generation: str
-
-
-def read(body: bytes) -> Start | Resume | Stop:
-    """What a call asks for. Errors: `InvalidRequest`."""
-    try:
-        call = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error.msg}.", code="invalid_json") from error
-    if not isinstance(call, dict) or set(call) != {"data"}:
-        raise InvalidRequest("The body must be {'data': …} and nothing else, as the Firebase SDKs send it.")
-    try:
-        data = decoded(call["data"])
-    except RecursionError as error:
-        raise InvalidRequest(_TOO_DEEP, param="data") from error
-    if not isinstance(data, dict):
-        raise InvalidRequest("'data' must be an object: a chat request, {'resume': id} or {'stop': id}.", param="data")
-    if "resume" in data:
-        _only(data, "resume", "after")
-        return Resume(_id(data, "resume"), _cursor(data.get("after")))
-    if "stop" in data:
-        _only(data, "stop")
-        return Stop(_id(data, "stop"))
-    ids = {field: _id(data, name) for name, field in _IDS.items() if data.get(name) is not None}
-    if "message_id" in ids and "chat_id" not in ids:
-        raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
-    # Streamed from the upstream in any case, so that a call may be unary and its repetition a stream.
-    asked = {**{name: value for name, value in data.items() if name not in _IDS}, "stream": True}
-    try:
-        return Start(ChatRequest(body=orjson.dumps(asked), **ids))
-    except orjson.JSONEncodeError as error:
-        raise InvalidRequest(_TOO_DEEP, param="data") from error
-
-
-def _only(data: Json, *names: str) -> None:
-    other = next((name for name in data if name not in names), None)
-    if other is not None:
-        raise InvalidRequest(f"'{other[:100]}' does not go with '{names[0]}'. Leave it out.", param="data")
-
-
-def _id(data: Json, name: str) -> str:
-    if not isinstance(data[name], str):
-        raise InvalidRequest(f"'{name}' must be a string.", param=name)
-    return document_id(data[name], name)
-
-
-def _cursor(after: Any) -> int:
-    if after is None:
-        return 0
-    if isinstance(after, bool) or not isinstance(after, int) or after < 0:
-        raise InvalidRequest("'after' must be the 'seq' of the last message you have: a whole number.", param="after")
-    return after
-
-
-def decoded(value: Any) -> Any:
-    """A value as the SDKs encode it: those of iOS and Android wrap every 64-bit whole number."""
-    if isinstance(value, list):
-        return [decoded(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    kind = value.get("@type")
-    if isinstance(kind, str) and kind in _WRAPPED:
-        return _unwrapped(value.get("value"))
-    return {key[1:] if _ESCAPED_KEY.fullmatch(key) else key: decoded(item) for key, item in value.items()}
-
-
-def _unwrapped(value: Any) -> int:
-    if not _WHOLE_NUMBER.fullmatch(str(value)) or int(value) not in _WRAPPED_RANGE:
-        raise InvalidRequest("A wrapped whole number must have a 'value' of 64 bits, in digits.", param="data")
-    return int(value)
-
-
-def encoded(value: Any) -> Any:
-    """A value as the SDKs can decode it.
-
-    A key `@type` becomes `@@type` (and that one `@@@type`, and so on), since the SDKs take it for one of their own; a
-    whole number that JavaScript can't hold is wrapped as the protocol has it, or a string beyond 64 bits.
-    """
-    if isinstance(value, list):
-        return [encoded(item) for item in value]
-    if isinstance(value, dict):
-        return {f"@{key}" if _TYPE_KEY.fullmatch(key) else key: encoded(item) for key, item in value.items()}
-    if isinstance(value, int) and not isinstance(value, bool) and value not in _EXACT:
-        return {"@type": _INT64, "value": str(value)} if value in _INT64_RANGE else str(value)
-    return value
+        bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
+        if wants_stream:
+            dialect = dialects.get(generation.dialect)
+            return streamed(tail, messages(generation, tail, dialect, ending, **bounds))
+        for _ in tail.follow(Piece([], tail.cursor), **bounds):
+            pass
+        return Response(reply(ending(), streamed=False), headers=_JSON_HEADERS)
 
 
 def result(generation: Generation, seq: int, content: str) -> Json:
@@ -182,17 +128,11 @@ def result(generation: Generation, seq: int, content: str) -> Json:
     }
 
 
-class Failed(HoldfastError):
-    """A generation that has no answer. `details` say which, and what the upstream's status was."""
-
-    type = "upstream_error"
+class Failed(UpstreamRefusal):
+    """A generation that has no answer. The error's details say which."""
 
     def __init__(self, generation: Generation):
-        error = generation.error or {}
-        retry_after = math.ceil(error.get("retryAfter") or 0)
-        message = str(error.get("message") or "There is no answer.")
-        super().__init__(message, code=str(error.get("code")), retry_after=retry_after)
-        self.upstream_status = error.get("status")
+        super().__init__(End(state=State.FAILED, reason=generation.reason, error=generation.error))
         self.generation = generation
 
 
@@ -223,26 +163,35 @@ def _upstream_failure(status: Any) -> str:
 
 
 def messages(
-    generation: Generation, tail: Tail, ending: Callable[[], Json], *, keepalive: float, seconds: float
+    generation: Generation,
+    tail: Tail,
+    dialect: Dialect | None,
+    ending: Callable[[], Json],
+    *,
+    keepalive: float,
+    seconds: float,
 ) -> Iterator[bytes]:
     """The stream of a call: a start, a message for each event, heartbeats, and one result or error.
 
-    `ending` gives the result, once there is an end or the time is over. Closes the tail.
+    `dialect` is the answer's; None where this version does not know it. `ending` gives the result, once there is an end
+    or the time is over. Closes the tail.
     """
     opening = {"type": "start", "id": generation.id, "chatId": generation.chat_id, "messageId": generation.message_id}
     try:
         yield line({"message": opening})
         nothing = Piece([], tail.cursor)
         for piece in tail.follow(nothing, keepalive=keepalive, seconds=seconds):
-            if piece.frames:
-                yield from _events(piece)
+            if piece.events:
+                for seq, event in enumerate(piece.events, piece.first):
+                    yield line({"message": {"seq": seq, **_said(event, dialect)}})
             elif piece.end is None and piece is not nothing:
                 yield line({"message": {"type": "heartbeat"}})
         yield line({"result": _sent(ending(), tail.cursor)})
+    except Unavailable as error:
+        shown(error)
+        yield line({"error": failure(Unavailable("The answer can't be read now. Resume it."))[0]})
     except HoldfastError as error:
         yield line({"error": failure(error)[0]})
-    except Unreachable:
-        yield line({"error": failure(Unavailable("The answer can't be read now. Resume it."))[0]})
     except Exception:
         log.exception("a call's stream failed")  # without a last word its app would wait for ever
         yield line({"error": failure(HoldfastError("Something went wrong here. Resume it."))[0]})
@@ -255,16 +204,15 @@ def _sent(ended: Json, seq: int) -> Json:
     return {**ended, "seq": seq, "state": str(State.STREAMING), "reason": None, "usage": None}
 
 
-def _events(piece: Piece) -> Iterator[bytes]:
-    for seq, frame in enumerate(piece.frames, piece.last - len(piece.frames) + 1):
-        event = chat.whole(chat.read(sse.event_of(frame).data) or {})
-        yield line({"message": {"seq": seq, "delta": chat.visible_text(event), "event": encoded(event)}})
-
-
-def line(value: Json) -> bytes:
-    """One line of the stream. The line ends of Unicode are escaped: iOS splits a stream at them as well."""
-    data = orjson.dumps(value).replace(b"\xc2\x85", b"\\u0085")
-    return b"data: %b\n\n" % data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+def _said(event: Event, dialect: Dialect | None) -> Json:
+    """What a message tells of an event: the visible text it adds, and its JSON."""
+    try:
+        if dialect is not None:
+            read = dialect.read(event)
+            return {"delta": read.text, "event": encoded(read.payload)}
+        return {"delta": "", "event": encoded(orjson.loads(event.data))}
+    except (Malformed, orjson.JSONDecodeError):
+        return {"delta": "", "event": None}  # an older version let it through, or a newer one
 
 
 def reply(ended: Json, streamed: bool) -> bytes:

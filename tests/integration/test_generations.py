@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -13,23 +14,30 @@ import pytest
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
-from lib.cloud.documents import Create, Delete, Patch, Put, Unreachable
+from lib.cloud.documents import Create, Delete, Patch, Put
 from lib.cloud.task_queue import TaskQueue
-from lib.dialects.chat_completions import Answer, read
-from lib.dialects.sse import event_of
-from lib.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable
-from lib.domain.generation import End, State
+from lib.dialects import DIALECTS
+from lib.domain.end import End, State
+from lib.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable, Unreachable
+from lib.domain.message import Said
 from lib.domain.task import Task
-from lib.engine.lease import claim
-from lib.journal.journal import SEAL_BYTES, Fenced
+from lib.journal.codec import events_of
+from lib.journal.ending import LOST_GRACE
+from lib.journal.writer import SEAL_BYTES, Fenced
+from lib.runtime.catalog import Catalog
 from lib.runtime.health import Readiness
 from lib.runtime.settings import Settings
-from lib.serving.generations import LOST_GRACE, REQUEUE_AFTER, START_GRACE, ChatRequest, Generations
+from lib.serving.generations import START_GRACE, Generations
+from lib.serving.healing import REQUEUE_AFTER, REQUEUE_EVERY, Healer
+from lib.serving.start_request import StartRequest
 from lib.serving.tail import REREAD_SECONDS, Tails
 from local.token import PROJECT
 
 PATIENCE = 30.0
+LEASE = timedelta(seconds=15)
+LONG_LOST = timedelta(minutes=10)
 COMPLETED = End(state=State.COMPLETED, usage={"total_tokens": 7})
+NOTHING_SAID = Said(fields={"content": ""})
 PARENT = f"projects/{PROJECT}/locations/us-central1"
 INVOKER = f"invoker@{PROJECT}.iam.gserviceaccount.com"
 WORKER = "http://127.0.0.1:9/"
@@ -73,12 +81,20 @@ def settings_of(stack):
 def service_over(documents, store_over, listener, line, clock, settings_of):
     """The service, over a database, a queue and settings."""
 
-    def service_over(over=documents, queue=line, reread_seconds=REREAD_SECONDS, **settings):
+    def service_over(over=documents, queue=line, reread_seconds=REREAD_SECONDS, catalog=None, **environ):
+        settings = settings_of(**environ)
+        settings = replace(settings, catalog=catalog or settings.catalog)
         store = store_over(over)
-        tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock, reread_seconds=reread_seconds)
-        generations = Generations(settings_of(**settings), store, queue, tails, clock)
-        tails.heal = generations.heal
-        return generations
+        healer = Healer(store, queue, DIALECTS, clock)
+        tails = Tails(
+            store,
+            listener,
+            viewer=uuid.uuid4().hex,
+            clock=clock,
+            heal=healer.heal,
+            reread_seconds=reread_seconds,
+        )
+        return Generations(settings, store, queue, tails, healer, DIALECTS, clock)
 
     return service_over
 
@@ -104,20 +120,18 @@ def body(content="Hello", **fields):
     return orjson.dumps({"model": "demo", "messages": [{"role": "user", "content": content}], **fields})
 
 
-def request(content="Hello", *, chat_id=None, message_id=None, key=None, raw=None):
-    return ChatRequest(
+def request(content="Hello", *, chat_id=None, message_id=None, key=None, raw=None, dialect="chat_completions"):
+    return StartRequest(
         body=raw if raw is not None else body(content),
+        dialect=dialect,
         chat_id=chat_id,
         message_id=message_id,
         idempotency_key=key,
     )
 
 
-def answer_of(entries):
-    answer = Answer()
-    for each in entries:
-        answer.add(read(event_of(each.frame).data))
-    return answer
+def said_by(entries):
+    return Said(fields={"content": "".join(each.text for each in entries)})
 
 
 # Starting
@@ -199,14 +213,14 @@ def test_the_same_request_many_times_at_once_makes_one_generation(service, uid, 
 @pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
 def test_the_same_request_after_the_end_attaches_to_the_whole_answer(service, started, hold, uid, line, entries, asked):
     generation = started(**asked)
-    hold(generation).journal.finish(entries(1, 3), COMPLETED, answer_of(entries(1, 3)))
+    hold(generation).journal.finish(entries(1, 3), COMPLETED, said_by(entries(1, 3)))
     again = service.start(uid, request(**asked))
     with again.tail as tail:
         piece = tail.next(PATIENCE)
     assert piece.end == COMPLETED
     assert again.attached
     assert again.generation.state is State.COMPLETED
-    assert piece.frames == [each.frame for each in entries(1, 3)]
+    assert piece.events == events_of(b"".join(each.record for each in entries(1, 3)))
     assert len(line.enqueued) == 1
 
 
@@ -229,6 +243,27 @@ def test_the_same_key_or_message_with_another_body_is_a_conflict_and_changes_not
     with pytest.raises(Conflict) as refused:
         service.start(uid, request("Another", **asked))
     assert (refused.value.status, refused.value.code) == (409, "idempotency_conflict")
+    assert documents.get(generation.path, generation.message_path, generation.head_path) == before
+    assert line.enqueued == [generation.id]
+
+
+PLACES = {
+    "another chat": ({"chat_id": "other"}, "X-Chat-Id"),
+    "no chat": ({}, "X-Chat-Id"),
+    "another message": ({"chat_id": "chat", "message_id": "other"}, "X-Message-Id"),
+    "no message": ({"chat_id": "chat"}, "X-Message-Id"),
+}
+
+
+@pytest.mark.parametrize(("place", "param"), PLACES.values(), ids=PLACES)
+def test_the_same_key_at_another_place_is_a_conflict_and_changes_nothing(
+    service, started, uid, line, documents, place, param
+):
+    generation = started(key="again", chat_id="chat", message_id="said")
+    before = documents.get(generation.path, generation.message_path, generation.head_path)
+    with pytest.raises(Conflict) as refused:
+        service.start(uid, request(key="again", **place))
+    assert (refused.value.status, refused.value.code, refused.value.param) == (409, "idempotency_conflict", param)
     assert documents.get(generation.path, generation.message_path, generation.head_path) == before
     assert line.enqueued == [generation.id]
 
@@ -352,7 +387,7 @@ def test_ended_and_lost_generations_do_not_count_towards_the_limit(
     with pytest.raises(TooManyRequests):
         service.start(uid, request())
 
-    hold(first).journal.finish([], COMPLETED, Answer())
+    hold(first).journal.finish([], COMPLETED, NOTHING_SAID)
     third = started(on=service)
     with pytest.raises(TooManyRequests):
         service.start(uid, request())
@@ -499,7 +534,7 @@ def test_a_start_whose_commit_fails_again_is_unavailable_and_makes_no_task(servi
 
 
 @pytest.mark.parametrize("reader", ["find", "list", "a viewer"])
-def test_a_generation_that_has_waited_for_long_gets_a_second_task_by_who_reads_it_and_no_third(
+def test_a_generation_that_has_waited_for_long_gets_a_second_task_by_who_reads_it(
     service_over, started, uid, line, clock, reader
 ):
     service = service_over(reread_seconds=0.02)
@@ -516,29 +551,58 @@ def test_a_generation_that_has_waited_for_long_gets_a_second_task_by_who_reads_i
                 for _ in range(5):
                     tail.next(0.05)
 
+    clock.advance(REQUEUE_AFTER - timedelta(seconds=1))
     read()
     assert line.enqueued == [generation.id]
-    clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
-    read()
-    read()
-    assert line.enqueued == [generation.id] * 2
+    for tasks in (2, 3):
+        clock.advance(REQUEUE_EVERY)
+        read()
+        read()
+        assert line.enqueued == [generation.id] * tasks
     assert service.find(uid, generation.id)[0].state is State.QUEUED
 
 
-def test_a_queue_that_can_not_be_reached_keeps_nobody_from_reading(service_over, started, uid, clock):
+def test_a_task_is_queued_again_at_most_once_a_minute(service, started, hold, uid, line, clock, entries):
+    generation = started()
+    hold(generation).journal.append(entries(1, 2))
+    clock.advance(LEASE + REQUEUE_AFTER - timedelta(seconds=1))
+    service.find(uid, generation.id)
+    assert line.enqueued == [generation.id]
+    clock.advance(timedelta(seconds=1))
+    for _ in range(75):  # five minutes, of a page that asks every four seconds
+        service.find(uid, generation.id)
+        clock.advance(timedelta(seconds=4))
+    assert line.enqueued == [generation.id] * 6
+
+
+def test_where_the_time_of_a_second_task_can_not_be_saved_none_is_made(
+    service_over, started, uid, line, clock, faulty
+):
+    generation = started()
+    clock.advance(timedelta(minutes=2))
+    faulty.fail(having=lambda writes: "requeuedAt" in getattr(writes[0], "fields", {}), times=100)
+    for _ in range(3):
+        # A service of its own each time: one that has failed pauses.
+        assert service_over(faulty).find(uid, generation.id)[0].state is State.QUEUED
+    assert faulty.failed == 3
+    assert line.enqueued == [generation.id]
+
+
+def test_a_queue_that_can_not_be_reached_keeps_nobody_from_reading_and_is_told(service_over, started, uid, clock, told):
     class Away:
         def enqueue(self, generation):
             raise Unavailable("away")
 
     generation = started()
-    clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
-    assert service_over(queue=Away()).find(uid, generation.id)[0].requeued_at is None
+    clock.advance(REQUEUE_AFTER)
+    assert service_over(queue=Away()).find(uid, generation.id)[0].state is State.QUEUED
+    assert [line["generation"] for line in told("no second task could be made")] == [generation.id]
 
 
 def test_a_generation_that_a_worker_has_taken_gets_no_second_task(service, started, hold, uid, line, clock):
     running, ended = started(key="running"), started(key="ended")
     hold(running)
-    hold(ended).journal.finish([], COMPLETED, Answer())
+    hold(ended).journal.finish([], COMPLETED, NOTHING_SAID)
     clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
     for key in ("running", "ended"):
         again = service.start(uid, request(key=key))
@@ -592,6 +656,38 @@ def test_a_request_that_can_not_be_served_leaves_nothing(service, uid, line, und
     assert line.enqueued == []
 
 
+def test_a_request_of_no_dialect_is_in_the_one_that_its_models_upstream_speaks_and_streamed(
+    service, uid, store, line
+):
+    begun = service.start(uid, request(dialect=None))
+    begun.tail.close()
+    kept = store.generation(begun.generation.id)
+    assert kept.dialect == "chat_completions"
+    assert orjson.loads(store.request(kept)) == {**orjson.loads(body()), "stream": True}
+    assert begun.asked.streamed
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"{}", b'{"model": 7}', b'{"model": ""}'])
+def test_a_request_of_no_dialect_must_name_its_model(service, uid, line, raw):
+    with pytest.raises(InvalidRequest) as refused:
+        service.start(uid, request(dialect=None, raw=raw))
+    assert refused.value.param == "model"
+    assert line.enqueued == []
+
+
+def test_a_request_in_an_api_that_its_models_upstream_does_not_speak_is_refused_with_the_remedy(
+    service_over, settings_of, uid, line, under
+):
+    upstream = replace(settings_of().catalog["default"], speaks=("another",))
+    service = service_over(catalog=Catalog([upstream]))
+    with pytest.raises(InvalidRequest) as refused:
+        service.start(uid, request())
+    assert (refused.value.status, refused.value.code, refused.value.param) == (400, "wrong_api", "model")
+    assert "'demo'" in refused.value.message
+    assert "another" in refused.value.message
+    assert line.enqueued == under(f"users/{uid}") == []
+
+
 # Finding and healing
 
 
@@ -636,17 +732,124 @@ def test_a_lost_streaming_generation_is_incomplete_with_all_that_was_saved(
     assert said.fields["content"] == "".join(each.text for each in written)
 
 
+def test_while_a_worker_may_still_hold_an_answer_nobody_ends_it(service, started, hold, uid, clock, entries):
+    """A worker sits out an outage of Firestore for longer than its lease, and has events that nobody else has."""
+    generation = started()
+    journal = hold(generation).journal
+    journal.append(entries(1, 2))
+    clock.advance(LEASE + timedelta(seconds=300))
+    assert service.find(uid, generation.id)[0].state is State.STREAMING
+    journal.append(entries(3, 4))
+    clock.advance(LEASE + LOST_GRACE)
+    assert service.find(uid, generation.id)[0].state is State.STREAMING
+    clock.advance(timedelta(seconds=1))
+    assert service.find(uid, generation.id)[0].state is State.INCOMPLETE
+
+
+def test_an_outage_of_two_minutes_ends_no_answer_and_makes_no_pile_of_tasks(
+    service_over, started, hold, uid, clock, entries, faulty, line, store
+):
+    """Commits are refused and reads work, while a page lists fifteen answers every four seconds."""
+    answers = [started() for _ in range(15)]
+    journals = [hold(each).journal for each in answers]
+    for journal in journals:
+        journal.append(entries(1, 2))
+    line.enqueued.clear()
+    faulty.fail(times=100_000)
+    for _ in range(125 // 4 + 1):
+        clock.advance(timedelta(seconds=4))
+        found = listed(service_over(faulty), uid)  # each time by another process, since one that has failed pauses
+        assert {(generation.state, last) for generation, last in found} == {(State.STREAMING, 2)}
+    assert line.enqueued == []
+    faulty.mend()
+    for _ in range(2):
+        listed(service_over(faulty), uid)
+    assert sorted(line.enqueued) == sorted(each.id for each in answers)
+    for journal in journals:
+        journal.append(entries(3, 4))
+        journal.finish([], COMPLETED, said_by(entries(1, 4)))
+    assert {store.generation(each.id).state for each in answers} == {State.COMPLETED}
+
+
+def test_where_the_end_of_a_lost_answer_can_not_be_saved_it_is_read_as_it_is(
+    service_over, started, hold, uid, clock, entries, faulty, told
+):
+    generations = [started() for _ in range(3)]
+    for each in generations:
+        hold(each).journal.append(entries(1, 2))
+    clock.advance(LONG_LOST)
+    faulty.fail(times=100_000)
+    service = service_over(faulty)
+    for each in generations:
+        assert service.find(uid, each.id)[0].state is State.STREAMING
+    assert len(told("a generation could not be healed")) == 1  # after which it pauses
+    assert faulty.failed < 5
+
+
+FUTURE = "a-dialect-of-a-later-version"
+
+
+def test_an_answer_in_a_dialect_that_is_not_known_is_shown_and_not_ended(
+    service, begin, hold, uid, clock, entries, store
+):
+    """A version was rolled back, and answers of the newer one are there."""
+    generation, queued = begin(dialect=FUTURE), begin(dialect=FUTURE)
+    hold(generation).journal.append(entries(1, 2))
+    clock.advance(LONG_LOST)
+    found, head = service.find(uid, generation.id)
+    assert (found.state, head.last) == (State.STREAMING, 2)
+    assert len(listed(service, uid)) == 2
+    assert service.answer(found)[1] == 2
+    assert service.stop(uid, generation.id)[0].state is State.STREAMING
+    assert service.stop(uid, queued.id)[0].state is State.STOPPED
+
+
+def test_the_text_of_an_answer_is_folded_from_its_journal(service, started, hold, entries):
+    generation = started()
+    journal = hold(generation).journal
+    for seq in range(1, 41, 4):
+        journal.append(entries(seq, seq + 3, 5 << 10))
+    found, last, content = service.answer(generation)
+    assert (found.state, last) == (State.STREAMING, 40)
+    assert content == "".join(each.text for each in entries(1, 40, 5 << 10))
+
+
+def test_a_generation_that_was_started_anew_while_it_was_read_is_read_again(
+    service_over, documents, begin, uid, store, clock
+):
+    old = begin()
+
+    class Between:
+        """Deletes the generation and starts another under its id, between the reads of the two documents."""
+
+        done = False
+
+        def get(self, *paths, **named):
+            if paths == (old.head_path,) and not self.done:
+                self.done = True
+                store.delete(old)
+                clock.advance(timedelta(seconds=1))
+                begin(id=old.id, message_id=old.id, message_path=old.message_path)
+            return documents.get(*paths, **named)
+
+        def __getattr__(self, name):
+            return getattr(documents, name)
+
+    found, head = service_over(Between()).find(uid, old.id)
+    assert found.created_at == head.created_at == clock()
+
+
 @pytest.mark.parametrize("said", [0, 4], ids=["before its first word", "amid its answer"])
 def test_a_lost_generation_that_its_user_had_stopped_is_stopped(
-    service, started, hold, uid, clock, documents, store, entries, said
+    service, started, hold, uid, clock, documents, store, entries, said, line
 ):
     """Whoever asks may have read it before the stop was asked for, which any app may write by itself."""
     generation = started(chat_id="chat")
     written = entries(1, said)
     hold(generation).journal.append(written)
     documents.commit(Patch(generation.path, {"stopRequestedAt": clock()}))
-    clock.advance(timedelta(minutes=5))
-    assert service.heal(generation, store.read_head(generation))
+    clock.advance(LONG_LOST)
+    assert Healer(store, line, DIALECTS, clock).heal(generation, store.read_head(generation))
     found, head = service.find(uid, generation.id)
     assert (found.state, found.reason, found.error) == (State.STOPPED, "stopped", None)
     assert (head.end.state, head.last) == (State.STOPPED, said)
@@ -658,20 +861,20 @@ def test_a_lost_generation_that_its_user_had_stopped_is_stopped(
 @pytest.fixture
 def told(caplog):
     """The fields of the lines that have these words."""
-    caplog.set_level("INFO", "lib.serving.generations")
+    caplog.set_level("INFO", "lib.serving")
     return lambda words: [vars(record) for record in caplog.records if record.getMessage() == words]
 
 
 def test_a_generation_that_is_healed_is_one_line_of_the_log(service, started, hold, uid, clock, entries, told):
     generation = started()
     hold(generation).journal.append(entries(1, 3))
-    clock.advance(timedelta(minutes=5))
+    clock.advance(LONG_LOST)
     service.find(uid, generation.id)
     service.find(uid, generation.id)
     (line,) = told("generation healed")
-    assert (line["generation"], line["attempt"]) == (generation.id, 2)
+    assert (line["generation"], line["attempt"]) == (generation.id, 1)
     assert (line["state"], line["reason"], line["events"]) == ("incomplete", "worker_lost", 3)
-    assert (line["writes"], line["durationMs"]) == (3, 300_000)
+    assert (line["writes"], line["durationMs"]) == (3, 600_000)
     assert told("generation ended") == []
 
 
@@ -717,7 +920,7 @@ def test_a_live_generation_is_not_healed(service, started, hold, uid, clock, ent
 
 def test_an_ended_generation_is_not_healed(service, started, hold, uid, clock, documents):
     generation = started()
-    hold(generation).journal.finish([], COMPLETED, Answer())
+    hold(generation).journal.finish([], COMPLETED, NOTHING_SAID)
     before = documents.get(generation.path, generation.message_path, generation.head_path)
     clock.advance(timedelta(days=6))
     assert service.find(uid, generation.id)[0].state is State.COMPLETED
@@ -728,12 +931,12 @@ def test_a_worker_that_comes_back_to_a_healed_generation_is_fenced(service, star
     generation = started()
     journal = hold(generation).journal
     journal.append(entries(1, 2))
-    clock.advance(timedelta(minutes=5))
+    clock.advance(LONG_LOST)
     service.find(uid, generation.id)
     with pytest.raises(Fenced):
         journal.append(entries(3, 4))
     with pytest.raises(Fenced):
-        journal.finish(entries(3, 4), COMPLETED, answer_of(entries(1, 4)))
+        journal.finish(entries(3, 4), COMPLETED, said_by(entries(1, 4)))
     assert store.generation(generation.id).state is State.INCOMPLETE
 
 
@@ -742,17 +945,17 @@ def test_a_lost_generation_that_many_read_at_once_is_ended_once_for_all(
 ):
     generation = started()
     hold(generation).journal.append(entries(1, 2))
-    clock.advance(timedelta(minutes=5))
+    clock.advance(LONG_LOST)
     together(*[lambda: service.find(uid, generation.id)] * 6)
     found, head = service.find(uid, generation.id)
-    assert (found.state, found.attempt) == (head.end.state, head.attempt) == (State.INCOMPLETE, 2)
+    assert (found.state, found.attempt) == (head.end.state, head.claims) == (State.INCOMPLETE, 1)
 
 
 def test_a_lost_generation_ends_for_who_watches_it(service_over, started, hold, uid, clock, entries):
     service = service_over(reread_seconds=0.1)
     generation = started(on=service)
     hold(generation).journal.append(entries(1, 2))
-    clock.advance(timedelta(minutes=5))
+    clock.advance(LONG_LOST)
     with service.resume(generation, 2) as tail:
         tail.wait_for_end(PATIENCE)
     assert service.find(uid, generation.id)[0].state is State.INCOMPLETE
@@ -765,7 +968,7 @@ def test_a_lost_generation_whose_message_was_deleted_does_not_stay_live(
     generation = started(chat_id="chat")
     hold(generation).journal.append(entries(1, 2))
     documents.commit(Delete(generation.message_path))
-    clock.advance(timedelta(minutes=5))
+    clock.advance(LONG_LOST)
     try:
         found, _ = service.find(uid, generation.id)
     except NotFound:
@@ -783,7 +986,7 @@ def several(service, started, hold, clock):
     for chat_id in ("red", "blue", None, "red", "red"):
         made.append(started(chat_id=chat_id))
         clock.advance(timedelta(seconds=1))
-    hold(made[0]).journal.finish([], COMPLETED, Answer())
+    hold(made[0]).journal.finish([], COMPLETED, NOTHING_SAID)
     hold(made[3])
     return made
 
@@ -848,9 +1051,9 @@ def test_a_cursor_that_is_no_generation_of_the_user_is_refused(service, several,
 
 def test_a_list_says_how_far_each_generation_is_and_heals_the_lost(service, started, hold, uid, clock, entries):
     running, ended, lost = started(), started(), started()
-    hold(ended).journal.finish(entries(1, 5), COMPLETED, answer_of(entries(1, 5)))
+    hold(ended).journal.finish(entries(1, 5), COMPLETED, said_by(entries(1, 5)))
     hold(lost).journal.append(entries(1, 2))
-    clock.advance(timedelta(minutes=2))
+    clock.advance(LONG_LOST)
     hold(running).journal.append(entries(1, 3))
     found = {generation.id: (generation.state, last) for generation, last in listed(service, uid)}
     assert found == {
@@ -862,7 +1065,7 @@ def test_a_list_says_how_far_each_generation_is_and_heals_the_lost(service, star
 
 def test_a_list_reads_no_requests(service, started, hold, uid):
     generation = started(raw=body("x" * 50_000))
-    hold(generation).journal.finish([], COMPLETED, Answer())
+    hold(generation).journal.finish([], COMPLETED, NOTHING_SAID)
     ((found, _),) = listed(service, uid)
     assert (found.request, found.model, found.state) == (b"", "demo", State.COMPLETED)
 
@@ -877,9 +1080,8 @@ def test_a_queued_generation_is_stopped_without_a_worker(service, started, uid, 
     assert head.end.state is State.STOPPED
     (said,) = documents.get(generation.message_path)
     assert (said.fields["state"], said.fields["stoppedBy"], said.fields["error"]) == ("stopped", "user", None)
-
-    task = Task(generation.id, generation.message_path)
-    assert claim(store, task, timedelta(seconds=15), clock) is None
+    with pytest.raises(Fenced):
+        hold(generation)
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["answer lost", "failed"])
@@ -915,7 +1117,7 @@ def test_a_leased_generation_is_asked_to_stop_and_its_worker_ends_it(
 
     def work():
         seen.until(lambda changes: changes and changes[-1].fields["stopRequestedAt"] == clock())
-        journal.finish(entries(4, 4), End(state=State.STOPPED, reason="stopped"), answer_of(entries(1, 4)))
+        journal.finish(entries(4, 4), End(state=State.STOPPED, reason="stopped"), said_by(entries(1, 4)))
 
     (stopped, head), _ = together(lambda: service.stop(uid, generation.id), work)
     assert (stopped.state, stopped.last_seq, head.last) == (State.STOPPED, 4, 4)
@@ -949,7 +1151,7 @@ def test_a_released_generation_is_stopped_without_a_worker_and_keeps_its_text(
 @pytest.mark.parametrize("state", [State.COMPLETED, State.STOPPED, State.INCOMPLETE, State.FAILED])
 def test_a_generation_that_has_ended_can_not_be_stopped(service, started, hold, uid, documents, state):
     generation = started()
-    hold(generation).journal.finish([], End(state=state), Answer())
+    hold(generation).journal.finish([], End(state=state), NOTHING_SAID)
     before = documents.get(generation.path, generation.message_path, generation.head_path)
     with pytest.raises(Conflict) as refused:
         service.stop(uid, generation.id)
@@ -968,7 +1170,7 @@ def test_another_users_generation_can_neither_be_stopped_nor_deleted(service, st
 
 
 def test_a_stop_and_a_claim_at_the_same_instant_end_in_a_stop(
-    service, started, uid, store, clock, together, eventually
+    service, started, hold, uid, store, together, eventually
 ):
     """Either the stop was first and there is nothing to claim, or the worker was, and sees that it is to stop."""
     for _ in range(10):
@@ -977,11 +1179,12 @@ def test_a_stop_and_a_claim_at_the_same_instant_end_in_a_stop(
 
         def work(generation=generation, barrier=barrier):
             barrier.wait(PATIENCE)
-            held = claim(store, Task(generation.id, generation.message_path), timedelta(seconds=15), clock)
-            if held is None:
+            try:
+                held = hold(generation)
+            except Fenced:
                 return
             eventually(lambda: store.generation(generation.id).stop_requested_at is not None)
-            held.journal.finish([], End(state=State.STOPPED, reason="stopped"), Answer())
+            held.journal.finish([], End(state=State.STOPPED, reason="stopped"), NOTHING_SAID)
 
         def stop(generation=generation, barrier=barrier):
             barrier.wait(PATIENCE)
@@ -1000,7 +1203,7 @@ def test_a_deletion_leaves_no_document(service, started, hold, uid, under, entri
     written = entries(1, 30, 60 << 10)
     for at in range(0, 30, 2):
         journal.append(written[at : at + 2])
-    journal.finish([], COMPLETED, answer_of(written))
+    journal.finish([], COMPLETED, said_by(written))
     everything = under(generation.path) + under(generation.message_path)
     assert any("/request/" in path for path in everything)
     assert any("/parts/" in path for path in everything)
@@ -1086,7 +1289,7 @@ def test_a_deletion_that_broke_off_can_be_made_again(service_over, started, hold
 def test_a_chat_is_never_created(service, started, hold, uid, documents, store, clock, entries):
     generation = started(chat_id="chat")
     store.touch_chat(generation, clock())
-    hold(generation).journal.finish(entries(1, 2), COMPLETED, answer_of(entries(1, 2)))
+    hold(generation).journal.finish(entries(1, 2), COMPLETED, said_by(entries(1, 2)))
     store.touch_chat(generation, clock())
     assert documents.get(f"users/{uid}/chats/chat", f"users/{uid}") == [None, None]
 

@@ -1,4 +1,4 @@
-"""Tails against the real emulator: whoever watches, from wherever, gets each frame once, in order, and the end."""
+"""Tails against the real emulator: whoever watches, from wherever, gets each event once, in order, and the end."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from functools import partial
 import orjson
 import pytest
 
-from lib.cloud.documents import Delete, Unreachable
-from lib.dialects.chat_completions import Answer
-from lib.dialects.sse import Event, frame
-from lib.domain.generation import End, State
-from lib.journal.journal import DOCUMENT_BYTES, SEAL_BYTES, Entry
-from lib.serving.tail import BACKLOG_BYTES, WINDOW_BYTES, Gone, Tails
+from lib.cloud.documents import Delete
+from lib.domain.end import End, State
+from lib.domain.errors import Unreachable
+from lib.domain.event import Event
+from lib.domain.message import Said
+from lib.journal.codec import Entry, events_of, record
+from lib.journal.writer import DOCUMENT_BYTES, SEAL_BYTES
+from lib.serving.feed import WINDOW_BYTES, Gone, data_bytes
+from lib.serving.tail import BACKLOG_BYTES, Tails
 from local.demo_text import blob, token
 
 PATIENCE = 30.0
 COMPLETED = End(state=State.COMPLETED)
+SAID = Said(fields={"content": ""})
 KIB = 1 << 10
 QUICK = 0.1  # seconds of silence after which a head is read again, so that a test need not wait for it
 SHORT = timedelta(seconds=0.4)
@@ -47,23 +51,23 @@ def tails(tails_over):
 
 def collect(tail):
     """Everything until the end, as a client that loses nothing and bears no delay for ever."""
-    frames = []
+    events = []
     deadline = time.monotonic() + PATIENCE
     while True:
         piece = tail.next(1.0)
-        frames += piece.frames
+        events += piece.events
         if piece.end is not None:
-            return frames
-        assert time.monotonic() < deadline, f"no end after {len(frames)} frames"
+            return events
+        assert time.monotonic() < deadline, f"no end after {len(events)} events"
 
 
 def read_to(tail, last, got=None):
-    """The frames up to number `last`; `got` has them even if an error comes."""
+    """The events up to number `last`; `got` has them even if an error comes."""
     got = [] if got is None else got
     deadline = time.monotonic() + PATIENCE
     while tail.cursor < last:
-        got += tail.next(1.0).frames
-        assert time.monotonic() < deadline, f"only {len(got)} frames came"
+        got += tail.next(1.0).events
+        assert time.monotonic() < deadline, f"only {len(got)} events came"
     return got
 
 
@@ -72,14 +76,14 @@ def watch_whole(tails, generation, cursor):
         return collect(tail)
 
 
-def framed(entries):
-    return [each.frame for each in entries]
+def events(entries):
+    return events_of(b"".join(each.record for each in entries))
 
 
 def write(journal, entries, at_a_time):
     for at in range(0, len(entries), at_a_time):
         journal.append(entries[at : at + at_a_time])
-    journal.finish([], COMPLETED, Answer())
+    journal.finish([], COMPLETED, SAID)
 
 
 class NeverHeard:
@@ -130,19 +134,19 @@ def test_a_viewer_that_keeps_up_reads_nothing_but_what_its_listener_brings(
         for at in range(0, 150, 2):
             journal.append(written[at : at + 2])
             got += read_to(tail, at + 2)
-        journal.finish([], COMPLETED, Answer())
+        journal.finish([], COMPLETED, SAID)
         got += collect(tail)
-    assert got == framed(written)
+    assert got == events(written)
     assert len(documents.query(generation.journal_path)) >= 10
     assert faulty.asked["query"] == faulty.asked["get"] == faulty.asked["counting"] == 0
 
 
-def test_the_first_viewer_of_a_new_generation_waits_for_its_first_frame(begin, hold, tails, entries, together):
+def test_the_first_viewer_of_a_new_generation_waits_for_its_first_event(begin, hold, tails, entries, together):
     generation = begin()
     with tails.open(generation, 0) as tail:
-        assert tail.next(0.05).frames == []
-        got, _ = together(lambda: tail.next(PATIENCE).frames, lambda: hold(generation).journal.append(entries(1, 1)))
-        assert got == framed(entries(1, 1))
+        assert tail.next(0.05).events == []
+        got, _ = together(lambda: tail.next(PATIENCE).events, lambda: hold(generation).journal.append(entries(1, 1)))
+        assert got == events(entries(1, 1))
 
 
 def test_a_tail_with_nothing_new_gives_nothing_when_its_time_is_over(begin, hold, tails, entries):
@@ -150,7 +154,7 @@ def test_a_tail_with_nothing_new_gives_nothing_when_its_time_is_over(begin, hold
     hold(generation).journal.append(entries(1, 2))
     with tails.open(generation, 2) as tail:
         piece = tail.next(0.2)
-        assert (piece.frames, piece.last, piece.end) == ([], 2, None)
+        assert (piece.events, piece.last, piece.end) == ([], 2, None)
         assert tail.cursor == 2
 
 
@@ -165,14 +169,14 @@ def test_a_viewer_that_comes_in_the_middle_gets_all(begin, hold, tails, entries,
             if at == 75:
                 half_way.set()
             journal.append(written[at : at + 3])
-        journal.finish([], COMPLETED, Answer())
+        journal.finish([], COMPLETED, SAID)
 
     def come_late():
         assert half_way.wait(PATIENCE)
         return watch_whole(tails, generation, 0)
 
     got, _ = together(come_late, work)
-    assert got == framed(written)
+    assert got == events(written)
 
 
 @pytest.fixture
@@ -193,12 +197,12 @@ def test_a_viewer_with_any_cursor_gets_exactly_the_rest(ended, documents, tails,
         cursors |= {segment.fields["first"] + step for step in (-1, 0)}
         cursors |= {segment.fields["last"] + step for step in (-1,)}
     for cursor in sorted(cursor for cursor in cursors if 0 <= cursor <= 620):
-        assert watch_whole(tails, generation, cursor) == framed(written[cursor:]), cursor
+        assert watch_whole(tails, generation, cursor) == events(written[cursor:]), cursor
     assert listener.watching == 0
 
 
 def test_any_cursor_is_right_beside_a_viewer_that_follows(begin, hold, tails, entries):
-    """With a feed that holds some of the frames, a viewer takes from it what it has and from the journal the rest."""
+    """With a feed that holds some of the events, a viewer takes from it what it has and from the journal the rest."""
     generation = begin()
     journal = hold(generation).journal
     written = entries(1, 240, 4 * KIB)
@@ -211,9 +215,9 @@ def test_any_cursor_is_right_beside_a_viewer_that_follows(begin, hold, tails, en
                 for cursor in range(0, at + 6, 13):
                     with tails.open(generation, cursor) as tail:
                         got = read_to(tail, at + 6)
-                        assert got == framed(written[cursor : at + 6]), (at, cursor)
-        journal.finish([], COMPLETED, Answer())
-        assert followed + collect(follower) == framed(written)
+                        assert got == events(written[cursor : at + 6]), (at, cursor)
+        journal.finish([], COMPLETED, SAID)
+        assert followed + collect(follower) == events(written)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,7 @@ def test_any_cursor_is_right_beside_a_viewer_that_follows(begin, hold, tails, en
     ids=["every fifth", "the first and the last", "the last", "a gap"],
 )
 @pytest.mark.parametrize("size", [0, 2 * KIB], ids=["one segment", "many segments"])
-def test_a_viewer_to_whom_versions_were_not_delivered_gets_every_frame_once(
+def test_a_viewer_to_whom_versions_were_not_delivered_gets_every_event_once(
     begin, hold, tails_over, listener, entries, together, hears, size
 ):
     generation = begin()
@@ -236,7 +240,7 @@ def test_a_viewer_to_whom_versions_were_not_delivered_gets_every_frame_once(
     tails = tails_over(listener=Deaf(listener, hears))
     with tails.open(generation, 0) as tail:
         got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=5))
-    assert got == framed(written)
+    assert got == events(written)
 
 
 @pytest.mark.parametrize("size", [0, 2 * KIB], ids=["one segment", "many segments"])
@@ -260,11 +264,11 @@ def test_versions_that_come_twice_or_late_change_nothing(
 
     with tails_over(store_over(faulty), Stuttering()).open(generation, 0) as tail:
         got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=5))
-    assert got == framed(written)
+    assert got == events(written)
     assert faulty.asked["get"] == 0
 
 
-def test_twenty_viewers_with_random_times_and_cursors_get_each_frame_once_and_in_order(
+def test_twenty_viewers_with_random_times_and_cursors_get_each_event_once_and_in_order(
     begin, hold, tails_over, listener, entries, together
 ):
     generation = begin()
@@ -282,7 +286,7 @@ def test_twenty_viewers_with_random_times_and_cursors_get_each_frame_once_and_in
             with grown:
                 reached = at + 5
                 grown.notify_all()
-        journal.finish([], COMPLETED, Answer())
+        journal.finish([], COMPLETED, SAID)
 
     def view(number):
         joins = chance.randrange(0, 500)
@@ -290,7 +294,7 @@ def test_twenty_viewers_with_random_times_and_cursors_get_each_frame_once_and_in
         with grown:
             assert grown.wait_for(lambda: reached >= joins, PATIENCE)
         got = watch_whole(both[number % 2], generation, cursor)
-        assert got == framed(written[cursor:]), (joins, cursor)
+        assert got == events(written[cursor:]), (joins, cursor)
         return got
 
     *views, _ = together(*[partial(view, number) for number in range(20)], work)
@@ -298,7 +302,7 @@ def test_twenty_viewers_with_random_times_and_cursors_get_each_frame_once_and_in
     assert listener.watching == 0
 
 
-def test_a_viewer_that_leaves_and_comes_back_again_and_again_gets_each_frame_once(
+def test_a_viewer_that_leaves_and_comes_back_again_and_again_gets_each_event_once(
     begin, hold, tails, entries, together
 ):
     generation = begin()
@@ -311,13 +315,13 @@ def test_a_viewer_that_leaves_and_comes_back_again_and_again_gets_each_frame_onc
         while time.monotonic() < deadline:
             with tails.open(generation, len(got)) as tail:
                 piece = tail.next(1.0)
-                got += piece.frames
+                got += piece.events
                 if piece.end is not None:
                     return got
-        raise AssertionError(f"no end after {len(got)} frames")
+        raise AssertionError(f"no end after {len(got)} events")
 
     got, _ = together(come_and_go, lambda: write(journal, written, at_a_time=4))
-    assert got == framed(written)
+    assert got == events(written)
 
 
 def test_a_dead_listener_does_not_keep_a_viewer_from_the_end(begin, hold, tails_over, entries, together):
@@ -329,14 +333,14 @@ def test_a_dead_listener_does_not_keep_a_viewer_from_the_end(begin, hold, tails_
         got, beside, _ = together(
             lambda: collect(tail), lambda: collect(other), lambda: write(journal, written, at_a_time=5)
         )
-    assert got == beside == framed(written)
+    assert got == beside == events(written)
 
 
 def test_who_was_never_told_the_head_reads_it_long_before_silence_counts(begin, hold, tails_over, entries):
     generation = begin()
     write(hold(generation).journal, entries(1, 3), at_a_time=1)
     with tails_over(listener=Deaf(), reread_seconds=3600.0).open(generation, 0) as tail:
-        assert collect(tail) == framed(entries(1, 3))
+        assert collect(tail) == events(entries(1, 3))
 
 
 def test_a_listener_that_dies_in_the_middle_does_not_keep_a_viewer_from_the_end(
@@ -348,19 +352,18 @@ def test_a_listener_that_dies_in_the_middle_does_not_keep_a_viewer_from_the_end(
     tails = tails_over(listener=Deaf(listener, lambda number, _: number < 5), reread_seconds=QUICK)
     with tails.open(generation, 0) as tail:
         got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=5))
-    assert got == framed(written)
+    assert got == events(written)
 
 
 def test_a_silent_head_is_shown_to_who_may_end_it(begin, hold, tails_over, entries):
     generation = begin()
     hold(generation).journal.append(entries(1, 2))
     shown = []
-    tails = tails_over(reread_seconds=QUICK)
-    tails.heal = lambda *which: shown.append(which)
+    tails = tails_over(reread_seconds=QUICK, heal=lambda *which: shown.append(which))
     with tails.open(generation, 2) as tail:
         deadline = time.monotonic() + PATIENCE
         while not shown and time.monotonic() < deadline:
-            assert tail.next(0.2).frames == []
+            assert tail.next(0.2).events == []
     healed, head = shown[0]
     assert (healed.id, head.last, head.attempt) == (generation.id, 2, 1)
 
@@ -371,7 +374,7 @@ def test_a_head_that_changes_is_not_read_again(begin, hold, faulty, store_over, 
     written = entries(1, 300)
     with tails_over(store_over(faulty)).open(generation, 0) as tail:
         got, _ = together(lambda: collect(tail), lambda: write(journal, written, at_a_time=1))
-    assert got == framed(written)
+    assert got == events(written)
     assert faulty.asked["get"] == 0
 
 
@@ -391,9 +394,9 @@ def test_a_head_that_can_not_be_read_again_is_no_end(begin, hold, documents, sto
     write(hold(generation).journal, entries(1, 3), at_a_time=1)
     between = Away()
     with tails_over(store_over(between), Deaf(), reread_seconds=QUICK).open(generation, 0) as tail:
-        assert tail.next(0.5).frames == []
+        assert tail.next(0.5).events == []
         between.away = False
-        assert collect(tail) == framed(entries(1, 3))
+        assert collect(tail) == events(entries(1, 3))
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["told by the listener", "found out by reading"])
@@ -406,7 +409,7 @@ def test_a_deletion_ends_every_tail(begin, hold, store, tails_over, listener, en
 
     def view():
         with tails.open(generation, 0) as tail:
-            assert tail.next(PATIENCE).frames == framed(entries(1, 3))
+            assert tail.next(PATIENCE).events == events(entries(1, 3))
             reading.wait(PATIENCE)
             with pytest.raises(Gone):
                 collect(tail)
@@ -433,8 +436,69 @@ def test_who_watches_a_generation_anew_is_not_told_of_the_old_ones_deletion(
         again = begin(id=generation.id, message_id=generation.id, message_path=generation.message_path)
         with tails.open(again, 0) as tail:
             write(hold(again).journal, entries(1, 3), at_a_time=1)
-            assert collect(tail) == framed(entries(1, 3))
+            assert collect(tail) == events(entries(1, 3))
     assert listener.watching == 0
+
+
+class MissesDeletions:
+    """A listener that does not tell of deletions; nor, unless `tells`, of who was started under the same id since."""
+
+    def __init__(self, listener, tells):
+        self._listener = listener
+        self._tells = tells
+
+    def watch(self, path, on_change):
+        known = []
+
+        def hear(document):
+            if document is None:
+                return
+            known.append(document.fields["createdAt"])
+            if self._tells or known[-1] == known[0]:
+                on_change(document)
+
+        return self._listener.watch(path, hear)
+
+
+@pytest.fixture
+def anew(begin, store, clock):
+    """Deletes a generation and starts another under the same id, as the same idempotency key does."""
+
+    def anew(generation):
+        store.delete(generation)
+        clock.advance(timedelta(seconds=1))
+        return begin(id=generation.id, message_id=generation.id, message_path=generation.message_path)
+
+    return anew
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["told of the new one", "found out by reading"])
+def test_a_viewer_who_missed_a_deletion_and_a_new_start_is_not_shown_the_new_answer_as_its_own(
+    begin, hold, tails_over, listener, entries, entry, anew, tells
+):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 3))
+    tails = tails_over(listener=MissesDeletions(listener, tells), reread_seconds=QUICK)
+    with tails.open(generation, 0) as tail:
+        assert read_to(tail, 3) == events(entries(1, 3))
+        hold(anew(generation)).journal.append([entry(seq, f"another {seq}") for seq in range(1, 9)])
+        with pytest.raises(Gone):
+            collect(tail)
+
+
+def test_who_watches_a_generation_anew_has_a_feed_of_its_own_before_the_old_one_is_told(
+    begin, hold, tails_over, listener, entries, entry, anew
+):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 3))
+    tails = tails_over(listener=MissesDeletions(listener, tells=False), reread_seconds=3600.0)
+    with tails.open(generation, 0) as old:
+        assert read_to(old, 3) == events(entries(1, 3))
+        again = anew(generation)
+        with tails.open(again, 0) as tail:
+            others = [entry(seq, f"another {seq}") for seq in range(1, 9)]
+            write(hold(again).journal, others, at_a_time=1)
+            assert collect(tail) == events(others)
 
 
 @pytest.mark.parametrize("which", ["the first", "one in the middle", "the last sealed"])
@@ -447,11 +511,11 @@ def test_a_journal_that_has_lost_a_segment_ends_with_gone_and_skips_nothing(ende
     got = []
     with tails.open(generation, 0) as tail, pytest.raises(Gone):
         read_to(tail, len(written), got)
-    assert got == framed(written[: len(got)])
+    assert got == events(written[: len(got)])
     assert len(got) < lost.fields["first"]
 
 
-def test_a_viewer_that_could_not_read_older_frames_can_go_on(ended, documents, store_over, tails_over):
+def test_a_viewer_that_could_not_read_older_events_can_go_on(ended, documents, store_over, tails_over):
     generation, written = ended
 
     class AwayInTheMiddle:
@@ -474,7 +538,7 @@ def test_a_viewer_that_could_not_read_older_frames_can_go_on(ended, documents, s
             except Unreachable:
                 missed += 1
     assert missed == 2
-    assert got == framed(written)
+    assert got == events(written)
 
 
 def test_a_viewer_a_thousand_segments_behind_gets_all_while_little_is_held(begin, hold, tails_over, listener):
@@ -482,7 +546,7 @@ def test_a_viewer_a_thousand_segments_behind_gets_all_while_little_is_held(begin
     journal = hold(generation).journal
     pad = "x" * SEAL_BYTES
     written = [
-        Entry(seq, frame(seq, Event(orjson.dumps({"n": seq, "pad": pad, "choices": []}))), "") for seq in range(1, 1005)
+        Entry(seq, record(Event(orjson.dumps({"n": seq, "pad": pad, "choices": []}))), "") for seq in range(1, 1005)
     ]
     held = []
 
@@ -492,22 +556,22 @@ def test_a_viewer_a_thousand_segments_behind_gets_all_while_little_is_held(begin
 
             def weigh(document):
                 on_change(document)
-                held.append(sum(map(len, feed.after(feed.first - 1).frames)))
+                held.append(data_bytes(feed.after(feed.first - 1).events))
 
             return listener.watch(path, weigh)
 
     with tails_over(listener=Weighing()).open(generation, 0) as tail:
         for each in written:
             journal.append([each])
-        journal.finish([], COMPLETED, Answer())
+        journal.finish([], COMPLETED, SAID)
         got = []
         while len(got) < len(written):
             piece = tail.next(PATIENCE)
-            assert piece.frames
-            assert sum(map(len, piece.frames)) <= BACKLOG_BYTES + DOCUMENT_BYTES
-            got += piece.frames
+            assert piece.events
+            assert data_bytes(piece.events) <= BACKLOG_BYTES + DOCUMENT_BYTES
+            got += piece.events
         assert collect(tail) == []
-    assert got == framed(written)
+    assert got == events(written)
     assert max(held) <= WINDOW_BYTES + DOCUMENT_BYTES
 
 
@@ -518,8 +582,8 @@ def test_a_slow_viewer_makes_the_others_feed_no_larger(begin, hold, tails, entri
     written = entries(1, 200, 6 * KIB)
     with tails.open(generation, 0) as slow, tails.open(generation, 0) as quick:
         got, _ = together(lambda: collect(quick), lambda: write(journal, written, at_a_time=2))
-        assert got == framed(written)
-        assert collect(slow) == framed(written)
+        assert got == events(written)
+        assert collect(slow) == events(written)
 
 
 def test_when_the_last_viewer_has_left_there_is_neither_feed_nor_watch(begin, hold, tails_over, listener, entries):
@@ -536,7 +600,7 @@ def test_when_the_last_viewer_has_left_there_is_neither_feed_nor_watch(begin, ho
     viewers = [tails.open(generation, 0) for _ in range(3)]
     assert len(feeds) == listener.watching == 1
     for tail in viewers:
-        assert tail.next(PATIENCE).frames
+        assert tail.next(PATIENCE).events
     for tail in viewers[:2]:
         tail.close()
         tail.close()
@@ -548,7 +612,7 @@ def test_when_the_last_viewer_has_left_there_is_neither_feed_nor_watch(begin, ho
     assert [feed() for feed in feeds] == [None]
 
     with tails.open(generation, 1) as tail:
-        assert tail.next(PATIENCE).frames == framed(entries(2, 3))
+        assert tail.next(PATIENCE).events == events(entries(2, 3))
     assert len(feeds) == 2
 
 
@@ -559,7 +623,7 @@ def test_viewers_that_come_and_go_at_once_leave_no_feed_and_no_watch(begin, hold
     def come_and_go():
         for _ in range(15):
             with tails.open(generation, 0) as tail:
-                assert tail.next(PATIENCE).frames == framed(entries(1, 3))
+                assert tail.next(PATIENCE).events == events(entries(1, 3))
 
     together(*[come_and_go] * 6)
     assert listener.watching == 0
@@ -609,11 +673,70 @@ def test_a_viewer_of_a_generation_that_runs_already_is_noticed_at_once(begin, ho
         assert store.generation(generation.id).watched(now())
 
 
+def test_a_viewer_that_has_all_there_is_is_noticed_at_once(begin, hold, store, tails, entries):
+    """A reload in a silence: there is nothing to show, and the lease must not wait for the next event."""
+    generation = begin()
+    hold(generation).journal.append(entries(1, 2))
+    noticed = []
+    with tails.open(generation, 2) as tail:
+        watching = threading.Thread(target=lambda: tail.next(1.0))
+        watching.start()
+        deadline = time.monotonic() + 0.7  # less than the longest wait of a viewer that is told of nothing
+        while not noticed and time.monotonic() < deadline:
+            noticed += [True] * store.generation(generation.id).watched(now())
+        watching.join()
+    assert noticed
+
+
+@pytest.mark.parametrize("order", ["leaves first", "comes first", "at once"])
+def test_a_reload_is_not_noticed_by_the_worker(begin, hold, store, tails_over, entries, together, order):
+    """Forty times a viewer leaves while the next one comes: each time the generation is watched right after that."""
+    generation = begin()
+    hold(generation).journal.append(entries(1, 2))
+    tails = tails_over()
+
+    def come():
+        tail = tails.open(generation, 0)
+        tail.next(PATIENCE)
+        tail.next(0.0)
+        return tail
+
+    tail = come()
+    for _ in range(40):
+        leaving = tail
+        if order == "leaves first":
+            leaving.close()
+            tail = come()
+        elif order == "comes first":
+            tail = come()
+            leaving.close()
+        else:
+            tail, _ = together(come, leaving.close)
+        assert store.generation(generation.id).watched(now())
+    tail.close()
+    assert not store.generation(generation.id).watched(now())
+
+
+def test_a_lease_that_a_generation_was_created_with_is_not_written_again(
+    begin, hold, faulty, store, store_over, tails_over, entries
+):
+    tails = tails_over(store_over(faulty))
+    generation = begin(watchers=tails.first_lease())
+    hold(generation).journal.append(entries(1, 2))
+    tail = tails.open(generation, 0, created=True)
+    assert read_to(tail, 2) == events(entries(1, 2))
+    tail.next(0.0)
+    assert faulty.asked["commit"] == 0
+    tail.close()
+    assert faulty.asked["commit"] == 1
+    assert lease_of(store, generation, "viewer") is None
+
+
 def test_who_watches_what_has_ended_writes_nothing(begin, hold, faulty, store_over, tails_over, entries):
     generation = begin()
     write(hold(generation).journal, entries(1, 3), at_a_time=1)
     with tails_over(store_over(faulty), watch_lease=SHORT).open(generation, 0) as tail:
-        assert collect(tail) == framed(entries(1, 3))
+        assert collect(tail) == events(entries(1, 3))
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
             tail.next(0.1)
@@ -632,7 +755,7 @@ def test_a_lease_that_can_not_be_written_does_not_stop_the_tail(
         while not faulty.failed and time.monotonic() < deadline:
             tail.next(0.1)
         write(journal, entries(1, 3), at_a_time=1)
-        assert collect(tail) == framed(entries(1, 3))
+        assert collect(tail) == events(entries(1, 3))
     assert faulty.failed >= 1
 
 
@@ -657,24 +780,24 @@ def test_waiting_for_the_end_ends_with_it_and_by_a_deletion_and_by_the_time(
 
 @pytest.fixture
 def of_64_000(begin, hold):
-    """A generation of 64,000 tokens: over 1 MiB of raw frames, and its text is not small either."""
+    """A generation of 64,000 tokens: over 1 MiB of raw events, and its text is not small either."""
     generation = begin()
     written = []
     for seq in range(1, 64_001):
         text = token("long", seq)
         chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": [{"delta": {"content": text}}]}
-        written.append(Entry(seq, frame(seq, Event(orjson.dumps(chunk))), text))
+        written.append(Entry(seq, record(Event(orjson.dumps(chunk))), text))
     journal = hold(generation).journal
     for at in range(0, 64_000, 4_000):
         journal.append(written[at : at + 4_000])
-    journal.finish([], COMPLETED, Answer())
+    journal.finish([], COMPLETED, SAID)
     return generation, written
 
 
-def test_a_journal_of_64_000_frames_replays_whole(of_64_000, tails, documents):
+def test_a_journal_of_64_000_events_replays_whole(of_64_000, tails, documents):
     generation, written = of_64_000
-    assert watch_whole(tails, generation, 0) == framed(written)
-    assert watch_whole(tails, generation, 33_333) == framed(written[33_333:])
+    assert watch_whole(tails, generation, 0) == events(written)
+    assert watch_whole(tails, generation, 33_333) == events(written[33_333:])
     everything = documents.query(generation.journal_path, order="first")
     assert "".join(each.fields["text"] for each in everything) == "".join(each.text for each in written)
-    assert sum(len(each.frame) for each in written) > 1 << 20
+    assert sum(len(each.record) for each in written) > 1 << 20

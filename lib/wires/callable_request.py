@@ -1,0 +1,87 @@
+"""What a Firebase callable asks for: a start, a resumption or a stop, as `data` has it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from lib.domain.errors import InvalidRequest
+from lib.domain.ids import document_id
+from lib.serving.start_request import StartRequest
+from lib.wires.callable_values import decoded
+
+_IDS = {"chatId": "chat_id", "messageId": "message_id", "idempotencyKey": "idempotency_key"}
+_TOO_DEEP = "'data' is nested too deeply."
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """`data` is a request in the API that its model's upstream speaks, with the ids beside its own fields."""
+
+    request: StartRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    generation: str
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    generation: str
+
+
+def read(body: bytes) -> Start | Resume | Stop:
+    """What a call asks for. Errors: `InvalidRequest`."""
+    try:
+        call = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error.msg}.", code="invalid_json") from error
+    if not isinstance(call, dict) or set(call) != {"data"}:
+        raise InvalidRequest("The body must be {'data': …} and nothing else, as the Firebase SDKs send it.")
+    try:
+        data = decoded(call["data"])
+    except RecursionError as error:
+        raise InvalidRequest(_TOO_DEEP, param="data") from error
+    if not isinstance(data, dict):
+        raise InvalidRequest("'data' must be an object: a request, {'resume': id} or {'stop': id}.", param="data")
+    # A request of its own may have a field of these names; a command names no model.
+    if "resume" in data and "model" not in data:
+        _only(data, "resume", "after")
+        return Resume(_id(data, "resume"), _cursor(data.get("after")))
+    if "stop" in data and "model" not in data:
+        _only(data, "stop")
+        return Stop(_id(data, "stop"))
+    ids = {field: _id(data, name) for name, field in _IDS.items() if data.get(name) is not None}
+    if "message_id" in ids and "chat_id" not in ids:
+        raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
+    asked = {name: value for name, value in data.items() if name not in _IDS}
+    try:
+        return Start(StartRequest(body=orjson.dumps(asked), **ids))
+    except orjson.JSONEncodeError as error:
+        raise InvalidRequest(_TOO_DEEP, param="data") from error
+
+
+def _only(data: Json, *names: str) -> None:
+    other = next((name for name in data if name not in names), None)
+    if other is not None:
+        raise InvalidRequest(f"'{other[:100]}' does not go with '{names[0]}'. Leave it out.", param="data")
+
+
+def _id(data: Json, name: str) -> str:
+    if not isinstance(data[name], str):
+        raise InvalidRequest(f"'{name}' must be a string.", param=name)
+    return document_id(data[name], name)
+
+
+def _cursor(after: Any) -> int:
+    if after is None:
+        return 0
+    if isinstance(after, bool) or not isinstance(after, int) or after < 0:
+        raise InvalidRequest("'after' must be the 'seq' of the last message you have: a whole number.", param="after")
+    return after

@@ -1,0 +1,105 @@
+"""How an answer that failed, or any other error, is told to a client: with the upstream's words where they are its.
+
+An upstream's error has the status, code and message that the upstream gave. No text of an internal exception gets out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import orjson
+from flask import current_app
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from lib.domain.end import End, Fields
+from lib.domain.errors import HoldfastError, TooLarge, Unreachable
+
+log = logging.getLogger(__name__)
+
+_FAILED = 502  # where the upstream gave no status
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamBody:
+    """The upstream's own error, as JSON text. `is_error`: it names itself one, so that it can stand in a stream."""
+
+    body: str
+    content_type: str
+    is_error: bool
+
+    @classmethod
+    def of(cls, error: Fields) -> Self | None:
+        """What an end's error has of it; None where that is nothing, or no JSON object."""
+        body, content_type = str(error.get("body") or ""), str(error.get("contentType") or "")
+        try:
+            fields = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(fields, dict):
+            return None
+        media_type = content_type.partition(";")[0].strip().lower()
+        is_json = media_type == "application/json" or media_type.endswith("+json")
+        return cls(body, content_type if is_json else "application/json", bool(fields.get("error")))
+
+
+class UpstreamFailure(HoldfastError):
+    """An answer that the upstream did not give, or not whole: its words, code and status, where it sent any."""
+
+    status = _FAILED
+    type = "upstream_error"
+
+    def __init__(self, message: str, *, code: str, error: Fields):
+        param = error.get("param")
+        super().__init__(
+            message,
+            code=code,
+            param=str(param) if param else None,
+            retry_after=math.ceil(error.get("retryAfter") or 0),
+        )
+        self.type = str(error.get("type") or self.type)
+        self.upstream_status = error.get("status")
+        self.upstream = UpstreamBody.of(error)
+
+
+class UpstreamRefusal(UpstreamFailure):
+    """There is no answer: before the status line, the upstream's own status and body are the response's."""
+
+    def __init__(self, end: End):
+        error = end.error or {}
+        words = str(error.get("message") or "There is no answer.")
+        super().__init__(words, code=str(error.get("code") or end.reason or "failed"), error=error)
+        status = self.upstream_status
+        self.status = status if isinstance(status, int) and 400 <= status <= 599 else _FAILED
+
+
+class Interrupted(UpstreamFailure):
+    """The answer broke off. What there is of it is saved."""
+
+    code = "incomplete"
+
+    def __init__(self, end: End):
+        error = end.error or {}
+        words = str(error.get("message") or "The answer broke off.")
+        code = str(error.get("code") or end.reason or self.code)
+        super().__init__(f"{words} What was read is saved as incomplete.", code=code, error=error)
+
+
+def shown(error: Exception) -> HoldfastError:
+    """An error as a client may see it. What the client does not see is logged."""
+    if isinstance(error, HoldfastError):
+        if isinstance(error, Unreachable):
+            log.warning("Firestore can't be reached", extra={"cause": error.cause})
+        return error
+    if isinstance(error, RequestEntityTooLarge):
+        limit = current_app.config["MAX_CONTENT_LENGTH"]
+        return TooLarge(f"The body is larger than {limit} bytes, the limit here.")
+    log.error("request failed", exc_info=error)
+    return HoldfastError("Something went wrong here. Try again.")
+
+
+def summary(error: Fields | None) -> dict[str, Any] | None:
+    """A generation's error as its owner sees it."""
+    return {name: error.get(name) for name in ("message", "code", "param", "status")} if error else None

@@ -1,0 +1,97 @@
+"""A tail as server-sent events, in the words of the dialect that its answer is in.
+
+Each event has its number as `id:`, for a client to resume after. What ends the stream has none: the dialect's end mark,
+which is said by this service once the answer is saved, or an error. A keep-alive is a comment on a line of its own
+directly before the next frame: OpenAI's Python SDK reads a comment that a blank line follows as an event, and fails.
+
+Rules: WHATWG HTML, section 9.2 "Server-sent events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from lib.dialects.protocol import Dialect
+from lib.domain.end import End, State
+from lib.domain.errors import HoldfastError, StillRunning, Unavailable
+from lib.serving.feed import Piece
+from lib.serving.tail import Tail
+from lib.wires.failures import Interrupted, UpstreamRefusal, shown
+
+KEEP_ALIVE = b": keep-alive\n"
+WRITE_BYTES = 64 << 10
+
+
+def framed(piece: Piece) -> list[bytes]:
+    """The piece's events as frames."""
+    return [
+        b"id: %d\ndata: %b\n\n" % (seq, data)
+        if not (name or b"\n" in data or b"\r" in data)
+        else b"id: %d\n%b" % (seq, _unnumbered(data, name))
+        for seq, (data, name) in enumerate(piece.events, piece.first)
+    ]
+
+
+def _unnumbered(data: bytes, name: bytes = b"") -> bytes:
+    """A frame without an id. No line of it may have a line end of any kind in it."""
+    data = data.replace(b"\r", b"").replace(b"\n", b"\ndata: ")
+    return b"event: %b\ndata: %b\n\n" % (name.replace(b"\r", b""), data) if name else b"data: %b\n\n" % data
+
+
+def stream(tail: Tail, first: Piece, dialect: Dialect | None, *, keepalive: float, seconds: float) -> Iterator[bytes]:
+    """The stream from `first` on. It ends in order after `seconds` at the latest, and closes the tail.
+
+    `dialect` is the answer's; None where this version does not know it.
+    """
+    try:
+        for piece in tail.follow(first, keepalive=keepalive, seconds=seconds):
+            if piece.events:
+                yield from _writes(framed(piece))
+            elif piece.end is None:
+                yield KEEP_ALIVE  # the first one sends the status line, too
+        yield _closing(piece.end, dialect) if piece.end is not None else _planned_end(tail)
+    except Unavailable as error:
+        shown(error)
+        yield error_frame(Unavailable(f"The answer can't be read now. Resume with Last-Event-ID: {tail.cursor}."))
+    except Exception as error:
+        yield error_frame(shown(error))
+
+
+def _writes(frames: Sequence[bytes]) -> Iterator[bytes]:
+    """In pieces that a slow client can take in the time that one write may last."""
+    at = 0
+    while at < len(frames):
+        end, size = at + 1, len(frames[at])
+        while end < len(frames) and size + len(frames[end]) <= WRITE_BYTES:
+            size += len(frames[end])
+            end += 1
+        data = b"".join(frames[at:end])
+        for start in range(0, size, WRITE_BYTES):
+            yield data[start : start + WRITE_BYTES]
+        at = end
+
+
+def _closing(end: End, dialect: Dialect | None) -> bytes:
+    """How a stream ends: with the end mark where it is whole or was stopped by its user, else with an error."""
+    if end.state in (State.COMPLETED, State.STOPPED):
+        mark = dialect.end_mark if dialect else None
+        return _unnumbered(*mark) if mark else b""
+    return error_frame(UpstreamRefusal(end) if end.state is State.FAILED else Interrupted(end))
+
+
+def _planned_end(tail: Tail) -> bytes:
+    """The end of a response whose answer goes on: no end mark, so that nobody takes it for whole."""
+    error = StillRunning(f"This response has lasted as long as it may. Resume with Last-Event-ID: {tail.cursor}.")
+    fields = error.body()
+    fields["error"] |= {"generation": tail.generation_id, "last_event_id": tail.cursor}
+    return _unnumbered(orjson.dumps(fields))
+
+
+def error_frame(error: HoldfastError) -> bytes:
+    """An error as a stream has it: the upstream's own object, where that is what went wrong."""
+    upstream = error.upstream if isinstance(error, UpstreamRefusal | Interrupted) else None
+    if upstream is not None and upstream.is_error:
+        return _unnumbered(upstream.body.encode())
+    return _unnumbered(orjson.dumps(error.body()))

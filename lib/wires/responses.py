@@ -1,0 +1,143 @@
+"""What HTTP responses have in common: waiting for a status, headers of a stream, a bound for every write, refusals."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+from flask import Response, request
+
+from lib.dialects.protocol import Dialect, Malformed
+from lib.domain.end import State
+from lib.domain.errors import HoldfastError, InvalidRequest, StillRunning, Unauthenticated, UnsupportedMediaType
+from lib.domain.generation import Generation
+from lib.runtime.settings import Settings
+from lib.serving.feed import Piece
+from lib.serving.tail import Tail
+from lib.wires import frames
+from lib.wires.failures import Interrupted, UpstreamRefusal
+
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+}
+EXPOSED_HEADERS = ("X-Generation-Id", "Location", "Retry-After")
+
+
+def streamed(tail: Tail, pieces: Iterator[bytes], headers: Mapping[str, str] | None = None) -> Response:
+    """A response of `pieces`, which come from `tail`. It is closed with the response, whatever happens to that."""
+    answer = Response(_sent(pieces, _connections()), headers={**(headers or {}), **STREAM_HEADERS})
+    answer.call_on_close(tail.close)
+    return answer
+
+
+def in_frames(
+    generation: Generation, tail: Tail, first: Piece, dialect: Dialect | None, settings: Settings
+) -> Response:
+    """The answer from where `tail` is, as server-sent events."""
+    bound_writes(settings.send_seconds)
+    pieces = frames.stream(
+        tail, first, dialect, keepalive=settings.keepalive_seconds, seconds=settings.response_seconds
+    )
+    return streamed(tail, pieces, named(generation))
+
+
+def first_piece(tail: Tail, seconds: float) -> Piece:
+    """What the status line waits for: the first events or the end, or nothing when the time is over.
+
+    Errors: `UpstreamRefusal` where there is no answer at all.
+    """
+    piece = tail.next(seconds)
+    if not piece.events and piece.end is not None and piece.end.state is State.FAILED:
+        raise UpstreamRefusal(piece.end)
+    return piece
+
+
+def whole_body(tail: Tail, first: Piece, dialect: Dialect, choices: int, seconds: float) -> bytes:
+    """The whole answer as the dialect's one body. Closes the tail.
+
+    Errors: `StillRunning`, `UpstreamRefusal`, `Interrupted`.
+    """
+    answer = dialect.answer(choices)
+    for piece in tail.follow(first, keepalive=seconds, seconds=seconds):
+        for event in piece.events:
+            try:
+                answer.add(dialect.read(event))
+            except Malformed:
+                continue  # an older version let it through
+    if piece.end is None:
+        raise StillRunning("The answer is not complete yet. Get it at the Location that this response has.")
+    if piece.end.state is State.FAILED:
+        raise UpstreamRefusal(piece.end)
+    if piece.end.state is State.INCOMPLETE:
+        raise Interrupted(piece.end)
+    return answer.body()
+
+
+def refusal(error: HoldfastError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as a response: the upstream's own status and body, where it refused."""
+    upstream = error.upstream if isinstance(error, UpstreamRefusal) else None
+    if upstream is not None:
+        answer = Response(upstream.body, status=error.status, content_type=upstream.content_type)
+    else:
+        answer = Response(orjson.dumps(error.body()), status=error.status, mimetype="application/json")
+    answer.headers.update(headers or {})
+    if error.retry_after:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthenticated):
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+def named(generation: Generation) -> dict[str, str]:
+    """The headers that say which generation a response is of."""
+    return {"X-Generation-Id": generation.id, "Location": f"/v1/generations/{generation.id}"}
+
+
+def json_body() -> bytes:
+    """The request's body. Errors: `UnsupportedMediaType` where it does not call itself JSON."""
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
+    return request.get_data()
+
+
+def header(name: str) -> str | None:
+    """A header as text. WSGI gives a header's bytes as Latin-1 (PEP 3333); an id may be any UTF-8."""
+    value = request.headers.get(name)
+    if value is None:
+        return None
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError as error:
+        raise InvalidRequest(f"{name} must be UTF-8.", code="invalid_id", param=name) from error
+
+
+def bound_writes(seconds: float) -> None:
+    """A client that reads nothing blocks the thread that writes to it; after this time the write fails."""
+    for connection in _connections():
+        connection.settimeout(seconds)
+
+
+def _sent(pieces: Iterator[bytes], connections: Sequence[socket.socket]) -> Iterator[bytes]:
+    """A stream's pieces. Where they can't be sent the connection ends at once, with what its client did not take.
+
+    gunicorn would wait two seconds for such a client to hang up, in the one thread that takes new connections.
+    """
+    try:
+        yield from pieces
+    except GeneratorExit:
+        for connection in connections:
+            try:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
+        raise
+
+
+def _connections() -> list[Any]:
+    return [request.environ[name] for name in ("gunicorn.socket", "werkzeug.socket") if name in request.environ]
