@@ -1,8 +1,8 @@
 """Characters that an upstream has cut in two.
 
-Pure. An upstream that counts UTF-16 units may send a character beyond the first 65,536 as half a surrogate pair in
-each of two events. Neither half is text that UTF-8 can hold: who takes the events one at a time would show two marks of
-a wrong character in its place.
+An upstream that counts UTF-16 units may send a character beyond the first 65,536 as half a surrogate pair in each of
+two events. Neither half is text that UTF-8 can hold: a viewer that takes the events one at a time would show two
+replacement characters in its place.
 """
 
 from __future__ import annotations
@@ -11,54 +11,48 @@ import re
 from collections.abc import Hashable
 from typing import Any
 
-from lib.dialects.chat_completions import Json
+from lib.dialects.steps import Json
 
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89abAB]")  # UTF-8 has no other way to say the first half of a pair
+
+
+def may_be_cut(data: bytes) -> bool:
+    """Whether an event may have half a character."""
+    return _ESCAPED_HALF.search(data) is not None
 
 
 class Joiner:
     """Keeps a first half back that ends a text, and puts it before what comes next in the same place.
 
-    One that nothing follows is no character, and is left out.
+    A place is the path to a text, with the indexes that the objects on it give themselves. A half that nothing follows
+    is no character, and is left out.
     """
 
     def __init__(self) -> None:
-        self._held: dict[Hashable, str] = {}
+        self.held: dict[Hashable, str] = {}
 
-    def joined(self, chunk: Json, data: bytes) -> Json:
-        """The chunk that was read from `data`, with whole characters; the same one where nothing was cut."""
-        if not self._held and not _ESCAPED_HALF.search(data):
-            return chunk
-        choices = chunk.get("choices")
-        if not isinstance(choices, list):
-            return chunk
-        joined = {**chunk, "choices": [self._in_choice(choice) for choice in choices]}
-        return chunk if joined == chunk else joined
-
-    def _in_choice(self, choice: Any) -> Any:
-        if not isinstance(choice, dict) or not isinstance(choice.get("delta"), dict):
-            return choice
-        return {**choice, "delta": self._in(choice["delta"], (choice.get("index"),))}
+    def joined(self, payload: Json) -> Json:
+        """The payload with whole characters; the same one where nothing was cut."""
+        joined: Json = self._in(payload, ())
+        return payload if joined == payload else joined
 
     def _in(self, value: Any, place: tuple[Hashable, ...]) -> Any:
         if isinstance(value, dict):
+            place = (*place, *_indexes(value))
             return {key: self._in(each, (*place, key)) for key, each in value.items()}
         if isinstance(value, list):
-            return [self._in(each, (*place, _index(each, at))) for at, each in enumerate(value)]
+            return [self._in(each, place if _indexes(each) else (*place, at)) for at, each in enumerate(value)]
         if not isinstance(value, str) or not value:
             return value
-        text = self._held.pop(place, "") + value
-        if not _is_first_half(text[-1]):
+        text = self.held.pop(place, "") + value
+        if not "\ud800" <= text[-1] <= "\udbff":
             return text
-        self._held[place] = text[-1]
+        self.held[place] = text[-1]
         return text[:-1]
 
 
-def _is_first_half(character: str) -> bool:
-    return "\ud800" <= character <= "\udbff"
-
-
-def _index(item: Any, at: int) -> Hashable:
-    """What an item of a list is known by from one event to the next."""
-    index = item.get("index") if isinstance(item, dict) else None
-    return index if isinstance(index, int) else at
+def _indexes(value: Any) -> tuple[Hashable, ...]:
+    """What an object is known by from one event to the next."""
+    if not isinstance(value, dict):
+        return ()
+    return tuple(each for key, each in value.items() if key.endswith("index") and isinstance(each, int))

@@ -1,370 +1,341 @@
-"""OpenAI's chat completions, as a dialect: what an upstream's events mean and what they add up to.
+"""OpenAI's chat completions, as a dialect: what an upstream's events mean.
 
-Pure. Reads one event at a time, never does I/O, and keeps whatever fields it does not know: an upstream's own
-additions (reasoning, images, annotations) are merged like any other.
+An upstream's own additions (reasoning, images, annotations) are read where they are known, and kept like any other
+field where they are not.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
+from lib.dialects import payload as json_text
+from lib.dialects.characters import Joiner, may_be_cut
+from lib.dialects.completion import DETAILS, REASONING, Completion, is_reason, is_whole
+from lib.dialects.continuation import Seam, continued
+from lib.dialects.faults import error_in, fault_of, fault_of_status
+from lib.dialects.protocol import Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.steps import (
+    OUTPUT,
+    EndMark,
+    Fault,
+    Finish,
+    Json,
+    Other,
+    Reasoning,
+    Refusal,
+    Step,
+    Text,
+    ToolCall,
+    Usage,
+)
 from lib.domain.errors import InvalidRequest
-
-Json = dict[str, Any]
+from lib.domain.event import Event
+from lib.runtime.catalog import Prefill
 
 _DONE = b"[DONE]"
-# Strings that a stream repeats or sends once; every other string in a delta is a piece to append.
-_WHOLE = frozenset({"id", "index", "name", "object", "role", "type"})
-_REASONING = ("reasoning_content", "reasoning")
-_ERROR_CHARACTERS = 2000  # of an upstream's message: it goes into three documents
-_USAGE_CHARACTERS = 1400  # as JSON; so does the usage, and Firestore takes a name of at most 1,500 bytes
+_DONE_BYTES = 32  # with white space around it
+_USAGE_BYTES = 1400  # as JSON: so does the usage, and Firestore takes a name of at most 1,500 bytes
 _USAGE_LEVELS = 5
-_LEVELS = 100  # of maps and lists in an event
-# Errors sent as events that another call may not meet: by OpenAI's and Anthropic's type, or by an HTTP status.
-_PASSING_ERRORS = frozenset({"server_error", "overloaded_error", "rate_limit_error", "api_error", "408", "425", "429"})
+_MAX_CHOICES = 128
+_NO_OUTPUT = frozenset({"role", "error"})
 
 
-class Malformed(Exception):
-    """An event that is no JSON object, or none of this dialect, or nested beyond reason."""
+class ChatCompletions:
+    """`POST {base_url}/chat/completions`."""
+
+    name = "chat_completions"
+    end_mark: Event | None = Event(_DONE)
+
+    def check(self, body: object) -> Asked:
+        if not isinstance(body, dict):
+            raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            raise InvalidRequest("'model' must be a non-empty string.", param="model")
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise InvalidRequest("'messages' must be a non-empty list.", param="messages")
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict):
+                raise InvalidRequest(f"'messages[{index}]' must be an object.", param=f"messages[{index}]")
+        streamed = body.get("stream")
+        if not isinstance(streamed, bool | None):
+            raise InvalidRequest("'stream' must be true or false.", param="stream")
+        options = body.get("stream_options")
+        if not isinstance(options, dict | None):
+            raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
+        if options is not None and not streamed:
+            raise InvalidRequest("'stream_options' is only allowed with 'stream': true.", param="stream_options")
+        count = body.get("n")
+        if count is not None and (type(count) is not int or not 1 <= count <= _MAX_CHOICES):
+            raise InvalidRequest(f"'n' must be a whole number from 1 to {_MAX_CHOICES}.", param="n")
+        usage_asked = bool((options or {}).get("include_usage"))
+        return Asked(model=model, streamed=bool(streamed), choices=count or 1, usage_shown=usage_asked or not streamed)
+
+    def outgoing(self, request: Json, *, ask_usage: bool) -> Outgoing:
+        options = request.get("stream_options") or {}
+        if ask_usage and request.get("stream") and options.get("include_usage") is None:
+            request = {**request, "stream_options": {**options, "include_usage": True}}
+        return Outgoing(path="/chat/completions", body=orjson.dumps(request))
+
+    def streaming(self, request: Json) -> Json:
+        return {**request, "stream": True}
+
+    def reading(self) -> Reading:
+        return _Reading(self)
+
+    def read(self, event: Event) -> Read:
+        data = event.data
+        if event.name == b"error":
+            return _read_named_error(event)
+        if len(data) < _DONE_BYTES and data.strip() == _DONE:
+            return Read(event, {}, (EndMark(),), kept=False)
+        payload = json_text.read_object(data)
+        steps: list[Step] = []
+        error = payload.get("error")
+        choices = payload.get("choices")
+        if choices:
+            if type(choices) is not list:
+                raise Malformed
+            for part in choices:
+                if type(part) is dict:
+                    error = _read_choice(part, steps) or error
+        elif choices is not None and choices != []:
+            raise Malformed
+        else:
+            error = error_in(payload)
+        usage = payload.get("usage")
+        if usage and _is_modest(usage):
+            steps.append(Usage(usage))
+        if error:
+            return _read_error(event, payload, steps, error)
+        return Read(event, payload, tuple(steps), True, usage is not None and not choices)
+
+    def events(self, body: bytes, *, streamed: bool) -> list[Event]:
+        payload = json_text.read_loosely(body)
+        if isinstance(payload, list) and (error := error_in(payload)) is not None:
+            return [Event(json_text.write({"error": error}))]
+        if not isinstance(payload, dict):
+            raise Malformed
+        # A line's end within an event is a line feed; JSON has no other use for a carriage return.
+        own = Event(body.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b""))
+        if error_in(payload) is not None:
+            return [own]
+        if not isinstance(payload.get("choices"), list):
+            raise Malformed
+        return [Event(json_text.write(_chunk_from(payload)))] if streamed and is_whole(payload) else [own]
+
+    def fault(self, status: int, body: bytes) -> Fault:
+        return fault_of_status(status, body)
+
+    def answer(self, choices: int = 1) -> Answer:
+        return Completion(choices)
+
+    def rest(self, request: Json, answer: Answer, style: Prefill | None) -> Rest | None:
+        if not isinstance(answer, Completion):
+            raise TypeError("the answer is another dialect's")
+        if not answer.events:
+            return Rest(request, self.reading())
+        if answer.silent:
+            return Rest(request, _Reading(self, Seam(answer.identity)))
+        rest = continued(request, answer, style) if style is not None else None
+        return Rest(rest[0], _Reading(self, rest[1], said={0})) if rest is not None else None
 
 
-class UpstreamError(Exception):
-    """The upstream's own error, sent as an event: `{"error": …}`, where that is not null."""
+class _Reading:
+    """One call's events. Nearly all are passed on as they came; what is changed here reads as any other event.
 
-    def __init__(self, error: Any):
-        fields = error if isinstance(error, dict) else {"message": str(error)}
-        said = str(fields.get("message") or "The upstream reported an error.")
-        self.message = well_formed(said[:_ERROR_CHARACTERS])
-        named = [str(fields.get(name) or "") for name in ("code", "type")]
-        self.code = (named[0] or named[1] or "upstream_error")[:_ERROR_CHARACTERS]
-        self.passing = any(name in _PASSING_ERRORS or re.fullmatch(r"5\d\d", name) for name in named)
-        super().__init__(self.message)
+    `seam` fits the events of a continuation. `said` has the choices whose deltas have said something.
+    """
 
+    def __init__(self, dialect: ChatCompletions, seam: Seam | None = None, said: set[int] | None = None):
+        self._dialect = dialect
+        self._joiner = Joiner()
+        self._seam = seam
+        self._said = said if said is not None else set()
 
-def read(data: bytes) -> Json | None:
-    """One event's JSON, or None for `[DONE]`, which is the end only as a whole payload."""
-    if data.strip() == _DONE:
-        return None
-    try:
-        payload = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        payload = _read_loosely(data)
-    if not isinstance(payload, dict):
-        raise Malformed
-    if payload.get("error"):
-        raise UpstreamError(payload["error"])
-    if not isinstance(payload.get("choices"), list | None) or too_deep(payload, data):
-        raise Malformed
-    return payload
+    def read(self, event: Event) -> Read:
+        if self._seam is not None or self._joiner.held or may_be_cut(event.data):
+            return self._dialect.read(self._fitted(event))
+        read = self._dialect.read(event)
+        for part in read.payload.get("choices") or ():
+            if type(part) is dict and "message" in part:
+                return self._dialect.read(self._fitted(event))
+        for step in read.steps:
+            if isinstance(step, OUTPUT):
+                self._said.add(step.choice)
+        return read
 
+    def _fitted(self, event: Event) -> Event:
+        try:
+            payload = json_text.read_loosely(event.data)
+        except Malformed:
+            return event
+        if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
+            return event
+        fitted = self._joiner.joined(payload)
+        if self._seam is not None:
+            fitted = self._seam.fit(fitted)
+        fitted = {**fitted, "choices": [self._settled(choice) for choice in fitted["choices"]]}
+        return event if fitted == payload else Event(json_text.write(fitted), event.name)
 
-def too_deep(payload: Any, data: bytes) -> bool:
-    """Whether JSON, as it was read from `data`, is nested beyond reason."""
-    if data.count(b"{") + data.count(b"[") <= _LEVELS:
-        return False
-    inner: list[Any] = [payload]
-    for _ in range(_LEVELS):
-        inner = [
-            member
-            for item in inner
-            if isinstance(item, dict | list)
-            for member in (item.values() if isinstance(item, dict) else item)
-        ]
-    return bool(inner)
+    def _settled(self, choice: Any) -> Any:
+        """The choice with all that it adds in its `delta`.
 
-
-def is_json(content_type: str) -> bool:
-    """Whether a Content-Type says that a body is JSON."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    return media_type == "application/json" or media_type.endswith("+json")
-
-
-def _read_loosely(data: bytes) -> Any:
-    """JSON with half a surrogate pair, which upstreams that cut text by UTF-16 units send, and orjson refuses."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise Malformed from error
-
-
-def well_formed(text: str) -> str:
-    """`text` with the halves of surrogate pairs joined, and a lone half replaced: what UTF-8 can hold."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def check_request(body: Any) -> Json:
-    """A request's JSON, if it is a chat completion request as far as Holdfast needs to know it."""
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise InvalidRequest("'model' must be a non-empty string.", param="model")
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise InvalidRequest("'messages' must be a non-empty list.", param="messages")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise InvalidRequest(f"'messages[{index}]' must be an object.", param=f"messages[{index}]")
-    if not isinstance(body.get("stream"), bool | None):
-        raise InvalidRequest("'stream' must be true or false.", param="stream")
-    options = body.get("stream_options")
-    if not isinstance(options, dict | None):
-        raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
-    if options is not None and not body.get("stream"):
-        raise InvalidRequest("'stream_options' is only allowed with 'stream': true.", param="stream_options")
-    count = body.get("n")
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 128):
-        raise InvalidRequest("'n' must be a whole number from 1 to 128.", param="n")
-    return body
-
-
-def wants_usage(request: Json) -> bool:
-    """Whether the client itself asked for the chunk that has the usage."""
-    return bool((request.get("stream_options") or {}).get("include_usage"))
-
-
-def with_usage(request: Json) -> Json:
-    """The request as the upstream gets it: unchanged, but that a streamed answer tells its usage."""
-    if not request.get("stream") or wants_usage(request):
-        return request
-    return {**request, "stream_options": {**(request.get("stream_options") or {}), "include_usage": True}}
-
-
-def is_usage_chunk(chunk: Json) -> bool:
-    """The extra chunk of `include_usage`: it has a usage and no choice."""
-    return chunk.get("usage") is not None and not chunk.get("choices")
-
-
-class Answer:
-    """What a generation's events add up to, chunk by chunk or from one whole completion."""
-
-    def __init__(self, choices_wanted: int = 1):
-        self._wanted = choices_wanted
-        self._top: Json = {}
-        self._choices: dict[int, Json] = {}
-        self.usage: Json | None = None
-        self.events = 0
-        self.spoken = 0  # events that added visible text: at least so many tokens were spent on it
-
-    def add(self, chunk: Json) -> str:
-        """Takes one event in, and gives the visible text that it adds."""
-        self.events += 1
-        added = ""
-        for key, value in chunk.items():
-            if key == "choices":
-                for part in value or ():
-                    added += self._add_choice(part)
-            elif key == "usage":
-                self.usage = whole(value) if isinstance(value, dict) and _modest(value) else self.usage
-            elif not self._top.get(key):
-                self._top[key] = whole(value)
-        self.spoken += bool(added)
-        return added
-
-    def _add_choice(self, part: Any) -> str:
-        if not isinstance(part, dict):
-            return ""
-        index = part.get("index")
-        choice = self._choices.setdefault(index if isinstance(index, int) else 0, {"message": {}})
-        delta = part.get("delta") or part.get("message") or {}
-        if not isinstance(delta, dict):
-            return ""
-        for key, value in part.items():
-            if key in ("delta", "message", "index"):
-                continue
-            if key == "finish_reason":
-                choice[key] = value or choice.get(key)
-            else:
-                _merge(choice, {key: value})
-        _merge(choice["message"], delta)
-        return _text(delta.get("content")) if choice is self._choices.get(0) else ""
-
-    @property
-    def finished(self) -> bool:
-        """Whether each choice that was asked for has its finish reason: the upstream's own end."""
-        finished = sum(1 for choice in self._choices.values() if choice.get("finish_reason"))
-        return finished == len(self._choices) and finished >= self._wanted
-
-    @property
-    def silent(self) -> bool:
-        """Whether it has said nothing yet, but whose answer it is."""
-        choices = self.choices()
-        said = [value for choice in choices for key, value in choice["message"].items() if key != "role"]
-        return not any(said) and not any(choice["finish_reason"] for choice in choices)
-
-    @property
-    def model(self) -> str | None:
-        model = self._top.get("model")
-        return model if isinstance(model, str) else None
-
-    @property
-    def identity(self) -> Json:
-        """What all chunks of one completion have in common: `id` and `created`."""
-        return {key: self._top[key] for key in ("id", "created") if key in self._top}
-
-    def choices(self) -> list[Json]:
-        """Each choice as a completion has it: `index`, `message`, `finish_reason`, and what else came with it."""
-        return [
-            {"index": index, "finish_reason": None, **whole(choice)} for index, choice in sorted(self._choices.items())
-        ]
-
-    def completion(self) -> Json:
-        """The `chat.completion` that the chunks add up to."""
-        choices = self.choices()
-        for choice in choices:
-            calls = choice["message"].get("tool_calls")
-            for call in calls if isinstance(calls, list) else ():
-                if isinstance(call, dict):
-                    call.pop("index", None)
-        if not choices:
-            choices = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ""}}]
-        whole = {"id": "", "created": 0, "model": ""}
-        completion = {**whole, **self._top, "object": "chat.completion", "choices": choices}
-        return {**completion, "usage": self.usage} if self.usage is not None else completion
-
-    def message(self) -> Json:
-        """The answer as an app's message has it: `content`, and each structured part that there is.
-
-        The first choice is the message; the others are under `choices`.
+        Some upstreams repeat the message in the last chunk, beside a delta or in its place. Some say it only there.
         """
-        first, *others = [_message(choice) for choice in self.choices()] or [{"content": ""}]
-        return {"role": "assistant", **first, **({"choices": others} if others else {})}
+        if not isinstance(choice, dict):
+            return choice
+        index, delta, message = choice.get("index"), choice.get("delta"), choice.get("message")
+        number = index if type(index) is int else 0
+        if isinstance(delta, dict) and _says(delta):
+            self._said.add(number)
+        elif isinstance(message, dict) and number in self._said:
+            return {**choice, "delta": delta if isinstance(delta, dict) else {}}
+        elif isinstance(message, dict) and isinstance(delta, dict):
+            settled = {**choice, "delta": {**delta, **_with_indexes(message)}}
+            del settled["message"]
+            return settled
+        return choice
 
 
-def completion_from(events: Iterable[bytes]) -> bytes:
-    """The body of an answer that is not streamed: the upstream's own where it sent one, else its chunks as one."""
-    answer = Answer()
-    only = b""
-    for data in events:
-        chunk = read(data)
-        if chunk is None:
+def _read_choice(part: Json, steps: list[Step]) -> Any:
+    """Adds what a choice means to `steps`, and gives the error in it, if there is one."""
+    index = part.get("index")
+    choice = index if type(index) is int else 0
+    error = part.get("error")
+    delta = part.get("delta")
+    if type(delta) is not dict:
+        delta = part.get("message")
+    if type(delta) is dict:
+        _read_delta(delta, choice, steps)
+        error = error or delta.get("error")
+    reason = part.get("finish_reason")
+    if reason and is_reason(reason):
+        if reason == "error":
+            error = error or True
+        elif not error:
+            steps.append(Finish(reason, choice))
+    return error
+
+
+def _read_delta(delta: Json, choice: int, steps: list[Step]) -> None:
+    start = len(steps)
+    reasoning, details = "", None
+    for key, value in delta.items():
+        if not value or key in _NO_OUTPUT:
             continue
-        answer.add(chunk)
-        only = data if answer.events == 1 and is_completion(chunk) else b""
-    return only or orjson.dumps(answer.completion())
-
-
-def is_completion(payload: Json) -> bool:
-    """Whether this is a whole completion, not a chunk of one."""
-    choices = payload.get("choices")
-    return isinstance(choices, list) and any(isinstance(choice, dict) and "message" in choice for choice in choices)
-
-
-def chunk_from(completion: Json) -> Json:
-    """A whole completion as the one chunk of a stream, for a client that asked for a stream and an upstream that
-    answered without one."""
-    choices = [
-        {**{key: value for key, value in choice.items() if key != "message"}, "delta": _indexed(choice["message"])}
-        for choice in completion["choices"]
-        if isinstance(choice, dict) and isinstance(choice.get("message"), dict)
-    ]
-    chunk: Json = whole({**completion, "object": "chat.completion.chunk", "choices": choices})
-    return chunk
-
-
-def _indexed(message: Json) -> Json:
-    calls = message.get("tool_calls")
-    if not isinstance(calls, list):
-        return message
-    indexed = [{"index": index, **call} if isinstance(call, dict) else call for index, call in enumerate(calls)]
-    return {**message, "tool_calls": indexed}
-
-
-def _message(choice: Json) -> Json:
-    message = dict(choice["message"])
-    message.pop("role", None)
-    content = message.pop("content", None)
-    known: Json = {"content": _text(content)}
-    # Some upstreams send the same under both names.
-    reasoning = max((_text(message.pop(key, None)) for key in _REASONING), key=len)
+        if key == "content":
+            if type(value) is str:
+                steps.append(Text(value, choice))
+            elif type(value) is list:
+                _read_parts(value, choice, steps)
+            else:
+                steps.append(Other(choice))
+        elif key in REASONING and type(value) is str:
+            reasoning = max(reasoning, value, key=len)
+        elif key in DETAILS and type(value) is list:
+            details = value
+        elif key == "tool_calls" and type(value) is list:
+            for at, call in enumerate(value):
+                steps.append(_tool_call(call, at, choice))
+        elif key == "refusal" and type(value) is str:
+            steps.append(Refusal(value, choice))
+        elif key == "function_call" and type(value) is dict:
+            steps.append(_tool_call({"index": 0, "function": value}, 0, choice))
+        else:
+            steps.append(Other(choice))
+    if details and not reasoning:
+        reasoning = "".join(_thought(part) for part in details)
+        if not reasoning:
+            steps.append(Other(choice))
     if reasoning:
-        known["reasoning"] = reasoning
-    if message.get("refusal"):
-        known["refusal"] = message["refusal"]
-    if message.get("tool_calls"):
-        known["toolCalls"] = message["tool_calls"]
-    known["finishReason"] = choice["finish_reason"]
-    if choice["index"]:
-        known["index"] = choice["index"]
-    rest = {key: value for key, value in message.items() if key not in ("refusal", "tool_calls") and value is not None}
-    if isinstance(content, list) and any(not _is_text(part) for part in content):
-        rest["content"] = [part for part in content if not _is_text(part)]
-    return {**known, "extra": rest} if rest else known
+        steps.insert(start, Reasoning(reasoning, choice))
 
 
-def _text(content: Any) -> str:
-    """The visible text of a `content`: a string, or a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(part["text"] for part in content if _is_text(part))
+def _read_parts(parts: list[Any], choice: int, steps: list[Step]) -> None:
+    """A `content` in parts. Mistral sends thinking so: `{"type": "thinking", "thinking": [{"type": "text", …}]}`."""
+    for part in parts:
+        if isinstance(part, str):
+            steps.append(Text(part, choice))
+            continue
+        kind, text = (part.get("type"), part.get("text")) if isinstance(part, dict) else (None, None)
+        if kind in ("thinking", "reasoning"):
+            thought = _thought(part)
+            steps.append(Reasoning(thought, choice) if thought else Other(choice))
+        elif isinstance(text, str):
+            if text:
+                steps.append(Text(text, choice))
+        elif kind == "refusal" and isinstance(part.get("refusal"), str):
+            steps.append(Refusal(part["refusal"], choice))
+        else:
+            steps.append(Other(choice))
+
+
+def _thought(part: Any) -> str:
+    """What a part of thinking says: in `thinking`, as text or as parts of its own, in `text` or in `summary`."""
+    if not isinstance(part, dict):
+        return ""
+    for key in ("thinking", "text", "summary"):
+        value = part.get(key)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, list):
+            return "".join(_thought(item) for item in value)
     return ""
 
 
-def _is_text(part: Any) -> bool:
-    return isinstance(part, dict) and isinstance(part.get("text"), str)
+def _tool_call(call: Any, at: int, choice: int) -> Step:
+    if not isinstance(call, dict):
+        return Other(choice)
+    function = call.get("function") or call.get("custom")
+    if not isinstance(function, dict):
+        function = {}
+    own, name = _string(call.get("id")), _string(function.get("name"))
+    arguments = function.get("arguments") or function.get("input") or ""
+    if not isinstance(arguments, str):
+        arguments = json_text.write(arguments).decode()
+    index = call.get("index")
+    place = index if type(index) is int else at if name else -1
+    return ToolCall(place, own, name, arguments, choice)
 
 
-class _Pieces(list[str]):
-    """A string that is still growing. Joined once, at the end: appending to a string copies it each time."""
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
-def _merge(into: Json, delta: Json) -> None:
-    for key, value in delta.items():
-        have = into.get(key)
-        if value is None:
-            into.setdefault(key, None)
-        elif isinstance(value, str) and key not in _WHOLE:
-            if isinstance(have, _Pieces):
-                have.append(value)
-            elif isinstance(have, list):
-                last = have[-1].get("text") if have and isinstance(have[-1], dict) else None
-                if isinstance(last, _Pieces):
-                    last.append(value)
-                else:
-                    have.append({"type": "text", "text": _Pieces([value])})
-            else:
-                into[key] = _Pieces([value])
-        elif isinstance(value, dict):
-            if not isinstance(have, dict):
-                have = into[key] = {}
-            _merge(have, value)
-        elif isinstance(value, list):
-            if isinstance(have, _Pieces):
-                have = into[key] = [{"type": "text", "text": have}]
-            elif not isinstance(have, list):
-                have = into[key] = []
-            _merge_items(have, value)
-        elif not have:
-            into[key] = value
+def _says(delta: Json) -> bool:
+    return any(value for key, value in delta.items() if key not in _NO_OUTPUT)
 
 
-def _merge_items(into: list[Any], items: list[Any]) -> None:
-    for item in items:
-        if not isinstance(item, dict):
-            into.append(item)
-            continue
-        index = item.get("index")
-        same = next((have for have in into if index is not None and _has_index(have, index)), None)
-        if same is None:
-            same = {}
-            into.append(same)
-        _merge(same, item)
+def _read_named_error(event: Event) -> Read:
+    """An event named `error`: its data is the error, or has it, or is its text."""
+    try:
+        value = json_text.whole(json_text.read_loosely(event.data))
+    except Malformed:
+        value = event.data.decode("utf-8", "replace")
+    error = error_in(value)
+    payload = value if isinstance(value, dict) else {}
+    return Read(event, payload, (fault_of(value if error is None else error),), kept=False)
 
 
-def _modest(usage: Json) -> bool:
+def _read_error(event: Event, payload: Json, steps: list[Step], error: Any) -> Read:
+    """An error at the top is the whole event, unless a choice says something beside it."""
+    top = error_in(payload)
+    if top is None:
+        return Read(event, payload, (*steps, fault_of(error)))
+    said = [step for step in steps if not isinstance(step, Finish)]
+    if any(isinstance(step, OUTPUT) for step in said):
+        return Read(event, payload, (*said, fault_of(top)))
+    return Read(event, payload, (fault_of(top),), kept=False)
+
+
+def _is_modest(usage: Any) -> bool:
     """Whether this is small and flat enough to be kept in three documents."""
+    if not isinstance(usage, dict):
+        return False
     levels = 0
     inner: list[Any] = [usage]
     while inner:
@@ -372,30 +343,24 @@ def _modest(usage: Json) -> bool:
         inner = [item for value in inner if isinstance(value, dict) for item in value.values()]
         if levels > _USAGE_LEVELS or any(isinstance(value, list) for value in inner):
             return False
-    return len(json.dumps(usage)) <= _USAGE_CHARACTERS
+    return len(json_text.write(usage)) <= _USAGE_BYTES
 
 
-def _has_index(item: Any, index: Any) -> bool:
-    return isinstance(item, dict) and item.get("index") == index
+def _chunk_from(completion: Json) -> Json:
+    """A whole completion as the one chunk of a stream."""
+    choices = [
+        {**{key: value for key, value in choice.items() if key != "message"}, "delta": _with_indexes(choice["message"])}
+        if isinstance(choice, dict) and isinstance(choice.get("message"), dict)
+        else choice
+        for choice in completion["choices"]
+    ]
+    return {**completion, "object": "chat.completion.chunk", "choices": choices}
 
 
-def visible_text(chunk: Json) -> str:
-    """The text of the first choice that one event adds."""
-    for choice in chunk.get("choices") or ():
-        if isinstance(choice, dict) and not choice.get("index"):
-            delta = choice.get("delta") or choice.get("message")
-            return _text(delta.get("content")) if isinstance(delta, dict) else ""
-    return ""
-
-
-def whole(value: Any) -> Any:
-    """JSON that can be saved and sent: pieces joined, and every text well-formed."""
-    if isinstance(value, _Pieces):
-        return well_formed("".join(value))
-    if isinstance(value, str):
-        return well_formed(value)
-    if isinstance(value, dict):
-        return {well_formed(key): whole(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [whole(item) for item in value]
-    return value
+def _with_indexes(message: Json) -> Json:
+    """A message as a delta, in which each tool call has its index."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    indexed = [{"index": index, **call} if isinstance(call, dict) else call for index, call in enumerate(calls)]
+    return {**message, "tool_calls": indexed}

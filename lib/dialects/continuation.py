@@ -1,22 +1,24 @@
 """Going on with an answer that broke off: the request that asks for the rest, and how the rest is joined on.
 
-Pure. The saved text is given back to the upstream as the beginning of its own answer ("assistant prefill"), so only the
+The saved text is given back to the upstream as the beginning of its own answer ("assistant prefill"), so only the
 plain text of one choice can be continued: half a tool call, or JSON that a grammar forced, can't be taken up where it
-stopped. What comes back is fitted to what is saved, so that a client sees one answer and nothing twice.
+stopped.
+What comes back is fitted to what is saved, so that a client sees one answer and nothing twice.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from lib.dialects.chat_completions import Answer, Json
+from lib.dialects.completion import Completion
+from lib.dialects.steps import Json
 from lib.runtime.catalog import Prefill
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _NOT_TEXT = ("tool_calls", "function_call", "refusal", "audio", "images")
 
 
-def continued(request: Json, answer: Answer, style: Prefill) -> tuple[Json, Seam] | None:
+def continued(request: Json, answer: Completion, style: Prefill) -> tuple[Json, Seam] | None:
     """The request for the rest of `answer`, and the seam for what comes; None where it can't be continued.
 
     A limit on tokens is lowered by what was said, counted as a token an event, so that it may be passed by a little
@@ -26,7 +28,7 @@ def continued(request: Json, answer: Answer, style: Prefill) -> tuple[Json, Seam
     form = request.get("response_format") or {"type": "text"}
     if saved is None or (request.get("n") or 1) > 1 or form != {"type": "text"}:
         return None
-    limits = {name: request[name] - answer.spoken for name in _LIMITS if isinstance(request.get(name), int)}
+    limits = {name: request[name] - answer.text_events for name in _LIMITS if isinstance(request.get(name), int)}
     if any(left < 1 for left in limits.values()):
         return None
     if style is Prefill.VLLM:
@@ -38,7 +40,7 @@ def continued(request: Json, answer: Answer, style: Prefill) -> tuple[Json, Seam
     return {**request, **limits, **flags, "messages": messages}, Seam(answer.identity, saved[len(said) :])
 
 
-def _plain_text(answer: Answer) -> str | None:
+def _plain_text(answer: Completion) -> str | None:
     choices = answer.choices()
     if [choice["index"] for choice in choices] != [0]:
         return None

@@ -26,11 +26,12 @@ Nothing else has to change. The rules that every dialect follows:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from lib.dialects.steps import Fault, Finish, Json, Output, Step, Text
+from lib.dialects.steps import OUTPUT, WORDS, Fault, Finish, Json, Reasoning, Refusal, Step, Text
 from lib.domain.event import Event
 from lib.domain.message import Said
 from lib.runtime.catalog import Prefill
@@ -62,12 +63,11 @@ class Outgoing:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Read:
-    """One event and what it means.
+class Read(NamedTuple):
+    """One event and what it means. A tuple, since one is made for every token.
 
-    `payload` is its JSON. `kept` tells whether it belongs to the journal: an end mark or a bare error does not.
-    `usage_only`: it says nothing but usage, and is kept only for a client that is to see it.
+    `payload` is its JSON, each text in it well-formed. `kept` tells whether it belongs to the journal: an end mark or a
+    bare error does not. `usage_only`: it says nothing but usage, and is kept only for a client that is to see it.
     """
 
     event: Event
@@ -93,21 +93,30 @@ class Answer(ABC):
         self._finished: dict[int, str] = {}
         self._withdrawn = False
         self._has_output = False
+        self._words: defaultdict[tuple[type[Step], int], list[str]] = defaultdict(list)
         self.events = 0
         self.text_events = 0  # events that added visible text: at least so many tokens were spent on it
 
     def add(self, read: Read) -> None:
         """Takes one event in. Events come in their order; none of them is an end mark or a bare error."""
         self.events += 1
-        self.text_events += bool(read.text)
+        visible = False
         for step in read.steps:
-            if isinstance(step, Finish):
-                self._finished[step.choice] = step.reason
-            elif isinstance(step, Output):
+            if isinstance(step, OUTPUT):
                 self._has_output = True
+                if isinstance(step, WORDS):
+                    self._words[type(step), step.choice].append(step.text)
+                    visible = visible or (step.choice == 0 and type(step) is Text)
                 if self._finished and self._finished.pop(step.choice, None) is not None:
                     self._withdrawn = True
+            elif isinstance(step, Finish):
+                self._finished[step.choice] = step.reason
+        self.text_events += visible
         self._fold(read)
+
+    def words(self, kind: type[Text | Reasoning | Refusal], choice: int = 0) -> str:
+        """All that the steps of one kind have said."""
+        return "".join(self._words.get((kind, choice), ()))
 
     @property
     def finished(self) -> bool:

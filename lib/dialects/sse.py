@@ -1,25 +1,21 @@
-"""Server-sent events as bytes: splitting what an upstream sends, framing what a client gets.
+"""Server-sent events: splitting the bytes that an upstream sends.
 
-Framing only. What an event means is a dialect's matter (`chat`); nothing here reads JSON, waits, or does I/O.
-Rules: WHATWG HTML, section 9.2 "Server-sent events".
+What an event means is a dialect's matter; nothing here reads JSON.
+Rules: WHATWG HTML, section 9.2 "Server-sent events", but for what upstreams do beside it: a field `error`, an event
+with nothing in its data to keep the connection open, and no blank line after the last event.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+
+from lib.domain.event import Event
 
 _LINE_END = re.compile(rb"[\r\n]")
 _BOM = b"\xef\xbb\xbf"
 _FIELD_NAME = 16  # what a line's field name and its end may add to the data it carries
-
-
-class Event(NamedTuple):
-    """One dispatched event: its `data` lines joined by a line feed, and its name where it has one."""
-
-    data: bytes
-    name: bytes = b""
+_ERROR = b"error"
 
 
 class EventTooLarge(Exception):
@@ -58,22 +54,19 @@ class Splitter:
             rest = b"" if piece.endswith((b"\n", b"\r")) else lines.pop()
             self._after_cr = piece.endswith(b"\r")
             for line in lines:
-                event = self._line(line)
-                if event is not None:
-                    yield event
+                yield from self._line(line)
             if rest:
                 self._hold(rest)
         self._check_line(self._partial_size)
 
-    def close(self) -> Event | None:
+    def close(self) -> Sequence[Event]:
         """What the stream's end leaves undispatched, if it has data.
 
         The specification drops it; servers that end without the last blank line are common, and their event is whole.
         """
-        if self._partial:
-            self._line(b"".join(self._partial))
-            self._partial, self._partial_size = [], 0
-        return self._dispatch()
+        last = b"".join(self._partial)
+        self._partial, self._partial_size = [], 0
+        return (*(self._line(last) if last else ()), *self._dispatch())
 
     def _hold(self, piece: bytes) -> None:
         self._partial.append(piece)
@@ -83,7 +76,7 @@ class Splitter:
         if size > self._max_event + _FIELD_NAME:
             raise EventTooLarge
 
-    def _line(self, line: bytes) -> Event | None:
+    def _line(self, line: bytes) -> Sequence[Event]:
         self._check_line(len(line))
         if self._first_line:
             self._first_line = False
@@ -97,37 +90,21 @@ class Splitter:
             self._data.append(value)
         elif field == b"event":
             self._name = value
-        if self._data_size + len(self._name) > self._max_event:
+        elif field == _ERROR and value.strip():
+            # A server that fails in the middle of a stream may not go on to end the event it was at.
+            self._check_size(len(value) + len(_ERROR))
+            return (*self._dispatch(), Event(value, _ERROR))
+        self._check_size(self._data_size + len(self._name))
+        return ()
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_event:
             raise EventTooLarge
-        return None
 
-    def _dispatch(self) -> Event | None:
-        data, name = self._data, self._name
+    def _dispatch(self) -> Sequence[Event]:
+        if not self._data:
+            self._name = b""
+            return ()
+        event = Event(b"\n".join(self._data), self._name)
         self._data, self._data_size, self._name = [], 0, b""
-        return Event(b"\n".join(data), name) if data else None
-
-
-def frame(seq: int, event: Event) -> bytes:
-    """`event` as it goes to a client, with `seq` as its id."""
-    name = b"event: %b\n" % event.name if event.name else b""
-    if b"\n" in event.data:
-        return b"id: %d\n%bdata: %b\n\n" % (seq, name, event.data.replace(b"\n", b"\ndata: "))
-    return b"id: %d\n%bdata: %b\n\n" % (seq, name, event.data)
-
-
-def split_frames(raw: bytes) -> list[bytes]:
-    """The frames in a run of whole frames. No frame holds a blank line but the one that ends it."""
-    return [part + b"\n\n" for part in raw.split(b"\n\n")[:-1]]
-
-
-def event_of(framed: bytes) -> Event:
-    """The event a frame was made from."""
-    name = b""
-    data = []
-    for line in framed.split(b"\n"):
-        field, _, value = line.partition(b": ")
-        if field == b"data":
-            data.append(value)
-        elif field == b"event":
-            name = value
-    return Event(b"\n".join(data), name)
+        return (event,) if event.name == _ERROR or event.data.strip() else ()

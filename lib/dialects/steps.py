@@ -34,7 +34,11 @@ class Refusal(NamedTuple):
 
 
 class ToolCall(NamedTuple):
-    """A piece of a tool call. `place` is its number within the choice; `id` and `name` are empty once they were said."""
+    """A piece of a tool call, as the upstream sent it: most say `id` and `name` once, some with every piece.
+
+    `place` is the call's number within the choice, or -1 where the upstream leaves it out: then it is the call with
+    this id, or the last one. A name with an id other than that of the call at its place begins another call.
+    """
 
     place: int
     id: str
@@ -85,3 +89,5 @@ class Fault:
 
 Output = Text | Reasoning | Refusal | ToolCall | Other
 Step = Output | Usage | Finish | EndMark | Fault
+WORDS = (Text, Reasoning, Refusal)
+OUTPUT = (*WORDS, ToolCall, Other)

@@ -36,18 +36,28 @@ class Prefill(StrEnum):
     VLLM = "vllm"
 
 
+class Usage(StrEnum):
+    """Whether an upstream is asked to tell a stream's usage: always, or only where the client asks for it."""
+
+    ASK = "ask"
+    AS_ASKED = "as_asked"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upstream:
-    """A server that speaks OpenAI's chat completions at `{base_url}/chat/completions`.
+    """A server that speaks one or more model APIs at `base_url`.
 
-    `models` are exact names, prefixes that end in `*`, or `*` for all; `key_env` names the variable that has the key;
+    `speaks` names their dialects. `models` are exact names, prefixes that end in `*`, or `*` for all; `key_env` names
+    the variable that has the key; `usage` is `as_asked` where the server refuses to be asked for a stream's usage;
     `prefill` is there where a broken-off answer is to be continued.
     """
 
     name: str
     base_url: str
     models: tuple[str, ...] = ("*",)
+    speaks: tuple[str, ...] = ("chat_completions",)
     key_env: str | None = None
+    usage: Usage = Usage.ASK
     prefill: Prefill | None = None
     deadlines: Deadlines = Deadlines()
 
@@ -93,15 +103,16 @@ class Catalog:
 
 MAX_SECONDS = 86_400
 _DEADLINES = {f"{name}_seconds": name for name in ("connect", "first_byte", "idle", "total")}
-_KEYS = {"base_url", "models", "key_env", "continue", "prefill_style", *_DEADLINES}
+_KEYS = {"base_url", "models", "speaks", "key_env", "usage", "continue", "prefill_style", *_DEADLINES}
 
 
 def load(environ: Mapping[str, str]) -> Catalog:
     """The catalog that the environment asks for.
 
     `UPSTREAMS_FILE` names a TOML file with a table an upstream. Without it there is one upstream, `default`, from
-    `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated, `*` unless set), `UPSTREAM_API_KEY`, `UPSTREAM_CONTINUE`
-    and `UPSTREAM_PREFILL_STYLE`. Errors: `ConfigurationError`, with every fault found.
+    `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated, `*` unless set), `UPSTREAM_SPEAKS` (comma-separated,
+    `chat_completions` unless set), `UPSTREAM_API_KEY`, `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE` and
+    `UPSTREAM_PREFILL_STYLE`. Errors: `ConfigurationError`, with every fault found.
     """
     path = environ.get("UPSTREAMS_FILE")
     if path:
@@ -110,11 +121,12 @@ def load(environ: Mapping[str, str]) -> Catalog:
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"UPSTREAMS_FILE: {path} can't be read as TOML: {error}") from error
     elif environ.get("UPSTREAM_BASE_URL"):
-        models = [name.strip() for name in environ.get("UPSTREAM_MODELS", "*").split(",") if name.strip()]
-        tables = {"default": {"base_url": environ["UPSTREAM_BASE_URL"], "models": models}}
+        tables = {"default": {"base_url": environ["UPSTREAM_BASE_URL"], "models": _listed(environ, "MODELS", "*")}}
+        if environ.get("UPSTREAM_SPEAKS"):
+            tables["default"]["speaks"] = _listed(environ, "SPEAKS")
         if environ.get("UPSTREAM_API_KEY"):
             tables["default"]["key_env"] = "UPSTREAM_API_KEY"
-        for key in ("continue", "prefill_style"):
+        for key in ("usage", "continue", "prefill_style"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
                 tables["default"][key] = environ[f"UPSTREAM_{key.upper()}"]
     else:
@@ -125,6 +137,10 @@ def load(environ: Mapping[str, str]) -> Catalog:
     if faults:
         raise ConfigurationError("\n".join(faults))
     return Catalog([_upstream(name, table) for name, table in tables.items()])
+
+
+def _listed(environ: Mapping[str, str], name: str, unset: str = "") -> list[str]:
+    return [item.strip() for item in environ.get(f"UPSTREAM_{name}", unset).split(",") if item.strip()]
 
 
 def _faults(name: str, table: Any) -> list[str]:
@@ -141,8 +157,13 @@ def _faults(name: str, table: Any) -> list[str]:
     models = table.get("models", ["*"])
     if not isinstance(models, list) or not models or not all(isinstance(model, str) and model for model in models):
         faults.append(f"upstream {name}: models must be a list of names, prefixes ending in '*', or '*'")
+    speaks = table.get("speaks", ["chat_completions"])
+    if not isinstance(speaks, list) or not speaks or not all(isinstance(api, str) and api for api in speaks):
+        faults.append(f"upstream {name}: speaks must be a list of dialects, such as ['chat_completions']")
     if not isinstance(table.get("key_env", ""), str):
         faults.append(f"upstream {name}: key_env must be the name of the variable that has the key")
+    if table.get("usage", Usage.ASK) not in list(Usage):
+        faults.append(f"upstream {name}: usage is {_either(Usage)}: whether to ask for it, or only where clients do")
     if table.get("continue", "prefill") != "prefill":
         faults.append(f"upstream {name}: continue must be 'prefill'; leave it out where answers are not continued")
     if "prefill_style" in table and ("continue" not in table or table["prefill_style"] not in list(Prefill)):
@@ -173,7 +194,9 @@ def _upstream(name: str, table: Mapping[str, Any]) -> Upstream:
         name=name,
         base_url=table["base_url"].rstrip("/"),
         models=tuple(table.get("models", ["*"])),
+        speaks=tuple(table.get("speaks", ["chat_completions"])),
         key_env=table.get("key_env"),
+        usage=Usage(table.get("usage", Usage.ASK)),
         prefill=Prefill(table.get("prefill_style", Prefill.OPENROUTER)) if "continue" in table else None,
         deadlines=Deadlines(**{field: float(table[key]) for key, field in _DEADLINES.items() if key in table}),
     )
