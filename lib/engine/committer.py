@@ -14,9 +14,11 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 from lib.cloud.documents import Put, Version
 from lib.domain.errors import Unreachable
@@ -30,7 +32,7 @@ SHARE = 0.01  # of the interval, by which each of many attempts makes it longer
 WRITES_A_CALL = 16  # a document that is slow to write holds up no more of them
 CALLS_AT_ONCE = 16
 EARLY_SECONDS = 0.005  # before a commit is due, for what waits in the socket to be read
-IN_FLIGHT_SECONDS = 60.0  # after which a commit in flight is given up: the calls it makes are bounded by less
+IN_FLIGHT_SECONDS = 60.0  # after which who leaves waits no longer: only a very large event can take that long
 
 Batch = Callable[[Sequence[Put]], Sequence[Version | Exception]]
 
@@ -54,7 +56,8 @@ class Commits:
         self.pending: Prepared | None = None  # what a failed commit left, to be tried again
         self.pause = RETRY_SECONDS[0]
         self.in_flight = False
-        self.left = False
+        self.over = False  # nothing more is begun
+        self.error: Exception | None = None  # what went wrong with them
         self._committer = committer
 
     def events_came(self) -> None:
@@ -71,46 +74,66 @@ class Commits:
         return 0.0 if self.idle else self.due - self._committer.early - time.monotonic()
 
     def leave(self) -> Prepared | None:
-        """Ends the commits, once none is in flight. Gives what is to be committed before anything else."""
+        """Ends the commits, once none is in flight. Gives what is to be committed before anything else.
+
+        May be called again. Errors: what went wrong with the commits; `Unreachable` where one is in flight for too long.
+        """
         return self._committer.leave(self)
 
 
 class Committer:
     """`batch` is `Store.batch`; `renewal` is how long a head may stay unwritten, in seconds: a part of the lease."""
 
-    def __init__(self, batch: Batch, renewal: float):
+    def __init__(
+        self,
+        batch: Batch,
+        renewal: float,
+        *,
+        calls: Executor | None = None,
+        in_flight_seconds: float = IN_FLIGHT_SECONDS,
+    ):
         self._batch = batch
         self._renewal = renewal
+        self._calls = calls or ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="commit")
+        self._in_flight_seconds = in_flight_seconds
         self._changed = threading.Condition()
         self._heap: list[tuple[float, int, Commits]] = []
         self._order = count()
         self._live: set[Commits] = set()
         self._running = False
-        self._calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="commit")
 
     def join(self, buffer: Buffer, journal: Journal, interval: Callable[[], float]) -> Commits:
         """Commits what comes into `buffer` from now on. The interval is asked for before each commit."""
         commits = Commits(self, buffer, journal, interval)
         with self._changed:
+            if not self._running:
+                threading.Thread(target=self._run, name="committer", daemon=True).start()
+                self._running = True
             self._live.add(commits)
             self._schedule(commits, commits.renewed + self._renewal)
-            if not self._running:
-                self._running = True
-                threading.Thread(target=self._run, name="committer", daemon=True).start()
         return commits
 
     def leave(self, commits: Commits) -> Prepared | None:
         with self._changed:
-            commits.left = True
-            self._changed.wait_for(lambda: not commits.in_flight, IN_FLIGHT_SECONDS)
+            if commits not in self._live:
+                return None
+            commits.over = True
+            landed = self._changed.wait_for(lambda: not commits.in_flight, self._in_flight_seconds)
             self._live.discard(commits)
-            pending, commits.pending = commits.pending, None
-            return pending
+            if not self._live:
+                self._changed.notify_all()
+            if commits.error is not None:
+                raise commits.error
+            if not landed:
+                raise Unreachable("a commit is in flight for too long")
+            return commits.pending
 
     def wake(self, commits: Commits) -> None:
-        with self._changed:
+        with self._changed, self._own_fault(commits):
+            if commits.over or commits.in_flight or commits.pending is not None:
+                return
             due = max(time.monotonic(), commits.began + commits.interval())
-            if not commits.in_flight and commits.pending is None and due < commits.due:
+            if due < commits.due:
                 commits.idle = False
                 self._schedule(commits, due)
 
@@ -123,6 +146,17 @@ class Committer:
         """The interval between two commits of an attempt, where `seconds` is what was set."""
         live = len(self._live)
         return seconds * (1 + (SHARE * live if live >= MANY else SLACK))
+
+    @contextmanager
+    def _own_fault(self, commits: Commits) -> Iterator[None]:
+        """Whatever is raised inside ends these commits, and becomes the outcome of their attempt."""
+        try:
+            yield
+        except Exception as error:
+            with self._changed:
+                commits.over, commits.in_flight, commits.error = True, False, error
+                self._changed.notify_all()
+            commits.buffer.close(error)
 
     # The thread that keeps the due times
 
@@ -150,7 +184,7 @@ class Committer:
         ready = []
         while self._heap and self._heap[0][0] <= now:
             due, _, commits = heapq.heappop(self._heap)
-            if due == commits.due and not commits.left and not commits.in_flight:
+            if due == commits.due and not commits.over and not commits.in_flight:
                 commits.in_flight = True
                 ready.append(commits)
         return ready
@@ -158,23 +192,26 @@ class Committer:
     def _begin_all(self, ready: Sequence[Commits]) -> None:
         batch: list[tuple[Commits, Prepared, Put]] = []
         for commits in ready:
-            try:
+            with self._own_fault(commits):
                 prepared = self._prepared(commits)
                 if prepared is None:
                     continue
                 put = None if commits.pending is not None else commits.journal.plain(prepared)
-            except Exception as error:
-                self._settle(commits, None, error)
-                continue
-            if put is None:
-                self._calls.submit(self._commit_alone, commits, prepared)
-            else:
-                batch.append((commits, prepared, put))
+                if put is None:
+                    self._call(self._commit_alone, commits, prepared)
+                else:
+                    batch.append((commits, prepared, put))
             if len(batch) == WRITES_A_CALL:
-                self._calls.submit(self._commit_together, batch)
+                self._call(self._commit_together, batch)
                 batch = []
         if batch:
-            self._calls.submit(self._commit_together, batch)
+            self._call(self._commit_together, batch)
+
+    def _call(self, work: Callable[..., None], *args: Any) -> None:
+        try:
+            self._calls.submit(work, *args)
+        except RuntimeError:
+            log.exception("no thread could be started for a commit, which waits for another")
 
     def _prepared(self, commits: Commits) -> Prepared | None:
         """What is to be committed now; None where there is nothing, and the commits are put off."""
@@ -184,9 +221,8 @@ class Committer:
             entries = commits.buffer.take()
             if not entries and now < commits.renewed + self._renewal:
                 with self._changed:
-                    commits.in_flight, commits.idle = False, True
-                    self._schedule(commits, commits.renewed + self._renewal)
-                    self._changed.notify_all()
+                    commits.idle = True
+                    self._land(commits, commits.renewed + self._renewal)
                 if not commits.buffer.empty:
                     self.wake(commits)  # something came just now, and was told that it need not wake anybody
                 return None
@@ -198,62 +234,55 @@ class Committer:
     # The threads that make the calls
 
     def _commit_together(self, batch: Sequence[tuple[Commits, Prepared, Put]]) -> None:
-        outcomes: Sequence[Version | Exception]
+        outcomes: Sequence[tuple[tuple[Commits, Prepared, Put], Version | Exception]]
         try:
-            outcomes = self._batch([put for _, _, put in batch])
+            outcomes = list(zip(batch, self._batch([put for _, _, put in batch]), strict=True))
         except Exception as error:
-            outcomes = [error] * len(batch)
+            outcomes = [(each, error) for each in batch]
         now = time.monotonic()
-        for (commits, prepared, _), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                # Alone, the next try finds out what it was: a lost answer, a rival, a document that can't be written.
-                self._settle(commits, prepared, outcome, again_at=now)
-            else:
-                commits.journal.committed(prepared, outcome, now - commits.began)
-                self._settle(commits, None)
+        for (commits, prepared, _), outcome in outcomes:
+            with self._own_fault(commits):
+                if isinstance(outcome, Exception):
+                    self._failed(commits, prepared, outcome)
+                else:
+                    commits.journal.committed(prepared, outcome, now - commits.began)
+                    self._done(commits)
 
     def _commit_alone(self, commits: Commits, prepared: Prepared) -> None:
-        try:
-            commits.journal.attempt_commit(prepared)
-        except Exception as error:
-            self._settle(commits, prepared, error)
-        else:
-            self._settle(commits, None)
-
-    def _settle(
-        self,
-        commits: Commits,
-        pending: Prepared | None,
-        error: Exception | None = None,
-        again_at: float | None = None,
-    ) -> None:
-        """A commit has ended. `pending` is to be tried again, at `again_at` where it is known to make sense then."""
-        now = time.monotonic()
-        fatal = error
-        if isinstance(error, Unreachable):
+        with self._own_fault(commits):
             try:
-                commits.journal.failed(error)
-                fatal, again_at = None, None
-            except Unreachable as patience_over:
-                fatal = patience_over
-        elif again_at is not None:
-            fatal = None
-        with self._changed:
-            commits.in_flight = False
-            commits.pending = pending
-            if error is None:
-                commits.renewed, commits.pause = now, RETRY_SECONDS[0]
-                due = self._next_due(commits, now)
-            elif again_at is not None:
-                due = again_at
+                commits.journal.attempt_commit(prepared)
+            except Unreachable as error:
+                self._failed(commits, prepared, error)
             else:
-                due = now + commits.pause * random.uniform(0.5, 1.0)  # noqa: S311
-                commits.pause = min(2 * commits.pause, RETRY_SECONDS[1])
-            if not commits.left and fatal is None:
-                self._schedule(commits, due)
-            self._changed.notify_all()
-        if fatal is not None:
-            commits.buffer.close(fatal)
+                self._done(commits)
+
+    def _done(self, commits: Commits) -> None:
+        now = time.monotonic()
+        with self._changed:
+            commits.pending, commits.pause, commits.renewed = None, RETRY_SECONDS[0], now
+            self._land(commits, self._next_due(commits, now))
+
+    def _failed(self, commits: Commits, prepared: Prepared, error: Exception) -> None:
+        """The next try is made alone, and finds out what it was: a lost answer, a rival, what can't be written.
+
+        Errors: `Unreachable`, where the journal's patience is over.
+        """
+        due = time.monotonic()
+        if isinstance(error, Unreachable):
+            commits.journal.failed(error)
+            due += commits.pause * random.uniform(0.5, 1.0)  # noqa: S311
+            commits.pause = min(2 * commits.pause, RETRY_SECONDS[1])
+        with self._changed:
+            commits.pending = prepared
+            self._land(commits, due)
+
+    def _land(self, commits: Commits, due: float) -> None:
+        """Nothing of these commits is in flight any more. The lock is held."""
+        commits.in_flight = False
+        if not commits.over:
+            self._schedule(commits, due)
+        self._changed.notify_all()
 
     def _next_due(self, commits: Commits, now: float) -> float:
         interval = commits.interval()
