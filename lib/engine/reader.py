@@ -139,11 +139,11 @@ class Reader:
                 piece = self._next()
             except UpstreamFault as fault:
                 broken, piece = fault, b""
-        last = splitter.close()
         try:
-            over, _ = self._take(last) if last is not None else (None, False)
-            if over is not None:
-                return over
+            for event in splitter.close():
+                over, _ = self._take(event)
+                if over is not None:
+                    return over
         except Malformed:
             pass  # the event was cut with the rest
         if broken is not None:
