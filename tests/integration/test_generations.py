@@ -23,7 +23,8 @@ from lib.domain.message import Said
 from lib.domain.task import Task
 from lib.journal.codec import events_of
 from lib.journal.ending import LOST_GRACE
-from lib.journal.writer import SEAL_BYTES, Fenced
+from lib.journal.segments import SEAL_BYTES
+from lib.journal.writer import Fenced
 from lib.runtime.catalog import Catalog
 from lib.runtime.health import Readiness
 from lib.runtime.settings import Settings
