@@ -76,7 +76,7 @@ class Commits:
     def leave(self) -> Prepared | None:
         """Ends the commits, once none is in flight. Gives what is to be committed before anything else.
 
-        May be called again. Errors: what went wrong with the commits; `Unreachable` where one is in flight for too long.
+        May be called again. Errors: what went wrong with the commits; `Unreachable` where one is in flight too long.
         """
         return self._committer.leave(self)
 
@@ -261,7 +261,7 @@ class Committer:
         now = time.monotonic()
         with self._changed:
             commits.pending, commits.pause, commits.renewed = None, RETRY_SECONDS[0], now
-            self._land(commits, self._next_due(commits, now))
+            self._land(commits, min(self._next_due(commits, now), now + self._renewal))
 
     def _failed(self, commits: Commits, prepared: Prepared, error: Exception) -> None:
         """The next try is made alone, and finds out what it was: a lost answer, a rival, what can't be written.

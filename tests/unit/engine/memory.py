@@ -68,13 +68,7 @@ class MemoryDocuments:
         found.sort(key=place, reverse=descending)
         if after is not None:
             found = [each for each in found if place(each) > place(after)]
-        wanted = None if select is None else set(select)
-        return [
-            Document(each.path, {n: v for n, v in each.fields.items() if wanted is None or n in wanted}, each.version)
-            if order is None
-            else each
-            for each in found[:limit]
-        ]
+        return [_selected(each, select) for each in found[:limit]]
 
     def commit(self, *writes: Write) -> list[Any]:
         self.calls.append(("commit", [write.path for write in writes]))
@@ -107,9 +101,9 @@ class MemoryDocuments:
                     raise Exists
                 if isinstance(write, Patch) and there is None:
                     raise Stale
-                if isinstance(write, Put) and write.version is not None:
-                    if there is None or there.version != write.version:
-                        raise Stale
+                known = write.version if isinstance(write, Put) else None
+                if known is not None and (there is None or there.version != known):
+                    raise Stale
             self._version += 1
             for write in writes:
                 if isinstance(write, Delete):
@@ -118,6 +112,12 @@ class MemoryDocuments:
                 kept = self._there[write.path].fields if isinstance(write, Patch) else {}
                 self._there[write.path] = Document(write.path, {**kept, **write.fields}, self._version)
             return [self._version] * len(writes)
+
+
+def _selected(document: Document, select: Iterable[str] | None) -> Document:
+    if select is None:
+        return document
+    return Document(document.path, {name: document.fields[name] for name in select}, document.version)
 
 
 class Claimed:

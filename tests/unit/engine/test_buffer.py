@@ -198,18 +198,12 @@ def test_two_threads_lose_nothing_between_them() -> None:
 def test_of_outcomes_at_the_same_instant_exactly_one_is_the_one() -> None:
     for _ in range(200):
         buffer = Buffer(0)
-        together = threading.Barrier(2)
-        won: list[Signal] = []
+        both = threading.Barrier(2)
 
-        def close(outcome: Signal, buffer: Buffer = buffer, together: threading.Barrier = together) -> None:
-            together.wait(PATIENCE)
-            if buffer.close(outcome):
-                won.append(outcome)
+        def close(outcome: Signal, buffer: Buffer = buffer, both: threading.Barrier = both) -> bool:
+            both.wait(PATIENCE)
+            return buffer.close(outcome)
 
-        threads = [threading.Thread(target=close, args=[each]) for each in (Signal.WHOLE, Signal.STOPPED)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert won == [buffer.outcome]
-        won.clear()
+        whole, stopped = Waiter(lambda: close(Signal.WHOLE)), Waiter(lambda: close(Signal.STOPPED))
+        won = {Signal.WHOLE: whole.ends(), Signal.STOPPED: stopped.ends()}
+        assert [outcome for outcome, first in won.items() if first] == [buffer.outcome]
