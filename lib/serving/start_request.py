@@ -14,14 +14,13 @@ from typing import Any
 
 import orjson
 
+from lib.dialects.payload import too_deep
 from lib.dialects.protocol import Asked, Dialect
 from lib.domain.errors import InvalidRequest
 from lib.domain.generation import Generation, message_path
 from lib.domain.ids import document_id
 from lib.runtime.catalog import Catalog, Upstream
 from lib.runtime.settings import Settings
-
-MAX_LEVELS = 100  # of maps and lists in a request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,13 +52,7 @@ class Checked:
 def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dialect]) -> Checked:
     """Errors: `InvalidRequest`, which names the field."""
     body, fields = request.body, _json(request.body)
-    if request.dialect is None:
-        upstream = catalog.serving(_model(fields))
-        name = upstream.speaks[0]
-        fields = dialects[name].streaming(fields)
-        body = orjson.dumps(fields)
-        asked = dialects[name].check(fields)
-    else:
+    if request.dialect is not None:
         name = request.dialect
         asked = dialects[name].check(fields)
         upstream = catalog.serving(asked.model)
@@ -70,6 +63,21 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
                 code="wrong_api",
                 param="model",
             )
+    else:
+        model = _model(fields)
+        upstream = catalog.serving(model)
+        known = [each for each in upstream.speaks if each in dialects]
+        if not known:
+            raise InvalidRequest(
+                f"The model '{model[:100]}' is served by an upstream whose API this service does not know. "
+                "Ask for another model.",
+                code="wrong_api",
+                param="model",
+            )
+        name = known[0]
+        fields = dialects[name].streaming(fields)
+        body = orjson.dumps(fields)
+        asked = dialects[name].check(fields)
     body_hash = hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return Checked(asked=asked, body=body, body_hash=body_hash, dialect=name, upstream=upstream)
 
@@ -121,24 +129,9 @@ def _json(body: bytes) -> Any:
         raise InvalidRequest(
             f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).", code="invalid_json"
         ) from error
-    if _too_deep(parsed, body):
+    if too_deep(parsed, body):
         raise InvalidRequest("The body is nested too deeply.", code="invalid_json")
     return parsed
-
-
-def _too_deep(parsed: Any, body: bytes) -> bool:
-    """Whether JSON, as it was read from `body`, has more than `MAX_LEVELS` levels."""
-    if body.count(b"{") + body.count(b"[") <= MAX_LEVELS:
-        return False
-    inner: list[Any] = [parsed]
-    for _ in range(MAX_LEVELS):
-        inner = [
-            member
-            for item in inner
-            if isinstance(item, dict | list)
-            for member in (item.values() if isinstance(item, dict) else item)
-        ]
-    return bool(inner)
 
 
 def _model(fields: Any) -> str:

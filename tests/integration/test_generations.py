@@ -576,9 +576,7 @@ def test_a_task_is_queued_again_at_most_once_a_minute(service, started, hold, ui
     assert line.enqueued == [generation.id] * 6
 
 
-def test_where_the_time_of_a_second_task_can_not_be_saved_none_is_made(
-    service_over, started, uid, line, clock, faulty
-):
+def test_where_the_time_of_a_second_task_can_not_be_saved_none_is_made(service_over, started, uid, line, clock, faulty):
     generation = started()
     clock.advance(timedelta(minutes=2))
     faulty.fail(having=lambda writes: "requeuedAt" in getattr(writes[0], "fields", {}), times=100)
@@ -657,9 +655,7 @@ def test_a_request_that_can_not_be_served_leaves_nothing(service, uid, line, und
     assert line.enqueued == []
 
 
-def test_a_request_of_no_dialect_is_in_the_one_that_its_models_upstream_speaks_and_streamed(
-    service, uid, store, line
-):
+def test_a_request_of_no_dialect_is_in_the_one_that_its_models_upstream_speaks_and_streamed(service, uid, store, line):
     begun = service.start(uid, request(dialect=None))
     begun.tail.close()
     kept = store.generation(begun.generation.id)
@@ -1170,9 +1166,7 @@ def test_another_users_generation_can_neither_be_stopped_nor_deleted(service, st
     assert documents.get(generation.path, generation.message_path, generation.head_path) == before
 
 
-def test_a_stop_and_a_claim_at_the_same_instant_end_in_a_stop(
-    service, started, hold, uid, store, together, eventually
-):
+def test_a_stop_and_a_claim_at_the_same_instant_end_in_a_stop(service, started, hold, uid, store, together, eventually):
     """Either the stop was first and there is nothing to claim, or the worker was, and sees that it is to stop."""
     for _ in range(10):
         generation = started()

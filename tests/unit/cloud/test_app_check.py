@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
 
-from lib.cloud.tokens import AppTokens, UserTokens
+from lib.cloud.tokens import AppTokens, UserTokens, identify
+from lib.dialects import DIALECTS
 from lib.domain.errors import Unauthenticated
 from lib.runtime.health import Readiness
 from lib.runtime.settings import Settings
@@ -45,7 +47,8 @@ class NoGenerations:
 @pytest.fixture
 def web() -> Iterator[FlaskClient]:
     generations = cast(Generations, NoGenerations())
-    app = create_api(Settings.from_env(NEEDED), generations, cast(UserTokens, Users()), cast(AppTokens, Apps()))
+    who = partial(identify, users=cast(UserTokens, Users()), apps=cast(AppTokens, Apps()))
+    app = create_api(Settings.from_env(NEEDED), generations, who, DIALECTS)
     Readiness({}).serve(app)
     with app.test_client() as client:
         yield client

@@ -6,22 +6,26 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.cloud.documents import Unreachable
-from lib.dialects.sse import Event, frame
+from lib.dialects import DIALECTS
+from lib.dialects.protocol import Dialect
 from lib.domain import errors
-from lib.domain.errors import HoldfastError, InvalidRequest
-from lib.domain.generation import End, Generation, State
-from lib.serving.tail import Gone, Piece, Tail
+from lib.domain.end import End, State
+from lib.domain.errors import HoldfastError, InvalidRequest, Unreachable
+from lib.domain.event import Event
+from lib.domain.generation import Generation
+from lib.serving.feed import Gone, Piece
+from lib.wires import callable_request, callable_values
 from lib.wires import firebase_callable as wire
-from lib.wires.firebase_callable import Failed, Resume, Start, Stop
-from tests.unit.wires.test_openai_chat import ScriptedTail, piece
+from lib.wires.callable_request import Resume, Start, Stop
+from lib.wires.firebase_callable import Failed
+from tests.unit.wires.scripted_tail import ScriptedTail, piece
 
 INT64 = "type.googleapis.com/google.protobuf.Int64Value"
 UINT64 = "type.googleapis.com/google.protobuf.UInt64Value"
@@ -35,22 +39,22 @@ GENERATION = Generation(
     chat_id="c1",
     message_id="m1",
     model="demo",
+    dialect="chat_completions",
     upstream="default",
     request=b"{}",
     request_hash="",
-    usage_wanted=False,
     created_at=NOW,
     expire_at=NOW,
 )
 
 
 def read(data: Any) -> Start | Resume | Stop:
-    return wire.read(json.dumps({"data": data}).encode())
+    return callable_request.read(json.dumps({"data": data}).encode())
 
 
 def refused(body: bytes) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as refusal:
-        wire.read(body)
+        callable_request.read(body)
     return refusal.value
 
 
@@ -61,18 +65,19 @@ def wrapped(value: Any, kind: str = INT64) -> dict[str, Any]:
 # What a call asks for
 
 
-def test_data_is_a_chat_request_that_is_always_streamed_from_its_upstream() -> None:
+def test_data_is_a_request_in_the_api_that_its_models_upstream_speaks() -> None:
     for stream in ({}, {"stream": False}, {"stream": True}):
         asked = read({**ASKED, **stream})
         assert isinstance(asked, Start)
-        assert json.loads(asked.request.body) == {**ASKED, "stream": True}
+        assert json.loads(asked.request.body) == {**ASKED, **stream}
+        assert asked.request.dialect is None
         assert (asked.request.chat_id, asked.request.message_id, asked.request.idempotency_key) == (None, None, None)
 
 
 def test_the_ids_beside_a_request_are_no_part_of_it() -> None:
     asked = read({**ASKED, "chatId": "c1", "messageId": "m1", "idempotencyKey": "k1"})
     assert isinstance(asked, Start)
-    assert json.loads(asked.request.body) == {**ASKED, "stream": True}
+    assert json.loads(asked.request.body) == ASKED
     assert (asked.request.chat_id, asked.request.message_id, asked.request.idempotency_key) == ("c1", "m1", "k1")
 
 
@@ -85,6 +90,13 @@ def test_resume_and_stop_name_a_generation() -> None:
     assert read({"resume": "g1"}) == read({"resume": "g1", "after": None}) == Resume("g1", 0)
     assert read({"resume": "g1", "after": 7}) == read({"resume": "g1", "after": wrapped("7")}) == Resume("g1", 7)
     assert read({"stop": "g1"}) == Stop("g1")
+
+
+@pytest.mark.parametrize("name", ["stop", "resume"])
+def test_a_request_may_have_a_field_that_is_called_like_a_command(name: str) -> None:
+    asked = read({**ASKED, name: ["END"]})
+    assert isinstance(asked, Start)
+    assert json.loads(asked.request.body) == {**ASKED, name: ["END"]}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +171,7 @@ def test_a_wrapped_whole_number_is_one_wherever_it_lies(kind: str) -> None:
 
 @pytest.mark.parametrize("number", [0, -(1 << 63), (1 << 63) - 1, 1 << 63, (1 << 64) - 1, (1 << 53) + 1])
 def test_no_digit_of_a_wrapped_number_is_lost(number: int) -> None:
-    assert wire.decoded(wrapped(str(number))) == wire.decoded(wrapped(number)) == number
+    assert callable_values.decoded(wrapped(str(number))) == callable_values.decoded(wrapped(number)) == number
 
 
 @pytest.mark.parametrize(
@@ -169,28 +181,31 @@ def test_no_digit_of_a_wrapped_number_is_lost(number: int) -> None:
 )
 def test_a_wrapped_number_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequest, match="wrapped whole number"):
-        wire.decoded(wrapped(value))
+        callable_values.decoded(wrapped(value))
     with pytest.raises(InvalidRequest, match="wrapped whole number"):
-        wire.decoded({"@type": INT64})
+        callable_values.decoded({"@type": INT64})
 
 
 @pytest.mark.parametrize("kind", ["type.googleapis.com/google.protobuf.Duration", "", None, 7, [INT64], {"a": 1}])
 def test_an_object_with_another_type_is_left_as_it_is(kind: Any) -> None:
-    assert wire.decoded({"@type": kind, "value": "7"}) == {"@type": kind, "value": "7"}
+    assert callable_values.decoded({"@type": kind, "value": "7"}) == {"@type": kind, "value": "7"}
 
 
 def test_a_key_that_the_sdks_take_for_their_own_gets_another_at_sign() -> None:
-    assert wire.encoded({"@type": "x", "a": [{"@@type": 1}]}) == {"@@type": "x", "a": [{"@@@type": 1}]}
+    assert callable_values.encoded({"@type": "x", "a": [{"@@type": 1}]}) == {"@@type": "x", "a": [{"@@@type": 1}]}
     untouched = {"type": 1, "@types": 2, "a@type": 3, "@": 4, "@Type": 5}
-    assert wire.encoded(untouched) == untouched
+    assert callable_values.encoded(untouched) == untouched
 
 
 def test_a_number_that_javascript_can_not_hold_is_wrapped_and_one_beyond_64_bits_is_a_string() -> None:
-    assert wire.encoded([(1 << 53) - 1, -(1 << 53) + 1]) == [(1 << 53) - 1, -(1 << 53) + 1]
-    assert wire.encoded({"n": 1 << 53}) == {"n": wrapped(str(1 << 53))}
-    assert wire.encoded([-(1 << 53), (1 << 63) - 1]) == [wrapped(str(-(1 << 53))), wrapped(str((1 << 63) - 1))]
-    assert wire.encoded([1 << 63, -(1 << 63) - 1]) == [str(1 << 63), str(-(1 << 63) - 1)]
-    assert wire.encoded([True, False, None, 1.5, "x"]) == [True, False, None, 1.5, "x"]
+    assert callable_values.encoded([(1 << 53) - 1, -(1 << 53) + 1]) == [(1 << 53) - 1, -(1 << 53) + 1]
+    assert callable_values.encoded({"n": 1 << 53}) == {"n": wrapped(str(1 << 53))}
+    assert callable_values.encoded([-(1 << 53), (1 << 63) - 1]) == [
+        wrapped(str(-(1 << 53))),
+        wrapped(str((1 << 63) - 1)),
+    ]
+    assert callable_values.encoded([1 << 63, -(1 << 63) - 1]) == [str(1 << 63), str(-(1 << 63) - 1)]
+    assert callable_values.encoded([True, False, None, 1.5, "x"]) == [True, False, None, 1.5, "x"]
 
 
 KEYS = st.one_of(st.sampled_from(["type", "@type", "@@type", "@@@type", "value", "@"]), st.text(max_size=3))
@@ -210,8 +225,8 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_whatever_is_encoded_is_decoded_to_itself(value: Any) -> None:
-    sent = json.loads(orjson.dumps(wire.encoded(value)))
-    assert wire.decoded(sent) == value
+    sent = json.loads(orjson.dumps(callable_values.encoded(value)))
+    assert callable_values.decoded(sent) == value
 
 
 @given(VALUES)
@@ -228,7 +243,7 @@ def test_nothing_encoded_has_a_type_but_a_wrapped_number(value: Any) -> None:
             for item in sent:
                 check(item)
 
-    check(wire.encoded(value))
+    check(callable_values.encoded(value))
 
 
 # Lines
@@ -236,17 +251,17 @@ def test_nothing_encoded_has_a_type_but_a_wrapped_number(value: Any) -> None:
 
 @given(VALUES)
 def test_a_line_is_one_line_by_every_reader_s_rules_and_says_what_it_was_given(value: Any) -> None:
-    sent = wire.line({"message": wire.encoded(value)})
+    sent = callable_values.line({"message": callable_values.encoded(value)})
     assert len(sent.decode().splitlines()) == 2  # the second is the blank one: splitlines knows Unicode's line ends
     assert sent.startswith(b"data: {")
     assert sent.endswith(b"}\n\n")
-    assert wire.decoded(json.loads(sent.removeprefix(b"data: "))["message"]) == value
+    assert callable_values.decoded(json.loads(sent.removeprefix(b"data: "))["message"]) == value
 
 
 @pytest.mark.parametrize("end", list("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), ids=ascii)
 def test_no_line_end_of_any_kind_is_on_the_wire_and_none_is_lost(end: str) -> None:
     said = {"message": {f"k{end}": f"wide{end}gap{end}{end}"}}
-    sent = wire.line(said)
+    sent = callable_values.line(said)
     assert end not in sent.decode().removesuffix("\n\n")
     assert json.loads(sent.removeprefix(b"data: ")) == said
 
@@ -320,6 +335,11 @@ def test_an_upstream_s_refusal_is_told_with_its_status_and_never_as_the_caller_s
     }
 
 
+def test_an_upstream_s_code_and_param_are_among_the_details() -> None:
+    fields, _ = wire.failure(failed(400, code="context_length_exceeded", param="messages"))
+    assert (fields["details"]["code"], fields["details"]["param"]) == ("context_length_exceeded", "messages")
+
+
 def test_an_upstream_that_said_when_to_come_back_is_passed_on() -> None:
     fields, _ = wire.failure(failed(429, retryAfter=6.5))
     assert fields["details"]["retryAfter"] == 7
@@ -349,14 +369,22 @@ def test_a_result_has_the_ids_the_state_the_cursor_the_text_and_the_usage(state:
     }
     assert wire.ended(generation, 7, "Hello") == expected
     assert json.loads(wire.reply(expected, streamed=False)) == {"result": expected}
-    assert wire.reply(expected, streamed=True) == wire.line({"result": expected})
+    assert wire.reply(expected, streamed=True) == callable_values.line({"result": expected})
 
 
 # The stream
 
 
-def streamed(tail: ScriptedTail, ending: Callable[[], Any] = lambda: {"seq": 0}, seconds: float = 100.0) -> list[Any]:
-    wired = list(wire.messages(GENERATION, cast(Tail, tail), ending, keepalive=5.0, seconds=seconds))
+CHAT = DIALECTS["chat_completions"]
+
+
+def streamed(
+    tail: ScriptedTail,
+    ending: Callable[[], Any] = lambda: {"seq": 0},
+    seconds: float = 100.0,
+    dialect: Dialect | None = CHAT,
+) -> list[Any]:
+    wired = list(wire.messages(GENERATION, tail.tail, dialect, ending, keepalive=5.0, seconds=seconds))
     assert all(line.startswith(b"data: ") and line.count(b"\n") == 2 and line.endswith(b"\n\n") for line in wired)
     return [json.loads(line.removeprefix(b"data: ")) for line in wired]
 
@@ -406,7 +434,7 @@ def test_a_stream_that_has_lasted_as_long_as_it_may_ends_with_a_result() -> None
 def test_a_stream_that_ends_while_the_answer_goes_on_names_the_last_message_it_has_sent(now: str) -> None:
     tail = ScriptedTail(piece(1, 2), piece(3))
     there_is = {"state": now, "reason": None, "seq": 5, "content": "w1w2w3w4w5", "usage": {"total_tokens": 5}}
-    wired = wire.messages(GENERATION, cast(Tail, tail), lambda: there_is, keepalive=5.0, seconds=100.0)
+    wired = wire.messages(GENERATION, tail.tail, CHAT, lambda: there_is, keepalive=5.0, seconds=100.0)
     lines = [next(wired) for _ in range(4)]
     assert b'"seq":3' in lines[-1]
     tail.closing = True
@@ -416,13 +444,24 @@ def test_a_stream_that_ends_while_the_answer_goes_on_names_the_last_message_it_h
 
 def test_an_event_is_sent_as_the_sdks_can_read_it() -> None:
     raw = b'{"choices": [], "@type": "x", "n": 9007199254740993, "s": "wide\xe2\x80\xa8gap"}'
-    tail = ScriptedTail(Piece([frame(1, Event(raw))], 1, COMPLETED))
-    _, event, _ = streamed(tail)
+    _, event, _ = streamed(ScriptedTail(Piece([Event(raw)], 1, COMPLETED)))
     assert event["message"] == {
         "seq": 1,
         "delta": "",
         "event": {"choices": [], "@@type": "x", "n": wrapped("9007199254740993"), "s": "wide\u2028gap"},
     }
+
+
+@pytest.mark.parametrize(("data", "event"), [(b'{"n": 1}', {"n": 1}), (b"{", None)])
+def test_an_event_in_a_dialect_that_is_not_known_is_sent_as_its_json(data: bytes, event: Any) -> None:
+    _, sent, _ = streamed(ScriptedTail(Piece([Event(data)], 1, COMPLETED)), dialect=None)
+    assert sent["message"] == {"seq": 1, "delta": "", "event": event}
+
+
+def test_half_a_character_is_sent_as_what_json_can_hold() -> None:
+    raw = b'{"choices": [{"index": 0, "delta": {"content": "\\ud83d"}}]}'
+    _, sent, _ = streamed(ScriptedTail(Piece([Event(raw)], 1, COMPLETED)))
+    assert sent["message"]["delta"] == "\ufffd"
 
 
 @pytest.mark.parametrize(
@@ -453,7 +492,7 @@ def test_a_failure_at_the_end_is_an_error_and_no_result() -> None:
 
 def test_a_client_that_leaves_closes_the_tail() -> None:
     tail = ScriptedTail(piece(1), piece(2))
-    reading = wire.messages(GENERATION, cast(Tail, tail), dict, keepalive=5.0, seconds=100.0)
+    reading = wire.messages(GENERATION, tail.tail, CHAT, dict, keepalive=5.0, seconds=100.0)
     next(reading)
     next(reading)
     reading.close()  # type: ignore[attr-defined]
