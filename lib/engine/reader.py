@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from lib.dialects.body import Body, beginning, kind
@@ -215,7 +216,10 @@ class Reader:
                 body += piece
         except UpstreamFault:
             pass  # the status alone says enough
-        said = self._dialect.fault(head.status, body[:ERROR_BODY_BYTES])
+        body = body[:ERROR_BODY_BYTES]
+        said = self._dialect.fault(head.status, body)
+        if kind(head.media_type, beginning(body)) is Body.JSON:
+            said = replace(said, body=body.decode("utf-8", "replace"))  # the client gets it as it came
         return UpstreamFault(
             "upstream_status",
             said.message,
