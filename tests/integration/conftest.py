@@ -27,6 +27,7 @@ from lib.domain.segment import empty_head
 from lib.domain.task import Task
 from lib.engine.claim import Claim, RanOut, claim
 from lib.journal.codec import Entry, record
+from lib.journal.writer import Fenced
 from local.demo_text import token
 from local.ports import Ports
 from local.stack import Stack
@@ -315,7 +316,7 @@ def begin(store: Store, clock: Clock, uid: str) -> Callable[..., Generation]:
 
 @pytest.fixture
 def hold(store: Store, clock: Clock) -> Callable[..., Claim]:
-    """Claims a generation as a worker does."""
+    """Claims a generation as a worker does. Errors: `Held`; `Fenced` where it has ended."""
 
     def hold(generation: Generation, over: Store = store, lease: timedelta = LEASE) -> Claim:
         task = Task(generation.id, generation.message_path)
@@ -323,7 +324,8 @@ def hold(store: Store, clock: Clock) -> Callable[..., Claim]:
             held = claim(over, task, lease, clock, MAX_ATTEMPTS)
         except RanOut as ran_out:
             held = claim(over, task, lease, clock, MAX_ATTEMPTS, ran_out.version)
-        assert isinstance(held, Claim)
+        if not isinstance(held, Claim):
+            raise Fenced
         return held
 
     return hold

@@ -454,7 +454,7 @@ def test_a_deletion_leaves_nothing_of_a_generation(
 # Faults of the upstream
 
 
-@pytest.mark.parametrize(("status", "calls"), [(400, 1), (401, 1), (404, 1), (429, 3), (500, 3), (503, 3)])
+@pytest.mark.parametrize(("status", "calls"), [(400, 1), (404, 1), (429, 3), (500, 3), (503, 3)])
 @pytest.mark.parametrize("streamed", [True, False])
 def test_an_upstreams_refusal_reaches_the_client_as_it_is(
     stack: Stack, client: Client, database: Any, upstream_calls: Calls, status: int, calls: int, streamed: bool
@@ -477,6 +477,20 @@ def test_an_upstreams_refusal_reaches_the_client_as_it_is(
     assert (message["state"], message["content"], message["error"]["status"]) == ("failed", "", status)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_upstream_that_refuses_this_services_key_is_no_fault_of_the_clients(
+    client: Client, database: Any, upstream_calls: Calls, status: int, streamed: bool
+) -> None:
+    what = unique("key")
+    answer = client.complete(question(what, 5, fault={"kind": "refuse", "status": status}) | {"stream": streamed})
+    assert refused(answer, 502)["code"] == "upstream_key"
+    assert b"refused with status" not in answer.content, "the upstream's words are the operator's"
+    assert len(upstream_calls(what)) == 1
+    shown = client.show(answer.headers["X-Generation-Id"])
+    assert (shown["state"], shown["reason"], shown["error"]["status"]) == ("failed", "upstream_key", 502)
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -496,7 +510,8 @@ def test_what_was_read_before_an_upstream_broke_off_is_saved_as_incomplete(
         *frames, last = stream.frames()
     said = "".join(frame.text for frame in frames)
     assert said == text(seed_of(asked["messages"]), 30)
-    assert f'"code":"{reason}"' in last.data
+    code = "server_error" if reason == "upstream_error" else reason  # the upstream's own, where it has one
+    assert f'"code":"{code}"' in last.data
     shown = client.show(stream.generation)
     assert (shown["state"], shown["reason"], shown["lastSeq"]) == ("incomplete", reason, len(frames))
     message = message_of(database, client, stream.generation)

@@ -1138,7 +1138,7 @@ def test_a_released_generation_is_stopped_without_a_worker_and_keeps_its_text(
     generation = started()
     journal = hold(generation).journal
     journal.append(entries(1, 5))
-    journal.release([])
+    journal.release()
     stopped, head = service.stop(uid, generation.id)
     assert (stopped.state, stopped.last_seq, head.last) == (State.STOPPED, 5, 5)
     (said,) = documents.get(generation.message_path)
