@@ -3,14 +3,17 @@ PYTHON ?= python3
 export PYTHON
 RUN := .venv/bin/python
 
-.PHONY: demo test run web chaos bench cost token setup lint format docs lock clean
+.PHONY: demo test check run web chaos bench cost token setup lint audit format docs lock clean
 
 demo: setup            ## stream an answer, leave, come back: the main job on the local stack
 	@$(RUN) -m local.demo
 
-test: lint             ## lint, types and all tests
+test: lint audit       ## lint, types and all tests
 	@./local/setup.sh tests
 	$(RUN) -m pytest
+
+check: lint            ## lint, types and unit tests, in a minute: before each commit
+	$(RUN) -m pytest tests/unit
 
 run: setup             ## the local stack in the foreground, until Ctrl-C
 	@exec $(RUN) -m local.stack
@@ -40,7 +43,6 @@ lint: setup
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	.venv/bin/shellcheck deploy.sh local/setup.sh .ci/run
-	@$(RUN) -m operations.audit
 
 format: setup
 	$(RUN) -m ruff format .

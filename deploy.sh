@@ -351,7 +351,6 @@ check_variables() {
     unless_set FIRESTORE_DATABASE '(default)'
     unless_set TASKS_LOCATION "$REGION"
     unless_set TASKS_QUEUE "$HOLDFAST_NAME"
-    unless_set MAX_EVENT_BYTES 4194304 # what Firestore takes; the service's own default is its emulator's
     unless_set API_CONCURRENCY 80
     unless_set API_MIN_INSTANCES 0
     unless_set API_MAX_INSTANCES 20
@@ -554,8 +553,8 @@ IFS= read -r -d '' ANSWERS <<'END' || true
 import json, os, sys
 
 question, *given = sys.argv[1:]
-UPSTREAM = ("UPSTREAM_BASE_URL", "UPSTREAM_MODELS", "UPSTREAM_CONTINUE", "UPSTREAM_PREFILL_STYLE", "UPSTREAMS_FILE")
-HERE = {"TASKS_LOCATION": "REGION", "TASKS_QUEUE": "HOLDFAST_NAME", "MAX_EVENT_BYTES": "4194304"}
+UPSTREAM = ("UPSTREAM_BASE_URL", "UPSTREAM_MODELS", "UPSTREAM_CONTINUE", "UPSTREAM_PREFILL_STYLE", "UPSTREAM_SPEAKS", "UPSTREAM_USAGE", "UPSTREAMS_FILE")
+HERE = {"TASKS_LOCATION": "REGION", "TASKS_QUEUE": "HOLDFAST_NAME"}
 
 
 def text(path):

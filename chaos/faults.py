@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ClassVar
 
 import requests
@@ -27,6 +28,8 @@ from local.token import id_token
 
 ENDS_OR_BREAKS_OFF = frozenset({"completed", "incomplete"})
 DRAIN_SECONDS = 0.3  # until what was under way between two parts has arrived
+CLOSE_SECONDS = 5.0  # for the upstream to notice that a call was closed
+RAISING = Path(__file__).with_name("raising.py")
 QUIET_SECONDS = 3.0  # in which a worker that has lost its generations would write, if it did
 
 
@@ -240,10 +243,45 @@ class CommitsFail(Fault):
             on.broken.append("expected commits to fail, none did: the round shows nothing")
 
     def restore(self, stage: Stage) -> None:
-        _start_functions(stage)
-        proxy = stage.stack.processes.pop("firestore-proxy", None)
-        if proxy is not None:
-            proxy.kill()
+        _without_proxy(stage)
+
+
+class CommitsRefused(Fault):
+    """No commit is taken for minutes, while reads work and a page lists what there is. Nobody may be given up."""
+
+    key = "commits-refused"
+    title = "commits refused, reads working"
+    recovery = "the first commit taken"
+    list_seconds = 4.0
+
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        return plan.tokens[0], round(plan.rate * plan.refused * 1.05)
+
+    def begin(self, on: Round) -> None:
+        grpc_host, self._faults = on.stage.stack.add_firestore_proxy()
+        _start_functions(on.stage, {"FIRESTORE_EMULATOR_HOST": grpc_host})
+
+    def strike(self, on: Round) -> None:
+        on.wait_until_streaming()
+        on.keep()
+        self._fail(1.0)
+        until = time.monotonic() + on.plan.refused
+        clients = [Client(on.stage.stack.url, asked.question.user) for asked in on.asked]
+        while (left := until - time.monotonic()) > 0:
+            for client in clients:
+                list(client.list())
+            time.sleep(min(self.list_seconds, left))
+        self._fail(0.0)
+        on.recovers_from_now()
+        for client in clients:
+            client.session.close()
+
+    def _fail(self, share: float) -> None:
+        asked = {"share": share, "done": 0.0}
+        requests.post(f"{self._faults}/faults", json=asked, timeout=WAIT_SECONDS).raise_for_status()
+
+    def restore(self, stage: Stage) -> None:
+        _without_proxy(stage)
 
 
 class TasksTwice(Fault):
@@ -376,6 +414,56 @@ class UpstreamFaults(Fault):
         return Promise(states=frozenset({"incomplete"}), tokens=fault["at"], calls=1)
 
 
+class StoppedWhileMute(Fault):
+    """Users stop answers whose upstream has not sent its status line. No call may stay open: each costs money."""
+
+    key = "stopped-mute"
+    title = "stopped while the upstream is mute"
+    leaves = 0
+
+    def question(self, on: Round, name: str, place: int) -> Question:
+        return Question(name=name, tokens=on.plan.tokens[0], rate=on.plan.rate, mute=3600.0)
+
+    def strike(self, on: Round) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while len(on.stage.calls()) < len(on.asked) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(on.chance.uniform(0.0, 0.5))
+        with ThreadPoolExecutor(len(on.asked)) as pool:
+            list(pool.map(lambda asked: self._stop(on, asked.question), on.asked))
+        if still := on.stage.open_calls(CLOSE_SECONDS):
+            on.broken.append(f"expected no upstream call to stay open, {still} did")
+
+    def _stop(self, on: Round, question: Question) -> None:
+        client = Client(on.stage.stack.url, question.user)
+        for generation in client.list():
+            client.request("POST", f"/v1/generations/{generation['id']}/stop")
+        client.session.close()
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        return Promise(states=frozenset({"stopped"}), tokens=0, calls=1)
+
+
+class WorkerRaises(Fault):
+    """A mistake of the worker's own: in a share of its attempts it raises, somewhere between the claim and the end."""
+
+    key = "worker-raises"
+    title = "worker raises"
+
+    def begin(self, on: Round) -> None:
+        _start_functions(on.stage, {"FUNCTION_SOURCE": str(RAISING), "CHAOS_SEED": str(on.chance.randrange(1 << 30))})
+
+    def settle(self, on: Round) -> None:
+        if still := on.stage.open_calls(CLOSE_SECONDS):
+            on.broken.append(f"expected no upstream call to stay open, {still} did")
+
+    def restore(self, stage: Stage) -> None:
+        _start_functions(stage)
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        return Promise(states=frozenset({"completed", "incomplete", "failed"}), calls=3)
+
+
 class ViewersLeave(Fault):
     """Viewers come and go all the time, and some ask for everything and read nothing."""
 
@@ -428,6 +516,13 @@ def _start_functions(stage: Stage, settings: dict[str, str] | None = None) -> No
         stage.stack.wait_for(name)
 
 
+def _without_proxy(stage: Stage) -> None:
+    _start_functions(stage)
+    proxy = stage.stack.processes.pop("firestore-proxy", None)
+    if proxy is not None:
+        proxy.kill()
+
+
 def _error_code(answer: requests.Response) -> str | None:
     try:
         return str(answer.json()["error"]["code"])
@@ -443,9 +538,12 @@ FAULTS: Sequence[type[Fault]] = (
     FirestoreFrozen,
     FirestoreRestarted,
     CommitsFail,
+    CommitsRefused,
     TasksTwice,
     TasksLate,
     QueueUnreachable,
     UpstreamFaults,
+    StoppedWhileMute,
+    WorkerRaises,
     ViewersLeave,
 )

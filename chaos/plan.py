@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Plan:
     """Times are in seconds, `rate` in tokens a second, `tokens` the least and the most that an answer has.
 
-    `frozen` is how long a part stands still, which is longer than `lease`; `grace` what a platform gives a process that
-    is told to end; `patience` how long after a fault a generation may take before it counts as stuck.
+    `frozen` is how long a part stands still, which is longer than `lease`; `refused` for how long Firestore takes no
+    commits; `grace` what a platform gives a process that is told to end; `patience` how long after a fault a generation
+    may take before it counts as stuck.
     """
 
     load: int = 20
@@ -19,6 +20,7 @@ class Plan:
     lease: float = 15.0
     idle: float = 5.0
     frozen: float = 20.0
+    refused: float = 240.0
     down: float = 3.0
     late: float = 3.0
     grace: float = 10.0
@@ -28,4 +30,15 @@ class Plan:
 
 
 FULL = Plan()
-SHORT = Plan(load=6, tokens=(80, 200), lease=4.0, idle=3.0, frozen=5.5, down=1.0, late=1.0, response=4.0, patience=45.0)
+SHORT = Plan(
+    load=6,
+    tokens=(80, 200),
+    lease=4.0,
+    idle=3.0,
+    frozen=5.5,
+    refused=12.0,
+    down=1.0,
+    late=1.0,
+    response=4.0,
+    patience=45.0,
+)

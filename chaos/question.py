@@ -16,7 +16,8 @@ MODEL, PREFILL_MODEL = "demo", "demo-prefill"
 class Question:
     """`name` is the message's id and the seed of the answer. `prefill`: its upstream can go on with what broke off.
 
-    `fault` is what goes wrong upstream, as `local.demo_faults` reads it.
+    `fault` is what goes wrong upstream, as `local.demo_faults` reads it; `mute` is for how many seconds the upstream
+    sends no status line.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Question:
     rate: float
     prefill: bool = False
     token_bytes: int = 0
+    mute: float = 0.0
     fault: Mapping[str, Any] | None = None
 
     @property
@@ -42,7 +44,7 @@ class Question:
         return {
             "model": PREFILL_MODEL if self.prefill else MODEL,
             "messages": [{"role": "user", "content": self.name}],
-            "demo": {**demo, "fault": self.fault},
+            "demo": {**demo, "first_byte_delay": self.mute, "fault": self.fault},
         }
 
     @property

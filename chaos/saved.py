@@ -19,7 +19,7 @@ LIVE = ("queued", "streaming")
 class Saved:
     """One reading. `content` is the message's, parts included; `text` what the journal's segments say it is.
 
-    `journal` has the frames in the order of their documents, `final` the state that the last head gives, and `mark` is
+    `journal` has the events in the order of their documents, `final` the state that the last head gives, and `mark` is
     the same for two readings exactly if nothing was written in between.
     """
 
@@ -78,11 +78,14 @@ def _journal(database: Any, path: str) -> list[Any]:
 
 
 def _frames(documents: Iterable[Any]) -> tuple[Frame, ...]:
-    """Documents of the same `first` have one event's bytes between them."""
+    """The events, each with its number. Documents of the same `first` have one event's bytes between them."""
     found: list[Frame] = []
-    for _, same in groupby(documents, key=_segment):
-        raw = zlib.decompressobj().decompress(b"".join(document.get("frames") for document in same))
-        found += [Frame.parse(frame.decode()) for frame in raw.split(b"\n\n") if frame]
+    for (_, first), documents_of_one in groupby(documents, key=_segment):
+        same = list(documents_of_one)
+        kept = [document for document in same if document.get("attempt") == same[0].get("attempt")]
+        raw = zlib.decompressobj().decompress(b"".join(document.get("events") for document in kept))
+        events = [record.partition(b"\n")[2] for record in raw.split(b"\x1e")[1:]]
+        found += [Frame(number, data.decode()) for number, data in enumerate(events, first)]
     return tuple(found)
 
 

@@ -114,6 +114,15 @@ class Stage:
             found[call["seed"]].append(call)
         return found
 
+    def open_calls(self, seconds: float) -> int:
+        """How many of the upstream's calls are still open, once none is or after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            still = sum(call["ended"] is None for calls in self.calls().values() for call in calls)
+            if not still or time.monotonic() > deadline:
+                return still
+            time.sleep(0.05)
+
     def errors(self) -> list[str]:
         """The last lines of level ERROR that each function logged, and what belongs to them."""
         lines = []

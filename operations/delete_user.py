@@ -22,9 +22,10 @@ from typing import TypeVar
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 
-from lib.cloud.documents import Delete, Document, Documents, Patch, Stale, Unreachable
-from lib.domain.errors import InvalidRequest
-from lib.domain.generation import LIVE, State, document_id
+from lib.cloud.documents import Delete, Document, Documents, Patch, Stale
+from lib.domain.end import LIVE, State
+from lib.domain.errors import InvalidRequest, Unreachable
+from lib.domain.ids import document_id
 
 REMEDY = "Check --project and --database, and log in with: gcloud auth application-default login"
 KINDS = ("generations", "request parts", "answers", "journal documents", "answer parts")

@@ -169,7 +169,7 @@ class Store:
         """The write that creates a sealed segment."""
         return Create(f"{generation.journal_path}/{segment.first}", self._segment_fields(segment, now))
 
-    def piece(self, generation: Generation, segment: Segment, now: datetime, part: int) -> Put:
+    def piece(self, generation: Generation, segment: Segment, part: int, now: datetime) -> Put:
         """The write of a further document, number `part`, of an event too large for one."""
         return Put(f"{generation.journal_path}/{segment.first}.{part:03}", self._segment_fields(segment, now))
 
@@ -186,10 +186,12 @@ class Store:
     def head_document(self, generation: Generation) -> Document | None:
         return self._documents.get(generation.head_path)[0]
 
-    def segments(self, generation: Generation, after: int, before: int) -> Iterator[Segment]:
+    def segments(
+        self, generation: Generation, after: int, before: int, select: Sequence[str] = _REPLAYED
+    ) -> Iterator[Segment]:
         """The sealed segments with events from `after + 1` on, that start before number `before`, in order.
 
-        Without their `text`, which the events have as well.
+        Of their fields only those that `select` names are read: unless asked for not `text`, which the events have too.
         """
         if before <= after + 1:
             return
@@ -210,10 +212,10 @@ class Store:
                 order="first",
                 after=last,
                 limit=_PAGE,
-                select=_REPLAYED,
+                select=select,
             )
             for last in page:
-                yield Segment(text="", **{name: last.fields[name] for name in _REPLAYED})
+                yield Segment(**{"last": 0, "events": b"", "text": "", **last.fields})
             if len(page) < _PAGE:
                 return
 

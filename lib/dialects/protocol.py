@@ -8,9 +8,8 @@ To add an API:
 
 1. Write `dialects/NAME.py` with a class that has what `Dialect` lists below, and an `Answer` of its own.
 2. Put an instance into `DIALECTS` in `dialects/__init__.py`.
-3. Where clients are to speak it too, write its wire.
-
-Upstreams that speak it say so in the catalog: `speaks = ["NAME"]`.
+3. Where clients are to speak it too, write its wire. An upstream says in the catalog that it speaks it:
+   `speaks = ["NAME"]`.
 
 Nothing else has to change. The rules that every dialect follows:
 
@@ -28,6 +27,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -213,3 +213,11 @@ class Dialect(Protocol):
     def rest(self, request: Json, answer: Answer, style: Prefill | None) -> Rest | None:
         """How to ask for the rest of `answer`; None where it can't be continued. A silent answer starts over."""
         ...
+
+
+def folded(dialect: Dialect, events: Iterable[Event], choices: int = 1) -> Answer:
+    """The answer that events of the journal add up to. Errors: `Malformed`."""
+    answer = dialect.answer(choices)
+    for event in events:
+        answer.add(dialect.read(event))
+    return answer

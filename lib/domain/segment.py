@@ -34,7 +34,8 @@ class Head(Segment):
     Whoever writes it says how long it may be silent (`lease_until`), and writes it only over the version it knows
     (`version`, the document's update time). `claims` counts the attempts that have held it, so the attempt that holds
     it now has that number; `attempt` is the one whose events the open segment has. `holder` is a random word of the
-    writer's: it tells its writes from those of a rival that meant the same. `created_at` is the generation's: a
+    writer's: it tells its writes from those of a rival that meant the same. `released`: that attempt has given the
+    generation up, so nobody holds it. `created_at` is the generation's: a
     generation that was deleted and started anew under the same id has another. `end` is there once the generation has
     ended. An empty head has `last == first - 1`.
     """
@@ -43,6 +44,7 @@ class Head(Segment):
     created_at: datetime
     claims: int = 0
     holder: str = ""
+    released: bool = False
     end: End | None = None
     version: Any = None
 
@@ -57,6 +59,7 @@ class Head(Segment):
             "createdAt": self.created_at,
             "leaseUntil": self.lease_until,
             "holder": self.holder,
+            "released": self.released,
             "final": self.end.fields() if self.end else None,
         }
 
@@ -68,6 +71,7 @@ class Head(Segment):
             created_at=fields["createdAt"],
             lease_until=fields["leaseUntil"],
             holder=fields["holder"],
+            released=fields["released"],
             end=End.from_fields(fields["final"]) if fields["final"] else None,
             version=version,
         )

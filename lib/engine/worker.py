@@ -16,15 +16,23 @@ from typing import Any
 
 from flask import Flask, Response, jsonify, request
 
-from lib.cloud.documents import Unreachable
 from lib.cloud.listen import Listener
-from lib.cloud.store import Store
+from lib.cloud.store import RequestLost, Store
 from lib.cloud.tokens import QueueTokens
-from lib.domain.errors import HoldfastError
+from lib.dialects.protocol import Dialect, folded
+from lib.domain.end import End, State
+from lib.domain.errors import HoldfastError, Unreachable
+from lib.domain.generation import Generation
+from lib.domain.message import Said
+from lib.domain.segment import Head
 from lib.domain.task import Task
 from lib.engine.attempt import Attempt, Ended, RetryLater
-from lib.engine.flusher import Flusher
-from lib.engine.lease import Claim, Held, claim
+from lib.engine.claim import TAKEOVER_SECONDS, Claim, Exhausted, Held, RanOut, claim
+from lib.engine.committer import Committer
+from lib.engine.running import Running
+from lib.journal import ending
+from lib.journal.codec import replay, saved_text
+from lib.journal.writer import GIVE_UP_SECONDS, Fenced
 from lib.runtime.logs import labelled
 from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
@@ -34,11 +42,176 @@ from lib.upstream.call import new_session
 MAX_TASK_BYTES = 64 << 10
 HELD_RETRY_SECONDS = 5
 CLAIMS_AT_ONCE = 4  # of a process: where a hundred tasks begin together, the answers under way get their share too
-CLAIM_WAIT_SECONDS = 2.0  # for its turn, after which a task goes on all the same
-HAND_OVER_SECONDS = 6.0  # of the ten that a process has to end; what is read no further then is saved in the rest
-_POLL_SECONDS = 0.1
+CLAIM_WAIT_SECONDS = 2.0  # for a place among them, after which a task goes on all the same
 
 log = logging.getLogger(__name__)
+
+
+class Unworkable(Exception):
+    """This process can't work the generation, and no other try of it will do better. `reason` is a stable word."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Worker:
+    """What becomes of one task. `environ` is where the upstreams' keys are."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        listener: Listener,
+        environ: Mapping[str, str],
+        shutdown: Shutdown,
+        telemetry: Telemetry,
+        dialects: Mapping[str, Dialect],
+    ):
+        self._settings = settings
+        self._store = store
+        self._listener = listener
+        self._environ = environ
+        self._shutdown = shutdown
+        self._telemetry = telemetry
+        self._dialects = dialects
+        self._session = new_session()
+        self._running = Running()
+        self._claims = threading.BoundedSemaphore(CLAIMS_AT_ONCE)
+        self._committer = Committer(store.batch, settings.lease_seconds / 3)
+        shutdown.call(self._running.hand_over)
+
+    def work(self, task: Task) -> Ended | RetryLater:
+        """Works the task's generation, where it is free. Errors: `Held`, `Unreachable`."""
+        claimed = self._claim(task)
+        if claimed is None:
+            log.info("nothing to do for a task", extra={"generation": task.generation_id})
+            return Ended(None)
+        if isinstance(claimed, Exhausted):
+            return self._end_exhausted(claimed)
+        return claimed if isinstance(claimed, RetryLater) else self._attempt(claimed)
+
+    def _claim(self, task: Task) -> Claim | Exhausted | RetryLater | None:
+        given_time = None
+        while True:
+            try:
+                with self._place_to_claim():
+                    if self._shutdown.begun:
+                        return RetryLater(0)
+                    settings = self._settings
+                    return claim(self._store, task, settings.lease, now, settings.max_attempts, given_time)
+            except RanOut as ran_out:
+                given_time = ran_out.version
+            time.sleep(TAKEOVER_SECONDS)
+
+    @contextmanager
+    def _place_to_claim(self) -> Iterator[None]:
+        has_place = self._claims.acquire(timeout=CLAIM_WAIT_SECONDS)
+        try:
+            yield
+        finally:
+            if has_place:
+                self._claims.release()
+
+    def _attempt(self, claimed: Claim) -> Ended | RetryLater:
+        its, number = claimed.generation.id, claimed.generation.attempt
+        with (
+            labelled(generation=its, attempt=number),
+            self._telemetry.span("attempt", generation=its, attempt=number) as span,
+        ):
+            try:
+                outcome = self._running.run(self._new_attempt(claimed))
+            except Fenced:
+                log.warning("the generation is another's")
+                outcome = Ended(None)
+            except Unreachable:
+                raise
+            except Exception as error:
+                outcome = self._end_failed(claimed, error)
+            span.set(state=outcome.state if isinstance(outcome, Ended) else "to be tried again")
+            return outcome
+
+    def _new_attempt(self, claimed: Claim) -> Attempt:
+        generation, catalog = claimed.generation, self._settings.catalog
+        if generation.upstream not in catalog:
+            raise Unworkable(
+                "upstream_unknown", "The service no longer has the upstream that this answer was asked of."
+            )
+        if generation.dialect not in self._dialects:
+            raise Unworkable("dialect_unknown", "The service no longer speaks the API that this answer was asked in.")
+        upstream = catalog[generation.upstream]
+        return Attempt(
+            claimed,
+            store=self._store,
+            listener=self._listener,
+            session=self._session,
+            dialect=self._dialects[generation.dialect],
+            upstream=upstream,
+            key=self._environ.get(upstream.key_env) if upstream.key_env else None,
+            settings=self._settings,
+            telemetry=self._telemetry,
+            clock=now,
+            committer=self._committer,
+        )
+
+    def _end_exhausted(self, exhausted: Exhausted) -> Ended:
+        """Ends what has used its attempts up, and whose last worker was lost."""
+        generation, head = exhausted.generation, exhausted.found
+        said, silent = self._saved(generation, head)
+        return self._end(generation, head, ending.lost(generation, silent=silent), said)
+
+    def _end_failed(self, claimed: Claim, error: Exception) -> Ended:
+        """Ends what an attempt could not work, whatever it raised, with what is saved. Errors: `Unreachable`."""
+        if isinstance(error, Unworkable):
+            reason, message = error.reason, error.message
+        elif isinstance(error, RequestLost):
+            reason, message = "request_lost", "A part of the request is missing, so it can't be answered."
+        else:
+            reason, message = "internal_error", "Something went wrong here."
+        log.error("attempt failed", exc_info=error, extra={"reason": reason})
+        its = claimed.generation
+        generation, head = self._store.generation_and_head(its.id, its.message_path)
+        if generation is None or head is None or head.end is not None or head.claims != its.attempt:
+            return Ended(None)
+        said, silent = self._saved(generation, head)
+        state = State.FAILED if silent else State.INCOMPLETE
+        failure = {"message": message, "code": reason, "status": 500}
+        return self._end(generation, head, End(state=state, reason=reason, error=failure), said)
+
+    def _end(self, generation: Generation, head: Head, end: End, said: Said) -> Ended:
+        try:
+            ended, journal = ending.end_unworked(
+                self._store, generation, head, end, said, now, patience=GIVE_UP_SECONDS
+            )
+        except Fenced:
+            return Ended(None)
+        log.warning(
+            "generation ended",
+            extra={
+                "generation": ended.id,
+                "attempt": ended.attempt,
+                "upstream": ended.upstream,
+                "state": str(ended.state),
+                "reason": ended.reason,
+                "events": ended.last_seq,
+                "durationMs": round(1000 * (now() - ended.created_at).total_seconds()),
+                **journal.metrics.fields(),
+            },
+        )
+        return Ended(ended.state)
+
+    def _saved(self, generation: Generation, head: Head) -> tuple[Said, bool]:
+        """What is saved of an answer, and whether that is no output: its bare text where it can't be understood."""
+        try:
+            dialect = self._dialects[generation.dialect]
+            answer = folded(dialect, replay(self._store, generation, head))
+            return answer.said(), answer.silent
+        except Unreachable:
+            raise
+        except Exception:
+            text = saved_text(self._store, generation, head)
+            return Said(fields={"content": text}), not text
 
 
 def create_worker(
@@ -49,59 +222,24 @@ def create_worker(
     environ: Mapping[str, str],
     shutdown: Shutdown,
     telemetry: Telemetry,
+    dialects: Mapping[str, Dialect],
 ) -> Flask:
     """The worker as a Flask application. `environ` is where the upstreams' keys are."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_TASK_BYTES
-    session = new_session()
-    running = Running()
-    claims = Turnstile(CLAIMS_AT_ONCE, CLAIM_WAIT_SECONDS)
-    flusher = Flusher(store.batch, settings.flush_seconds) if settings.flush_seconds else None
-    shutdown.call(running.hand_over)
-
-    def attempt(claimed: Claim) -> Attempt:
-        upstream = settings.catalog[claimed.generation.upstream]
-        return Attempt(
-            claimed,
-            store=store,
-            listener=listener,
-            session=session,
-            upstream=upstream,
-            key=environ.get(upstream.key_env) if upstream.key_env else None,
-            settings=settings,
-            telemetry=telemetry,
-            clock=now,
-            flusher=flusher,
-        )
-
-    def run(claimed: Claim) -> Ended | RetryLater:
-        its, number = claimed.generation.id, claimed.generation.attempt
-        with (
-            labelled(generation=its, attempt=number),
-            telemetry.span("attempt", generation=its, attempt=number) as span,
-        ):
-            outcome = running.run(attempt(claimed))
-            span.set(state=outcome.state if isinstance(outcome, Ended) else "to be tried again")
-            return outcome
+    worker = Worker(settings, store, listener, environ, shutdown, telemetry, dialects)
 
     @app.post("/")
     def work() -> Any:
         tokens.verify(request.headers.get("Authorization"))
         task = Task.decode(request.get_data())
         try:
-            with claims.turn():
-                if shutdown.begun:
-                    return _again(0)
-                claimed = claim(store, task, settings.lease, now)
-            if claimed is None:
-                log.info("nothing to do for a task", extra={"generation": task.generation_id})
-                return jsonify(state=None)
-            outcome = run(claimed)
+            outcome = worker.work(task)
         except Held:
             log.info("another worker has the generation", extra={"generation": task.generation_id})
             return _again(HELD_RETRY_SECONDS)
-        except Unreachable:
-            log.warning("Firestore can't be reached", extra={"generation": task.generation_id})
+        except Unreachable as error:
+            log.warning("Firestore can't be reached", extra={"generation": task.generation_id, "cause": error.cause})
             return _again(HELD_RETRY_SECONDS)
         if isinstance(outcome, RetryLater):
             return _again(outcome.seconds)
@@ -112,56 +250,6 @@ def create_worker(
         return jsonify(error.body()), error.status
 
     return app
-
-
-class Turnstile:
-    """Lets in so many threads at a time; one that has waited for `seconds` goes in all the same."""
-
-    def __init__(self, places: int, seconds: float):
-        self._places = threading.BoundedSemaphore(places)
-        self._seconds = seconds
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        has_place = self._places.acquire(timeout=self._seconds)
-        try:
-            yield
-        finally:
-            if has_place:
-                self._places.release()
-
-
-class Running:
-    """The attempts under way in this process."""
-
-    def __init__(self) -> None:
-        self._attempts: set[Attempt] = set()
-        self._lock = threading.Lock()
-
-    def run(self, attempt: Attempt) -> Ended | RetryLater:
-        with self._lock:
-            self._attempts.add(attempt)
-            live = len(self._attempts)
-        try:
-            attempt.claimed(live)
-            return attempt.run()
-        finally:
-            with self._lock:
-                self._attempts.discard(attempt)
-
-    def hand_over(self) -> None:
-        """Lets go of what another process can go on with; the rest is read on for as long as there is time."""
-        deadline = time.monotonic() + HAND_OVER_SECONDS
-        while self._leave(at_once=False) and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-        self._leave(at_once=True)
-
-    def _leave(self, *, at_once: bool) -> int:
-        with self._lock:
-            attempts = list(self._attempts)
-        for attempt in attempts:
-            attempt.leave(at_once=at_once)
-        return len(attempts)
 
 
 def now() -> datetime:

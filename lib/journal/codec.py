@@ -9,7 +9,7 @@ is neither compressed nor decompressed again.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -17,12 +17,8 @@ from lib.cloud.store import Store
 from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.segment import Head, Segment
-from lib.domain.text import well_formed
 
 _SEPARATOR = b"\x1e"
-# Events are much alike: little effort and a window of 8 KiB make them nearly as small as much would, in a third of the
-# time and a quarter of the memory.
-_COMPRESSION = (1, zlib.DEFLATED, 13, 5)
 
 
 class Entry(NamedTuple):
@@ -48,46 +44,6 @@ def events_of(records: bytes) -> list[Event]:
         name, _, data = each.partition(b"\n")
         events.append(Event(data, name))
     return events
-
-
-class OpenSegment:
-    """The segment that the head holds, as its writer knows it. `attempt` is the one whose events it has."""
-
-    def __init__(self, first: int, attempt: int):
-        self.first, self.last, self.attempt = first, first - 1, attempt
-        self.raw_bytes = 0
-        self._events = bytearray()
-        self._text: list[str] = []
-        self._compress = zlib.compressobj(*_COMPRESSION)
-
-    @classmethod
-    def found(cls, head: Head) -> OpenSegment:
-        """A segment that another attempt wrote. Nothing can be added to its stream: seal it first."""
-        segment = cls(head.first, head.attempt)
-        segment.last, segment._events, segment._text = head.last, bytearray(head.events), [head.text]
-        return segment
-
-    @property
-    def empty(self) -> bool:
-        return self.last < self.first
-
-    def extend(self, entries: Sequence[Entry]) -> None:
-        raw = b"".join([entry.record for entry in entries])
-        self._events += self._compress.compress(raw) + self._compress.flush(zlib.Z_SYNC_FLUSH)
-        self._text.append("".join([entry.text for entry in entries]))
-        self.raw_bytes += len(raw)
-        self.last = entries[-1].seq
-
-    def segment(self) -> Segment:
-        text = "".join(self._text)
-        self._text = [text]
-        return Segment(
-            first=self.first,
-            last=self.last,
-            events=bytes(self._events),
-            text=well_formed(text),
-            attempt=self.attempt,
-        )
 
 
 class Decoder:
@@ -120,3 +76,9 @@ def replay(store: Store, generation: Generation, head: Head) -> Iterator[Event]:
     for segments in (store.segments(generation, 0, head.first), [head]):
         for _, events in decoded(segments):
             yield from events
+
+
+def saved_text(store: Store, generation: Generation, head: Head) -> str:
+    """The visible text that the journal has, up to `head`. Errors: `Unreachable`."""
+    sealed = store.segments(generation, 0, head.first, select=("first", "text", "attempt"))
+    return "".join(segment.text for segment in (*sealed, head))

@@ -10,16 +10,13 @@ import logging
 import random
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import zip_longest
 
 from lib.cloud.documents import (
     COMMIT_SECONDS,
     READ_SECONDS,
-    Create,
     Delete,
     Exists,
     Patch,
@@ -36,16 +33,15 @@ from lib.domain.errors import Unreachable
 from lib.domain.generation import Generation
 from lib.domain.message import Part, Said
 from lib.domain.segment import Head, Segment
-from lib.domain.text import well_formed
-from lib.journal.codec import Entry, OpenSegment
+from lib.journal.codec import Entry
+from lib.journal.segments import Sealed, Segmenter
 from lib.runtime.metrics import CommitMetrics
 
-SEAL_BYTES = 80 << 10  # of raw records in the head, past which the next commit seals it: a short answer has no more
-DOCUMENT_BYTES = 384 << 10  # of raw records one document may have, so that events and text stay below 1 MiB
 BATCH_BYTES = 1 << 20  # of raw records that one commit takes in
 COMMIT_BYTES = 1 << 20  # of further documents in one commit, by their longest field: the emulator takes 4 MiB in all
 RETRY_SECONDS = (0.05, 2.0)  # the shortest and the longest pause between two tries
 GIVE_UP_SECONDS = 300.0
+CLAIM_SECONDS = 2.0  # the same, for a claim
 # From a writer's last commit that took effect to its last try: it gives up after a try that began within its patience.
 LONGEST_OUTAGE_SECONDS = GIVE_UP_SECONDS + RETRY_SECONDS[1] + COMMIT_SECONDS + READ_SECONDS
 
@@ -60,10 +56,10 @@ class Fenced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What one commit is to write: the head's segment, and the documents that are sealed on the way to it."""
+    """What is to be committed at once: the head's segment, and those that are sealed on the way to it."""
 
     segment: Segment
-    sealed: Sequence[Write] = ()
+    sealed: Sequence[Sealed] = ()
 
 
 class Journal:
@@ -90,12 +86,10 @@ class Journal:
         self._holder = uuid.uuid4().hex
         self._lease = lease
         self._clock = clock
-        self._give_up_seconds = give_up_seconds
-        self._open = OpenSegment.found(head)
-        self._found = not self._open.empty
-        if not self._found:
-            self._open = OpenSegment(head.first, claims)
-        self._saved = self._open.segment()
+        self._give_up_seconds = self._patience = give_up_seconds
+        self._released = False
+        self._segmenter = Segmenter(head, claims)
+        self._saved = self._segmenter.open
         self._version: Version = head.version
         self._failing_since: float | None = None
         self.commit_seconds = 0.0
@@ -110,8 +104,8 @@ class Journal:
 
     def prepare(self, entries: Sequence[Entry]) -> Prepared:
         """Takes the entries in. What comes of it must be committed before the next ones are prepared."""
-        sealed = self._add(entries)
-        return Prepared(self._open.segment(), sealed)
+        sealed = self._segmenter.add(entries)
+        return Prepared(self._segmenter.open, sealed)
 
     def plain(self, prepared: Prepared) -> Put | None:
         """The commit as one write of the head, where it is no more than that. Say `committed` when it is done."""
@@ -142,7 +136,7 @@ class Journal:
             "commit failed, will be tried again",
             extra={"cause": error.cause, "generation": self._generation.id, "attempt": self._claims},
         )
-        if now - self._failing_since > self._give_up_seconds:
+        if now - self._failing_since > self._patience:
             raise error
 
     def attempt_commit(self, prepared: Prepared, also: Sequence[Write] = (), end: End | None = None) -> None:
@@ -150,9 +144,14 @@ class Journal:
 
         Errors: `Unreachable`, after which it may be tried again; `Fenced`; `Refused`.
         """
-        for group in _groups([write for write in prepared.sealed if isinstance(write, Put)]):
-            self._attempt(Prepared(self._saved), group)  # nobody sees them before the head moves past them
-        self._attempt(prepared, [*(write for write in prepared.sealed if isinstance(write, Create)), *also], end)
+        now = self._clock()
+        pieces = [self._store.piece(self._generation, *each, now) for each in prepared.sealed if each.part]
+        for group in _groups(pieces):
+            # One commit could not hold them. Nobody sees them before the head moves past them, and an attempt that is
+            # lost in between leaves them to be written over.
+            self._attempt(Prepared(self._saved), group)
+        sealed = [self._store.seal(self._generation, each.segment, now) for each in prepared.sealed if not each.part]
+        self._attempt(prepared, [*sealed, *also], end)
 
     # A commit as a whole, for who has only this one to make
 
@@ -172,6 +171,16 @@ class Journal:
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(2 * pause, longest)
 
+    def claim(self, *also: Write) -> None:
+        """The first commit, which takes the lease, together with `also`.
+
+        It is not insisted on: whoever held the generation before may be waiting for Firestore as well, with events that
+        nobody else has. Errors: as `commit`.
+        """
+        self._patience = CLAIM_SECONDS
+        self.commit(Prepared(self._saved), also)
+        self._patience = self._give_up_seconds
+
     def append(self, entries: Sequence[Entry], also: Sequence[Write] = ()) -> None:
         """Commits the entries, or with none of them only the lease, together with `also`. Errors: as `commit`."""
         self.commit(self.prepare(entries), also)
@@ -190,10 +199,10 @@ class Journal:
             self.commit(prepared, self._ending(ended, fields), end)
         return ended
 
-    def release(self, entries: Sequence[Entry]) -> None:
-        """Commits the last entries and gives the generation up, for the next attempt to take at once."""
-        self._lease = timedelta(0)
-        self.append(entries)
+    def release(self) -> None:
+        """Gives the generation up, for the next attempt to take at once. Errors: as `commit`."""
+        self._lease, self._released = timedelta(0), True
+        self.commit(Prepared(self._saved))
 
     def _ending(self, ended: Generation, fields: Fields) -> list[Write]:
         names = ("state", "reason", "error", "usage", "attempt", "lastSeq", "finishedAt")
@@ -207,60 +216,6 @@ class Journal:
         """
         for group in _groups([self._store.part(self._generation, part) for part in parts]):
             self.commit(Prepared(self._saved), group)
-
-    def _add(self, entries: Sequence[Entry]) -> list[Write]:
-        """Puts the entries into the open segment; the writes that seal what is full on the way.
-
-        What a commit seals is what the head had before it, so a viewer that keeps up has seen it all and reads nothing.
-        """
-        writes: list[Write] = []
-        waiting: list[Entry] = []
-        size = 0
-        if entries and (self._found or self._open.raw_bytes >= SEAL_BYTES):
-            writes.append(self._seal())
-        for entry in entries:
-            if self._open.raw_bytes + size + len(entry.record) > DOCUMENT_BYTES:
-                writes += self._close(waiting)
-                waiting, size = [], 0
-            if len(entry.record) > DOCUMENT_BYTES:
-                writes += self._large(entry)
-            else:
-                waiting.append(entry)
-                size += len(entry.record)
-        if waiting:
-            self._open.extend(waiting)
-        return writes
-
-    def _close(self, waiting: Sequence[Entry]) -> list[Write]:
-        if waiting:
-            self._open.extend(waiting)
-        return [] if self._open.empty else [self._seal()]
-
-    def _seal(self) -> Write:
-        segment = self._open.segment()
-        self._open, self._found = OpenSegment(segment.last + 1, self._claims), False
-        return self._store.seal(self._generation, segment, self._clock())
-
-    def _large(self, entry: Entry) -> list[Write]:
-        """An event too large for one document, as several of the same `first`.
-
-        They may be more than one commit holds. The first of them is created in the commit that moves the head past it;
-        the others are there before that, and are written over where an attempt was lost in between.
-        """
-        events = zlib.compress(entry.record)
-        blobs = [events[at : at + DOCUMENT_BYTES] for at in range(0, len(events), DOCUMENT_BYTES)]
-        texts = message.pieces(well_formed(entry.text), DOCUMENT_BYTES)
-        self._open = OpenSegment(entry.seq + 1, self._claims)
-        pieces = [
-            Segment(first=entry.seq, last=entry.seq, events=blob or b"", text=text or "", attempt=self._claims)
-            for blob, text in zip_longest(blobs, texts)
-        ]
-        now = self._clock()
-        first, *others = pieces
-        return [
-            self._store.seal(self._generation, first, now),
-            *(self._store.piece(self._generation, piece, now, part) for part, piece in enumerate(others, 1)),
-        ]
 
     def _attempt(self, prepared: Prepared, also: Sequence[Write], end: End | None = None) -> None:
         began, now = time.monotonic(), self._clock()
@@ -290,6 +245,7 @@ class Journal:
             created_at=self._generation.created_at,
             lease_until=now + self._lease,
             holder=self._holder,
+            released=self._released,
             end=end,
         )
 

@@ -23,7 +23,8 @@ import requests
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
-from lib.domain.generation import LIVE, Generation, State
+from lib.domain.end import LIVE, State
+from lib.domain.generation import Generation
 from local.client import Client, question
 from local.demo_text import seed_of, text
 from local.stack import QUEUE, Stack
@@ -346,10 +347,11 @@ def running(database: Any, **changes: Any) -> str:
         chat_id=None,
         message_id="m1",
         model="demo",
+        dialect="chat_completions",
         upstream="default",
         request=b"{}",
         request_hash="",
-        usage_wanted=False,
+
         created_at=now,
         expire_at=now + timedelta(days=7),
         state=State.STREAMING,

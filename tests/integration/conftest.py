@@ -7,7 +7,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -17,17 +16,18 @@ import orjson
 import pytest
 from google.cloud import firestore
 
-from lib.cloud.documents import Document, Documents, Patch
+from lib.cloud.documents import Document, Documents
 from lib.cloud.listen import TARGETS_PER_EMULATOR_STREAM, Listener, Watch
 from lib.cloud.store import Store
 from lib.domain import message
-from lib.domain.end import State
 from lib.domain.errors import Unreachable
 from lib.domain.event import Event
 from lib.domain.generation import Generation, message_path
-from lib.domain.segment import Head, empty_head
+from lib.domain.segment import empty_head
+from lib.domain.task import Task
+from lib.engine.claim import Claim, RanOut, claim
 from lib.journal.codec import Entry, record
-from lib.journal.writer import Fenced, Journal
+from lib.journal.writer import Fenced
 from local.demo_text import token
 from local.ports import Ports
 from local.stack import Stack
@@ -36,6 +36,7 @@ from local.token import PROJECT
 PATIENCE = 30.0  # seconds that a failing test waits; a passing one never does
 RETENTION = timedelta(days=7)
 LEASE = timedelta(seconds=15)
+MAX_ATTEMPTS = 5
 
 
 class Clock:
@@ -313,29 +314,19 @@ def begin(store: Store, clock: Clock, uid: str) -> Callable[..., Generation]:
     return begin
 
 
-@dataclass(frozen=True)
-class Held:
-    """A hold on a generation: the generation as it is now, the head that was found, and the journal to go on with."""
-
-    generation: Generation
-    found: Head
-    journal: Journal
-
-
 @pytest.fixture
-def hold(store: Store, clock: Clock) -> Callable[..., Held]:
-    """Claims a generation as a worker does. Errors: `Fenced` where another was faster, or it has ended."""
+def hold(store: Store, clock: Clock) -> Callable[..., Claim]:
+    """Claims a generation as a worker does. Errors: `Held`; `Fenced` where it has ended."""
 
-    def hold(generation: Generation, over: Store = store, lease: timedelta = LEASE) -> Held:
-        head = over.read_head(generation)
-        if head is None or head.end is not None:
+    def hold(generation: Generation, over: Store = store, lease: timedelta = LEASE) -> Claim:
+        task = Task(generation.id, generation.message_path)
+        try:
+            held = claim(over, task, lease, clock, MAX_ATTEMPTS)
+        except RanOut as ran_out:
+            held = claim(over, task, lease, clock, MAX_ATTEMPTS, ran_out.version)
+        if not isinstance(held, Claim):
             raise Fenced
-        claims, now = head.claims + 1, clock()
-        claimed = replace(generation, state=State.STREAMING, attempt=claims, started_at=generation.started_at or now)
-        journal = Journal(over, claimed, head, claims=claims, lease=lease, clock=clock)
-        changed = {"state": str(claimed.state), "attempt": claims, "startedAt": claimed.started_at}
-        journal.append((), also=(Patch(claimed.path, changed), Patch(claimed.message_path, message.started(now))))
-        return Held(claimed, head, journal)
+        return held
 
     return hold
 

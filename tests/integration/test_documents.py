@@ -20,9 +20,9 @@ from lib.cloud.documents import (
     Refused,
     Stale,
     Target,
-    Unreachable,
 )
 from lib.cloud.listen import listening_loop
+from lib.domain.errors import Unreachable
 
 PATIENCE = 30.0
 

@@ -23,7 +23,8 @@ from lib.domain.message import Said
 from lib.domain.task import Task
 from lib.journal.codec import events_of
 from lib.journal.ending import LOST_GRACE
-from lib.journal.writer import SEAL_BYTES, Fenced
+from lib.journal.segments import SEAL_BYTES
+from lib.journal.writer import Fenced
 from lib.runtime.catalog import Catalog
 from lib.runtime.health import Readiness
 from lib.runtime.settings import Settings
@@ -1137,7 +1138,7 @@ def test_a_released_generation_is_stopped_without_a_worker_and_keeps_its_text(
     generation = started()
     journal = hold(generation).journal
     journal.append(entries(1, 5))
-    journal.release([])
+    journal.release()
     stopped, head = service.stop(uid, generation.id)
     assert (stopped.state, stopped.last_seq, head.last) == (State.STOPPED, 5, 5)
     (said,) = documents.get(generation.message_path)

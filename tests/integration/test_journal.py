@@ -8,13 +8,16 @@ from datetime import timedelta
 
 import pytest
 
-from lib.cloud.documents import Create, Delete, Patch, Put, Stale, Unreachable
-from lib.dialects.chat_completions import Answer, read
-from lib.dialects.sse import event_of
+from lib.cloud.documents import Create, Delete, Patch, Put, Stale
+from lib.dialects import DIALECTS
+from lib.dialects.protocol import folded
 from lib.domain import message
-from lib.domain.generation import End, Head, Segment, State
-from lib.journal.journal import DOCUMENT_BYTES, SEAL_BYTES, Fenced, Journal, decoded, replayed
-from lib.runtime.settings import EMULATOR_EVENT_BYTES
+from lib.domain.end import End, State
+from lib.domain.errors import Unreachable
+from lib.domain.segment import Head, Segment
+from lib.journal.codec import decoded, events_of, record, replay, saved_text
+from lib.journal.segments import DOCUMENT_BYTES, SEAL_BYTES
+from lib.journal.writer import COMMIT_BYTES, Fenced, Journal
 from local.demo_text import blob
 
 COMPLETED = End(state=State.COMPLETED, usage={"total_tokens": 3})
@@ -34,31 +37,28 @@ def segments(documents):
 
 
 @pytest.fixture
-def frames(store):
-    """All frames of a journal, by number; fails where a number is missing or there twice."""
+def events(store):
+    """All events of a journal; fails where a number is missing or there twice."""
 
-    def frames(generation):
+    def events(generation):
         head = store.read_head(generation)
         found = []
         for part in (store.segments(generation, 0, head.first), [head]):
             for first, some in decoded(part):
                 assert first == len(found) + 1
                 found += some
-        assert [number(frame) for frame in found] == list(range(1, head.last + 1))
+        assert len(found) == head.last
         return found
 
-    return frames
+    return events
 
 
-def number(frame):
-    return int(frame[len(b"id: ") : frame.index(b"\n")])
+def events_in(entries):
+    return [event for each in entries for event in events_of(each.record)]
 
 
-def answer_of(entries):
-    answer = Answer()
-    for each in entries:
-        answer.add(read(event_of(each.frame).data))
-    return answer
+def said_by(entries):
+    return folded(DIALECTS["chat_completions"], events_in(entries)).said()
 
 
 def texts(documents):
@@ -75,22 +75,22 @@ def does_not_seal(writes):
 
 def raw_of(document):
     ((_, some),) = decoded([Segment(**{name: document.fields[name] for name in Segment.__slots__})])
-    return b"".join(some)
+    return b"".join(map(record, some))
 
 
-def test_what_is_appended_is_read_back_in_order(begin, hold, entries, frames, segments):
+def test_what_is_appended_is_read_back_in_order(begin, hold, entries, events, segments):
     generation = begin()
     journal = hold(generation).journal
     written = entries(1, 40)
     for at in range(0, 40, 7):
         journal.append(written[at : at + 7])
-        assert frames(generation) == [each.frame for each in written[: at + 7]]
+        assert events(generation) == events_in(written[: at + 7])
     assert journal.last == 40
     assert texts(segments(generation)) == "".join(each.text for each in written)
 
 
 def test_a_writer_over_an_old_head_is_fenced_and_writes_nothing(
-    begin, hold, store, clock, entries, frames, documents, under
+    begin, hold, store, clock, entries, events, documents, under
 ):
     generation = begin()
     old = hold(generation).journal
@@ -99,13 +99,13 @@ def test_a_writer_over_an_old_head_is_fenced_and_writes_nothing(
     new = hold(generation).journal
     before = documents.get(generation.head_path, generation.message_path, generation.path)
 
-    answer = answer_of(entries(1, 6))
+    answer = said_by(entries(1, 6))
     for write in (
         lambda: old.append(entries(4, 6)),
         lambda: old.append([]),
         lambda: old.append(entries(4, 6, 100 * KIB)),
         lambda: old.finish(entries(4, 6), COMPLETED, answer),
-        lambda: old.release([]),
+        lambda: old.release(),
     ):
         with pytest.raises(Fenced):
             write()
@@ -113,11 +113,11 @@ def test_a_writer_over_an_old_head_is_fenced_and_writes_nothing(
     assert under(generation.journal_path.removesuffix("/journal")) == [generation.message_path, generation.head_path]
 
     new.append(entries(4, 5))
-    assert len(frames(generation)) == 5
+    assert len(events(generation)) == 5
 
 
 def test_a_head_that_came_back_from_a_copy_of_the_database_is_still_its_writers(
-    begin, hold, entries, frames, documents, store
+    begin, hold, entries, events, documents, store
 ):
     """Its update time is another then. What nobody else wrote is written on, to the end, without a gap."""
     generation = begin()
@@ -127,8 +127,8 @@ def test_a_head_that_came_back_from_a_copy_of_the_database_is_still_its_writers(
         restore(documents, generation.head_path)
         journal.append(written)
     restore(documents, generation.head_path)
-    journal.finish(entries(9, 9), COMPLETED, answer_of(entries(1, 9)))
-    assert frames(generation) == [each.frame for each in entries(1, 9)]
+    journal.finish(entries(9, 9), COMPLETED, said_by(entries(1, 9)))
+    assert events(generation) == events_in(entries(1, 9))
     assert store.read_head(generation).end == COMPLETED
 
 
@@ -148,12 +148,11 @@ def test_an_end_that_firestore_refuses_is_saved_in_words_alone(begin, hold, docu
     journal = hold(generation).journal
     journal.append(entries(1, 3))
     strange = {"n" * 1600: 1}
-    answer = answer_of(entries(1, 4))
-    answer.usage = strange
-    ended = journal.finish(entries(4, 4), replace(COMPLETED, usage=strange), answer)
+    said = said_by(entries(1, 4))
+    ended = journal.finish(entries(4, 4), replace(COMPLETED, usage=strange), said)
     assert (ended.state, ended.usage) == (State.COMPLETED, None)
     message, found = documents.get(generation.message_path, generation.path)
-    assert (message.fields["state"], message.fields["content"]) == ("completed", answer.message()["content"])
+    assert (message.fields["state"], message.fields["content"]) == ("completed", said.fields["content"])
     assert found.fields["state"] == "completed"
 
 
@@ -163,18 +162,18 @@ def restore(documents, path):
     documents.commit(Put(path, found.fields))
 
 
-def test_of_two_journals_over_one_head_only_the_first_to_commit_writes(begin, hold, store, clock, entries, frames):
+def test_of_two_journals_over_one_head_only_the_first_to_commit_writes(begin, hold, store, clock, entries, events):
     generation = begin()
     hold(generation).journal.append(entries(1, 2))
     head = store.read_head(generation)
     one, other = (
-        Journal(store, generation, replace(head, attempt=attempt), timedelta(seconds=15), clock) for attempt in (2, 3)
+        Journal(store, generation, head, claims=claims, lease=timedelta(seconds=15), clock=clock) for claims in (2, 3)
     )
     one.append(entries(3, 4))
     with pytest.raises(Fenced):
         other.append(entries(3, 5))
     one.append(entries(5, 5))
-    assert len(frames(generation)) == 5
+    assert len(events(generation)) == 5
 
 
 def test_two_rivals_with_the_same_attempt_and_the_same_events_do_not_both_hold_the_journal(
@@ -182,8 +181,10 @@ def test_two_rivals_with_the_same_attempt_and_the_same_events_do_not_both_hold_t
 ):
     """A head that looks like what a loser meant is still the winner's."""
     generation = begin()
-    head = replace(store.read_head(generation), attempt=1)
-    one, other = (Journal(store, generation, head, timedelta(seconds=15), clock) for _ in range(2))
+    head = store.read_head(generation)
+    one, other = (
+        Journal(store, generation, head, claims=1, lease=timedelta(seconds=15), clock=clock) for _ in range(2)
+    )
     one.append(entries(1, 2))
     with pytest.raises(Fenced):
         other.append(entries(1, 2))
@@ -197,13 +198,13 @@ def test_a_deleted_journal_is_not_written_again(begin, hold, store, entries, und
     with pytest.raises(Fenced):
         journal.append(entries(4, 5))
     with pytest.raises(Fenced):
-        journal.finish(entries(4, 5), COMPLETED, answer_of(entries(1, 5)))
+        journal.finish(entries(4, 5), COMPLETED, said_by(entries(1, 5)))
     assert under(generation.message_path) == under(generation.path) == []
 
 
 @pytest.mark.parametrize("sealing", [False, True], ids=["without a seal", "with a seal"])
 def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_rivals(
-    begin, hold, faulty, store_over, entries, frames, segments, sealing
+    begin, hold, faulty, store_over, entries, events, segments, sealing
 ):
     generation = begin()
     journal = hold(generation, over=store_over(faulty)).journal
@@ -212,25 +213,25 @@ def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_rivals(
     journal.append(entries(2, 3))
     assert faulty.failed == 1
     journal.append(entries(4, 5))
-    assert len(frames(generation)) == 5
+    assert len(events(generation)) == 5
     assert len(segments(generation)) == (2 if sealing else 1)
 
 
-def test_a_claim_whose_answer_was_lost_holds(begin, hold, faulty, store_over, entries, frames, store):
+def test_a_claim_whose_answer_was_lost_holds(begin, hold, faulty, store_over, entries, events, store):
     generation = begin()
     faulty.fail(lost=True)
     held = hold(generation, over=store_over(faulty))
     assert faulty.failed == 1
-    assert held.generation.attempt == store.read_head(generation).attempt == 1
+    assert held.generation.attempt == store.read_head(generation).claims == 1
     held.journal.append(entries(1, 2))
-    assert len(frames(generation)) == 2
+    assert len(events(generation)) == 2
 
 
 def test_an_end_whose_answer_was_lost_is_the_end(begin, hold, faulty, store_over, store, entries):
     generation = begin()
     journal = hold(generation, over=store_over(faulty)).journal
     faulty.fail(lost=True)
-    ended = journal.finish(entries(1, 2), COMPLETED, answer_of(entries(1, 2)))
+    ended = journal.finish(entries(1, 2), COMPLETED, said_by(entries(1, 2)))
     assert faulty.failed == 1
     assert ended.state is State.COMPLETED
     assert store.read_head(generation).end == COMPLETED
@@ -263,12 +264,12 @@ def test_a_lost_answer_does_not_hide_that_a_rival_came_after_it(
     between.armed = True
     with pytest.raises(Fenced):
         journal.append(entries(1, 2))
-    assert store.read_head(generation).attempt == 2
+    assert store.read_head(generation).claims == 2
 
 
 @pytest.mark.parametrize("sealing", [False, True], ids=["without a seal", "with a seal"])
 def test_a_commit_that_failed_before_it_took_effect_is_tried_until_it_does(
-    begin, hold, faulty, store_over, entries, frames, sealing
+    begin, hold, faulty, store_over, entries, events, sealing
 ):
     generation = begin()
     journal = hold(generation, over=store_over(faulty)).journal
@@ -277,7 +278,7 @@ def test_a_commit_that_failed_before_it_took_effect_is_tried_until_it_does(
     journal.append(entries(2, 3))
     assert faulty.failed == 3
     journal.append(entries(4, 5))
-    assert len(frames(generation)) == 5
+    assert len(events(generation)) == 5
 
 
 def test_an_error_that_trying_again_does_not_mend_is_raised_at_once(begin, hold, faulty, store_over, entries):
@@ -287,7 +288,7 @@ def test_an_error_that_trying_again_does_not_mend_is_raised_at_once(begin, hold,
         journal.append(entries(1, 2))
 
 
-def test_segments_are_sealed_past_80_kib_of_frames_and_number_every_event_once(begin, hold, entries, frames, segments):
+def test_segments_are_sealed_past_80_kib_of_events_and_number_every_event_once(begin, hold, entries, events, segments):
     generation = begin()
     journal = hold(generation).journal
     written = entries(1, 120, 5 * KIB)
@@ -305,7 +306,7 @@ def test_segments_are_sealed_past_80_kib_of_frames_and_number_every_event_once(b
         following = document.fields["last"] + 1
     assert head.fields["first"] == following
     assert head.fields["last"] == 120
-    assert frames(generation) == [each.frame for each in written]
+    assert events(generation) == events_in(written)
     assert texts([*sealed, head]) == "".join(each.text for each in written)
 
 
@@ -329,18 +330,18 @@ def test_a_sealed_segment_never_changes_and_is_what_the_head_had_before(
             if document.path not in known:
                 assert all(
                     document.fields[name] == held.fields[name]
-                    for name in ("first", "last", "frames", "text", "attempt")
+                    for name in ("first", "last", "events", "text", "attempt")
                 )
                 known[document.path] = document
         held = head
-    ended = answer_of(written)
+    ended = said_by(written)
     journal.finish([], COMPLETED, ended)
     assert known == {document.path: document for document in segments(generation)[:-1]}
     assert len(known) >= 7
 
 
 def test_a_segment_that_was_taken_over_is_sealed_and_not_extended(
-    begin, hold, clock, entries, frames, segments, documents
+    begin, hold, clock, entries, events, segments, documents
 ):
     generation = begin()
     hold(generation).journal.append(entries(1, 3))
@@ -349,36 +350,36 @@ def test_a_segment_that_was_taken_over_is_sealed_and_not_extended(
     clock.advance(timedelta(minutes=1))
     journal = hold(generation).journal
     (taken,) = documents.get(generation.head_path)
-    assert (taken.fields["frames"], taken.fields["first"], taken.fields["last"]) == (left.fields["frames"], 1, 3)
+    assert (taken.fields["events"], taken.fields["first"], taken.fields["last"]) == (left.fields["events"], 1, 3)
 
     journal.append(entries(4, 5))
     sealed, head = segments(generation)
-    assert sealed.fields["frames"] == left.fields["frames"]
-    assert (sealed.fields["first"], sealed.fields["last"]) == (1, 3)
+    assert sealed.fields["events"] == left.fields["events"]
+    assert (sealed.fields["first"], sealed.fields["last"], sealed.fields["attempt"]) == (1, 3, 1)
     assert (head.fields["first"], head.fields["last"], head.fields["attempt"]) == (4, 5, 2)
-    assert len(frames(generation)) == 5
+    assert len(events(generation)) == 5
 
 
-def test_a_segment_that_was_taken_over_may_be_the_last(begin, hold, clock, entries, frames, segments, store):
+def test_a_segment_that_was_taken_over_may_be_the_last(begin, hold, clock, entries, events, segments, store):
     generation = begin()
     hold(generation).journal.append(entries(1, 3))
     clock.advance(timedelta(minutes=1))
-    hold(generation).journal.finish([], COMPLETED, answer_of(entries(1, 3)))
+    hold(generation).journal.finish([], COMPLETED, said_by(entries(1, 3)))
     assert len(segments(generation)) == 1
-    assert len(frames(generation)) == 3
+    assert len(events(generation)) == 3
     assert store.read_head(generation).end == COMPLETED
 
 
-def test_what_was_taken_over_empty_is_written_on(begin, hold, clock, entries, frames, segments):
+def test_what_was_taken_over_empty_is_written_on(begin, hold, clock, entries, events, segments):
     generation = begin()
     hold(generation)
     clock.advance(timedelta(minutes=1))
     hold(generation).journal.append(entries(1, 2))
     assert len(segments(generation)) == 1
-    assert len(frames(generation)) == 2
+    assert len(events(generation)) == 2
 
 
-def test_a_lease_alone_adds_nothing_to_the_journal(begin, hold, clock, store, entries, frames):
+def test_a_lease_alone_adds_nothing_to_the_journal(begin, hold, clock, store, entries, events):
     generation = begin()
     journal = hold(generation).journal
     journal.append(entries(1, 2, 40 * KIB))
@@ -387,8 +388,8 @@ def test_a_lease_alone_adds_nothing_to_the_journal(begin, hold, clock, store, en
     journal.append([])
     after = store.read_head(generation)
     assert after.lease_until == before.lease_until + timedelta(seconds=5)
-    assert (after.first, after.last, after.frames) == (before.first, before.last, before.frames)
-    assert len(frames(generation)) == 2
+    assert (after.first, after.last, after.events) == (before.first, before.last, before.events)
+    assert len(events(generation)) == 2
 
 
 LARGE = {
@@ -408,7 +409,7 @@ IN_PLACE = "1 MB of text that does not compress"
     [(kind, "between") for kind in LARGE] + [(IN_PLACE, place) for place in ("alone", "first", "last", "twice")],
 )
 def test_an_event_larger_than_a_document_is_laid_out_in_several(
-    begin, hold, entry, entries, frames, segments, kind, place
+    begin, hold, entry, entries, events, segments, kind, place
 ):
     large = {"alone": [1], "first": [1], "between": [4], "last": [6], "twice": [3, 4]}[place]
     last = 1 if place == "alone" else 6
@@ -420,7 +421,7 @@ def test_an_event_larger_than_a_document_is_laid_out_in_several(
     assert journal.last == last
     journal.append(entries(last + 1, last + 2))
 
-    assert frames(generation) == [each.frame for each in [*written, *entries(last + 1, last + 2)]]
+    assert events(generation) == events_in([*written, *entries(last + 1, last + 2)])
     everything = segments(generation)
     assert texts(everything) == "".join(each.text for each in [*written, *entries(last + 1, last + 2)])
     for seq in large:
@@ -429,8 +430,11 @@ def test_an_event_larger_than_a_document_is_laid_out_in_several(
         assert {document.fields["last"] for document in parts} == {seq}
 
 
-def test_the_largest_event_fits_the_commit_that_ends_its_answer(begin, hold, store_over, documents, entry, frames):
-    """With all that may go with it: a full segment that is sealed, and a message of more than a document."""
+@pytest.mark.parametrize("where", ["in the middle", "at the end"])
+def test_an_event_of_megabytes_takes_as_many_commits_as_that_takes(
+    begin, hold, store_over, documents, entry, events, where
+):
+    """An image in one event. With all that may go with it: a segment that is sealed, and a message in parts."""
 
     class OneTry:
         def __getattr__(self, name):
@@ -443,21 +447,45 @@ def test_the_largest_event_fits_the_commit_that_ends_its_answer(begin, hold, sto
                 raise AssertionError("the commit was refused") from error
 
     generation = begin()
-    without_text = len(event_of(entry(2, "").frame).data)
     written = [
-        entry(1, blob("before", DOCUMENT_BYTES - 100, True)),
-        entry(2, blob("largest", EMULATOR_EVENT_BYTES - without_text, True)),
+        entry(1, blob("before", DOCUMENT_BYTES - 200, True)),
+        entry(2, blob("shown", 1 << 20, True), noise=blob("image", 8 << 20, True)),
+        entry(3, "after"),
     ]
-    assert len(event_of(written[1].frame).data) == EMULATOR_EVENT_BYTES
     journal = hold(generation, over=store_over(OneTry())).journal
     journal.append(written[:1])
-    journal.finish(written[1:], COMPLETED, answer_of(written))
-    assert frames(generation) == [each.frame for each in written]
+    if where == "in the middle":
+        journal.append(written[1:2])
+        journal.finish(written[2:], COMPLETED, said_by(written))
+    else:
+        journal.finish(written[1:], COMPLETED, said_by(written))
+    assert events(generation) == events_in(written)
+
+
+def test_what_a_lost_attempt_wrote_of_a_large_event_is_no_part_of_the_next_one(
+    begin, hold, clock, faulty, store_over, entry, events, documents, store
+):
+    """It was lost between the commits of one event, and its successor has something else at that number."""
+    generation = begin()
+    lost = hold(generation, over=store_over(faulty)).journal
+    lost.append([entry(1, "one")])
+    faulty.fail(having=lambda writes: any(write.path.endswith("/2") for write in writes), error=KeyError("killed"))
+    with pytest.raises(KeyError):
+        lost.append([entry(2, "", noise=blob("lost", 3 << 20, True))])
+    left = [each.path for each in documents.query(generation.journal_path, where=[("first", "==", 2)])]
+    assert len(left) > COMMIT_BYTES // DOCUMENT_BYTES
+
+    clock.advance(timedelta(minutes=1))
+    journal = hold(generation).journal
+    written = [entry(2, blob("two", DOCUMENT_BYTES, True)), entry(3, "three")]
+    journal.append(written)
+    assert events(generation) == events_in([entry(1, "one"), *written])
+    assert saved_text(store, generation, store.read_head(generation)) == "one" + "".join(each.text for each in written)
 
 
 @pytest.mark.parametrize("size", [0, 200, 60 * KIB, 150 * KIB, 300 * KIB])
 def test_a_large_batch_is_one_commit_and_fits_its_documents(
-    begin, hold, faulty, store_over, entry, entries, frames, segments, size
+    begin, hold, faulty, store_over, entry, entries, events, segments, size
 ):
     generation = begin()
     journal = hold(generation, over=store_over(faulty)).journal
@@ -467,14 +495,14 @@ def test_a_large_batch_is_one_commit_and_fits_its_documents(
     batch = [entry(seq, blob(str(seq), size, True) if size else "x") for seq in range(3, 3 + count)]
     journal.append(batch)
     assert faulty.asked["commit"] == 1
-    assert frames(generation)[2:] == [each.frame for each in batch]
+    assert events(generation)[2:] == events_in(batch)
     for document in segments(generation):
         assert len(raw_of(document)) <= DOCUMENT_BYTES
     journal.append(entries(count + 3, count + 4))
-    assert len(frames(generation)) == count + 4
+    assert len(events(generation)) == count + 4
 
 
-def test_half_a_surrogate_pair_does_not_stop_the_journal(begin, hold, entry, documents, frames):
+def test_half_a_surrogate_pair_does_not_stop_the_journal(begin, hold, entry, documents, events):
     generation = begin()
     journal = hold(generation).journal
     fox = "🦊".encode("utf-16-be", "surrogatepass")
@@ -482,7 +510,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_journal(begin, hold, entry, doc
     written = [entry(seq, "?")._replace(text=half) for seq, half in enumerate([*halves, halves[0]], start=1)]
     journal.append(written)
     assert documents.get(generation.head_path)[0].fields["text"] == "🦊\ufffd"
-    assert len(frames(generation)) == 3
+    assert len(events(generation)) == 3
 
 
 def finals(documents, generation):
@@ -502,13 +530,12 @@ def test_head_message_and_generation_end_in_one_commit(
         journal = hold(generation, over=store_over(faulty)).journal
         journal.append(entries(1, 1, size // 2))
         left = itertools.count()
-        before = documents.get(generation.head_path, generation.message_path, generation.path)
         faulty.fail(having=lambda _writes, left=left, n=survived: next(left) == n, error=KeyError("killed"))
         try:
-            journal.finish(entries(2, 3, size // 2), COMPLETED, answer_of(entries(1, 3, size // 2)))
+            journal.finish(entries(2, 3, size // 2), COMPLETED, said_by(entries(1, 3, size // 2)))
             ended = True
         except KeyError:
-            assert documents.get(generation.head_path, generation.message_path, generation.path) == before
+            assert finals(documents, generation) == [False, False, False]
         if ended:
             faulty.mend()
             assert finals(documents, generation) == [True, True, True]
@@ -525,7 +552,7 @@ def test_an_end_that_lost_to_a_rival_changes_nothing(begin, hold, clock, documen
     hold(generation)
     before = documents.get(generation.head_path, generation.message_path, generation.path)
     with pytest.raises(Fenced):
-        old.finish(entries(3, 4), COMPLETED, answer_of(entries(1, 4)))
+        old.finish(entries(3, 4), COMPLETED, said_by(entries(1, 4)))
     assert documents.get(generation.head_path, generation.message_path, generation.path) == before
 
 
@@ -549,7 +576,7 @@ def test_who_sees_the_end_can_read_the_whole_message_at_once(
     def write():
         for each in written[:-1]:
             journal.append([each])
-        journal.finish(written[-1:], COMPLETED, answer_of(written))
+        journal.finish(written[-1:], COMPLETED, said_by(written))
 
     (said, kept, rest), _ = together(read_at_the_end, write)
     assert said["content"] + rest == "".join(each.text for each in written)
@@ -564,7 +591,7 @@ def test_a_message_larger_than_a_document_is_in_parts_that_join_to_it(begin, hol
     journal = hold(generation).journal
     for each in written:
         journal.append([each])
-    journal.finish([], COMPLETED, answer_of(written))
+    journal.finish([], COMPLETED, said_by(written))
 
     (said,) = documents.get(generation.message_path)
     parts = documents.query(f"{generation.message_path}/parts")
@@ -574,6 +601,27 @@ def test_a_message_larger_than_a_document_is_in_parts_that_join_to_it(begin, hol
     assert len(parts) >= 3
     whole = said.fields["content"] + "".join(part.fields["text"] for part in parts)
     assert whole == "".join(each.text for each in written)
+
+
+def test_nothing_is_left_of_a_message_whose_generation_is_deleted_while_its_parts_are_saved(
+    begin, hold, faulty, store_over, store, entries, under
+):
+    generation = begin()
+    written = entries(1, 8, 400 * KIB)
+    journal = hold(generation, over=store_over(faulty)).journal
+    for each in written:
+        journal.append([each])
+
+    def deletes_meanwhile(writes):
+        if sum("/parts/" in write.path for write in writes):
+            faulty.mend()
+            store.delete(generation)
+        return False
+
+    faulty.fail(having=deletes_meanwhile)
+    with pytest.raises(Fenced):
+        journal.finish([], COMPLETED, said_by(written))
+    assert under(generation.message_path) == under(generation.path) == []
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["failed", "answer lost"])
@@ -586,7 +634,7 @@ def test_a_part_of_a_message_that_could_not_be_saved_is_tried_again(
     for each in written[:-1]:
         journal.append([each])
     faulty.fail(having=lambda writes: any("/parts/" in write.path for write in writes), lost=lost)
-    journal.finish(written[-1:], COMPLETED, answer_of(written))
+    journal.finish(written[-1:], COMPLETED, said_by(written))
     assert faulty.failed == 1
     (said,) = documents.get(generation.message_path)
     parts = documents.get(*[f"{generation.message_path}/parts/{name}" for name in said.fields["parts"]])
@@ -601,11 +649,11 @@ def test_the_parts_of_one_attempt_are_not_those_of_another(begin, hold, clock, f
     old.append(entries(1, 3, 400 * KIB))
     clock.advance(timedelta(minutes=1))
     new = hold(generation).journal
-    new.finish([], COMPLETED, answer_of(entries(1, 3, 400 * KIB)))
+    new.finish([], COMPLETED, said_by(entries(1, 3, 400 * KIB)))
     (said,) = documents.get(generation.message_path)
     parts = documents.get(*[f"{generation.message_path}/parts/{name}" for name in said.fields["parts"]])
     with pytest.raises(Fenced):
-        old.finish(entries(4, 6, 400 * KIB), COMPLETED, answer_of(entries(2, 6, 400 * KIB)))
+        old.finish(entries(4, 6, 400 * KIB), COMPLETED, said_by(entries(2, 6, 400 * KIB)))
     assert documents.get(*[part.path for part in parts]) == parts
 
 
@@ -615,9 +663,9 @@ def test_the_whole_journal_adds_up_to_the_answer(begin, hold, store, entries, en
     journal = hold(generation).journal
     for at in range(0, len(written), 20):
         journal.append(written[at : at + 20])
-    answer = replayed(store, generation, store.read_head(generation))
+    answer = folded(DIALECTS["chat_completions"], replay(store, generation, store.read_head(generation)))
     assert answer.events == 330
-    assert answer.message()["content"] == "".join(each.text for each in written)
+    assert answer.said().fields["content"] == "".join(each.text for each in written)
 
 
 def test_every_document_of_a_journal_says_when_it_expires(begin, hold, clock, entries, documents):
@@ -630,7 +678,7 @@ def test_every_document_of_a_journal_says_when_it_expires(begin, hold, clock, en
     assert {document.fields["expireAt"] for document in found} == {clock() + timedelta(days=7)}
 
 
-def test_numbers_have_no_gap_however_commits_fail(begin, hold, faulty, store_over, entries, frames, segments):
+def test_numbers_have_no_gap_however_commits_fail(begin, hold, faulty, store_over, entries, events, segments):
     """Every third commit fails, every fifth loses its answer, whatever is in it."""
     generation = begin()
     counted = itertools.count(1)
@@ -645,9 +693,9 @@ def test_numbers_have_no_gap_however_commits_fail(begin, hold, faulty, store_ove
         if n % 5 == 0:
             faulty.fail(lost=True)
         journal.append(written[at : at + 3])
-    journal.finish([], COMPLETED, answer_of(written))
+    journal.finish([], COMPLETED, said_by(written))
     assert faulty.failed == 16
-    assert frames(generation) == [each.frame for each in written]
+    assert events(generation) == events_in(written)
     assert texts(segments(generation)) == "".join(each.text for each in written)
 
 
@@ -656,7 +704,7 @@ def test_a_head_reads_as_it_was_written(begin, hold, store, entries, clock):
     journal = hold(generation).journal
     error = {"message": "It broke.", "code": "upstream_disconnected", "status": 502}
     end = End(state=State.INCOMPLETE, reason="upstream_disconnected", error=error, usage={"a": {"b": [1, None]}})
-    journal.finish(entries(1, 2), end, answer_of(entries(1, 2)))
+    journal.finish(entries(1, 2), end, said_by(entries(1, 2)))
     head = store.read_head(generation)
     assert isinstance(head, Head)
     assert head.end == end
@@ -688,7 +736,7 @@ def test_a_journal_writes_nothing_without_a_precondition(begin, hold, documents,
     journal = hold(generation, over=store_over(Noting())).journal
     for each in entries(1, 6, 40 * KIB):
         journal.append([each])
-    journal.finish([], COMPLETED, answer_of(entries(1, 6, 40 * KIB)))
+    journal.finish([], COMPLETED, said_by(entries(1, 6, 40 * KIB)))
     assert any(isinstance(write, Create) for write in writes)
     for write in writes:
         if isinstance(write, Put):
@@ -704,43 +752,43 @@ def test_a_journal_writes_nothing_without_a_precondition(begin, hold, documents,
 # A plain write of the head, which others may do in one call with those of other journals
 
 
-def test_plain_writes_of_many_journals_in_one_call_are_each_its_own(begin, hold, store, entries, frames):
+def test_plain_writes_of_many_journals_in_one_call_are_each_its_own(begin, hold, store, entries, events):
     generations = [begin() for _ in range(5)]
     journals = [hold(generation).journal for generation in generations]
     for first, last in ((1, 3), (4, 4)):
         prepared = [journal.prepare(entries(first, last)) for journal in journals]
         versions = store.batch([journal.plain(each) for journal, each in zip(journals, prepared, strict=True)])
         for journal, each, version in zip(journals, prepared, versions, strict=True):
-            journal.settled(each, version, 0.01)
+            journal.committed(each, version, 0.01)
     for generation, journal in zip(generations, journals, strict=True):
-        assert frames(generation) == [each.frame for each in entries(1, 4)]
-        assert (journal.last, journal.commit_seconds, journal.tally.writes) == (4, 0.01, 3 + 2)
+        assert events(generation) == events_in(entries(1, 4))
+        assert (journal.last, journal.commit_seconds, journal.metrics.writes) == (4, 0.01, 3 + 2)
         journal.append(entries(5, 5))
-        assert len(frames(generation)) == 5
+        assert len(events(generation)) == 5
 
 
-def test_of_a_plain_write_whose_answer_was_lost_the_commit_finds_that_it_was_done(begin, hold, store, entries, frames):
+def test_of_a_plain_write_whose_answer_was_lost_the_commit_finds_that_it_was_done(begin, hold, store, entries, events):
     generation = begin()
     journal = hold(generation).journal
     prepared = journal.prepare(entries(1, 3))
     store.batch([journal.plain(prepared)])
-    journal.missed(Unreachable("lost"))
+    journal.failed(Unreachable("lost"))
     journal.commit(prepared)
     journal.append(entries(4, 4))
-    assert frames(generation) == [each.frame for each in entries(1, 4)]
-    assert journal.tally.errors == 1
+    assert events(generation) == events_in(entries(1, 4))
+    assert journal.metrics.errors == 1
 
 
-def test_a_plain_write_that_was_never_done_is_done_by_the_commit(begin, hold, entries, frames):
+def test_a_plain_write_that_was_never_done_is_done_by_the_commit(begin, hold, entries, events):
     generation = begin()
     journal = hold(generation).journal
     prepared = journal.prepare(entries(1, 3))
-    journal.missed(Unreachable("not done"))
+    journal.failed(Unreachable("not done"))
     journal.commit(prepared)
-    assert frames(generation) == [each.frame for each in entries(1, 3)]
+    assert events(generation) == events_in(entries(1, 3))
 
 
-def test_a_plain_write_of_a_writer_that_was_overtaken_changes_nothing(begin, hold, store, clock, entries, frames):
+def test_a_plain_write_of_a_writer_that_was_overtaken_changes_nothing(begin, hold, store, clock, entries, events):
     generation = begin()
     old = hold(generation).journal
     prepared = old.prepare(entries(1, 3))
@@ -752,10 +800,10 @@ def test_a_plain_write_of_a_writer_that_was_overtaken_changes_nothing(begin, hol
     assert isinstance(outcome, Stale)
     with pytest.raises(Fenced):
         old.commit(prepared)
-    assert frames(generation) == [each.frame for each in entries(1, 2)]
+    assert events(generation) == events_in(entries(1, 2))
 
 
-def test_what_seals_a_segment_is_no_plain_write(begin, hold, entries, frames, segments):
+def test_what_seals_a_segment_is_no_plain_write(begin, hold, entries, events, segments):
     generation = begin()
     journal = hold(generation).journal
     journal.append(entries(1, 2, SEAL_BYTES))
@@ -763,4 +811,4 @@ def test_what_seals_a_segment_is_no_plain_write(begin, hold, entries, frames, se
     assert journal.plain(prepared) is None
     journal.commit(prepared)
     assert [document.fields["first"] for document in segments(generation)] == [1, 3]
-    assert len(frames(generation)) == 3
+    assert len(events(generation)) == 3

@@ -13,8 +13,9 @@ from contextlib import aclosing
 import grpc
 import pytest
 
-from lib.cloud.documents import Delete, Document, Put, Target, Unreachable
+from lib.cloud.documents import Delete, Document, Put, Target
 from lib.cloud.listen import Listener, listening_loop
+from lib.domain.errors import Unreachable
 
 
 class Breaking:

@@ -19,7 +19,7 @@ from lib.domain.errors import Unreachable
 from lib.domain.event import Event
 from lib.domain.message import Said
 from lib.journal.codec import Entry, events_of, record
-from lib.journal.writer import DOCUMENT_BYTES, SEAL_BYTES
+from lib.journal.segments import DOCUMENT_BYTES, SEAL_BYTES
 from lib.serving.feed import WINDOW_BYTES, Gone, data_bytes
 from lib.serving.tail import BACKLOG_BYTES, Tails
 from local.demo_text import blob, token

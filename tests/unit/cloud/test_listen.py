@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from lib.cloud.documents import Change, Document, Target, Unreachable
+from lib.cloud.documents import Change, Document, Target
 from lib.cloud.listen import Listener, Watch
+from lib.domain.errors import Unreachable
 
 WAIT_SECONDS = 30.0
 

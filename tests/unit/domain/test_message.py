@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lib.dialects.chat_completions import Answer
-from lib.domain.generation import End, Generation, State
-from lib.domain.message import INLINE_BYTES, PART_BYTES, Part, cut, ended, opening, plain, spill, started
+from lib.domain.end import End, State
+from lib.domain.generation import Generation
+from lib.domain.message import INLINE_BYTES, PART_BYTES, Part, Said, cut, ended, opening, plain, spill, started
 
 SHORT = 256  # characters; a text of no more stays where it is and is not counted
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -24,10 +24,10 @@ GENERATION = Generation(
     chat_id=None,
     message_id="g1",
     model="asked-for",
+    dialect="chat_completions",
     upstream="default",
     request=b"{}",
     request_hash="",
-    usage_wanted=False,
     created_at=NOW,
     expire_at=NOW + timedelta(days=7),
     attempt=2,
@@ -131,10 +131,9 @@ def test_the_message_is_there_from_the_first_moment_with_all_that_an_app_shows()
 
 
 def test_an_ended_message_has_the_answer_its_state_its_usage_and_the_model_that_answered() -> None:
-    answer = Answer()
-    answer.add({"model": "answered", "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}]})
+    said = Said(fields={"content": "hi", "finishReason": "stop"}, model="answered")
     done = GENERATION.ended(End(state=State.COMPLETED, usage={"total_tokens": 3}), 1, NOW)
-    fields, parts = ended(done, answer)
+    fields, parts = ended(done, said)
     assert (fields["content"], fields["state"], fields["model"], fields["finishReason"]) == (
         "hi",
         "completed",
@@ -146,22 +145,23 @@ def test_an_ended_message_has_the_answer_its_state_its_usage_and_the_model_that_
 
 
 def test_a_stopped_message_says_who_stopped_it_and_is_no_error() -> None:
-    fields, _ = ended(GENERATION.ended(End(state=State.STOPPED, reason="stopped"), 0, NOW), Answer())
+    fields, _ = ended(
+        GENERATION.ended(End(state=State.STOPPED, reason="stopped"), 0, NOW), Said(fields={"content": ""})
+    )
     assert (fields["state"], fields["stoppedBy"], fields["error"], fields["content"]) == ("stopped", "user", None, "")
 
 
 def test_a_failed_message_has_its_error_and_the_model_that_was_asked_for() -> None:
     error = {"message": "No.", "code": "upstream_status", "status": 401}
     failed = GENERATION.ended(End(state=State.FAILED, reason="upstream_status", error=error), 0, NOW)
-    fields, _ = ended(failed, Answer())
+    fields, _ = ended(failed, Said(fields={"content": ""}))
     assert (fields["state"], fields["error"], fields["model"]) == ("failed", error, "asked-for")
 
 
 def test_the_parts_of_two_attempts_never_have_the_same_id() -> None:
-    answer = Answer()
-    answer.add({"choices": [{"index": 0, "delta": {"content": "a" * (INLINE_BYTES + 1)}}]})
+    said = Said(fields={"content": "a" * (INLINE_BYTES + 1)})
     done = GENERATION.ended(End(state=State.COMPLETED), 1, NOW)
-    fields, parts = ended(done, answer)
+    fields, parts = ended(done, said)
     assert fields["parts"] == [part.id for part in parts] == ["2-00000"]
 
 
@@ -182,9 +182,7 @@ def nested(levels: int) -> Any:
     ids=["some levels", "too deep", "a long name", "too long a name", "a list", "too long a list"],
 )
 def test_a_structure_that_firestore_can_not_hold_is_there_as_its_json(structure: Any, kept: bool) -> None:
-    answer = Answer()
-    answer.add({"choices": [{"index": 0, "message": {"content": "a", "strange": structure}, "finish_reason": "stop"}]})
-    fields, parts = ended(GENERATION, answer)
+    fields, parts = ended(GENERATION, Said(fields={"content": "a", "extra": {"strange": structure}}))
     assert fields["content"] == "a"
     assert not parts
     if kept:
@@ -194,8 +192,7 @@ def test_a_structure_that_firestore_can_not_hold_is_there_as_its_json(structure:
 
 
 def test_what_is_plain_of_a_message_has_its_words_and_state() -> None:
-    answer = Answer()
-    answer.add({"choices": [{"index": 0, "message": {"content": "a", "reasoning": "b", "strange": {"c": 1}}}]})
-    fields = plain(ended(GENERATION, answer)[0])
+    said = Said(fields={"content": "a", "reasoning": "b", "extra": {"strange": {"c": 1}}})
+    fields = plain(ended(GENERATION, said)[0])
     assert {"content": "a", "reasoning": "b", "parts": []}.items() <= fields.items()
     assert "extra" not in fields

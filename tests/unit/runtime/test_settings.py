@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib.domain.errors import ConfigurationError
-from lib.journal.journal import BATCH_BYTES, DOCUMENT_BYTES
-from lib.runtime.settings import EMULATOR_EVENT_BYTES, MAX_EVENT_BYTES, Settings
+from lib.runtime.settings import Settings
 
 NEEDED = {
     "GOOGLE_CLOUD_PROJECT": "demo-holdfast",
@@ -42,7 +41,7 @@ def test_only_what_has_no_default_must_be_set() -> None:
     settings = Settings.from_env(NEEDED)
     assert settings.project == "demo-holdfast"
     assert settings.max_request_bytes == 10 << 20
-    assert settings.max_event_bytes == 1 << 20
+    assert settings.max_event_bytes == 8 << 20
     assert settings.max_live_generations == 20
     assert settings.max_attempts == 3
     assert (settings.flush_seconds, settings.unwatched_flush_seconds) == (0.1, 1.2)
@@ -116,24 +115,11 @@ def test_a_count_is_a_whole_number_above_zero(variable: str, value: str) -> None
     assert faults(**{variable: value}) == [f"{variable}: it must be a whole number above 0, and is '{value}'"]
 
 
-@pytest.mark.parametrize(
-    ("event", "commit"), [(MAX_EVENT_BYTES, 10 << 20), (EMULATOR_EVENT_BYTES, 4 << 20)], ids=["Firestore", "emulator"]
-)
-def test_the_largest_event_fits_a_commit_with_all_that_may_go_with_it(event: int, commit: int) -> None:
-    """Frames that can't be compressed and as much text; the same of a segment to seal; a whole message; some names."""
-    frames_and_text = 2 * (max(event, BATCH_BYTES) + DOCUMENT_BYTES)
-    assert frames_and_text + (1 << 20) + (64 << 10) <= commit
-
-
-def test_an_event_may_not_be_larger_than_a_commit_can_hold() -> None:
-    assert Settings.from_env({**NEEDED, "MAX_EVENT_BYTES": "4194304"}).max_event_bytes == 4 << 20
-    assert faults(MAX_EVENT_BYTES="4194305") == [
-        "MAX_EVENT_BYTES: it must be 4194304 at the most, so that an event fits into a commit, and is '4194305'"
-    ]
-    emulated = {"FIRESTORE_EMULATOR_HOST": "127.0.0.1:8085"}
-    assert Settings.from_env({**NEEDED, **emulated, "MAX_EVENT_BYTES": "1048576"}).max_event_bytes == 1 << 20
-    assert faults(**emulated, MAX_EVENT_BYTES="1048577") == [
-        "MAX_EVENT_BYTES: the emulator takes no larger commits: 1048576 at the most"
+def test_an_event_may_not_be_larger_than_an_attempt_can_hold_in_memory() -> None:
+    assert Settings.from_env(NEEDED).max_event_bytes == 8 << 20
+    assert Settings.from_env({**NEEDED, "MAX_EVENT_BYTES": "16777216"}).max_event_bytes == 16 << 20
+    assert faults(MAX_EVENT_BYTES="16777217") == [
+        "MAX_EVENT_BYTES: it must be 16777216 at the most, since an attempt holds events in memory, and is '16777217'"
     ]
 
 

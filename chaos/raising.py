@@ -1,0 +1,73 @@
+"""Both functions, of which the worker makes mistakes: some of what an attempt does raises, where chance has it.
+
+A mistake is of no kind that the code expects. What it may cost is the one attempt that it happens in.
+"""
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import main
+from lib.cloud.listen import Listener
+from lib.cloud.store import Store
+from lib.dialects.chat_completions import ChatCompletions
+from lib.engine.attempt import Attempt
+from lib.engine.buffer import Buffer
+from lib.engine.reader import Reader
+from lib.journal.writer import Journal
+
+SHARE = 0.4  # of the attempts
+PLACES: tuple[tuple[type, str], ...] = (
+    (Store, "request"),
+    (Listener, "watch"),
+    (ChatCompletions, "outgoing"),
+    (Buffer, "take"),
+    (Reader, "look"),
+    (Journal, "prepare"),
+    (Journal, "plain"),
+    (Journal, "committed"),
+    (Journal, "finish"),
+)
+
+_chance = random.Random(int(os.environ.get("CHAOS_SEED", "0")))
+_lock = threading.Lock()
+_armed: list[str] = []
+
+
+class Mistake(Exception):
+    """A mistake of the worker's own."""
+
+
+def _arm(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Each attempt may have one mistake ahead, at one place, which whoever comes there first makes."""
+
+    def armed(*given: Any, **more: Any) -> Any:
+        with _lock:
+            if _chance.random() < SHARE:
+                _armed.append(_chance.choice(PLACES)[1])
+        return run(*given, **more)
+
+    return armed
+
+
+def _raising(name: str, does: Callable[..., Any]) -> Callable[..., Any]:
+    def raising(*given: Any, **more: Any) -> Any:
+        with _lock:
+            strikes = name in _armed and _chance.random() < 0.3
+            if strikes:
+                _armed.remove(name)
+        if strikes:
+            raise Mistake
+        return does(*given, **more)
+
+    return raising
+
+
+if os.environ.get("FUNCTION_TARGET") == "worker":
+    for kind, name in PLACES:
+        setattr(kind, name, _raising(name, getattr(kind, name)))
+    Attempt.run = _arm(Attempt.run)  # type: ignore[method-assign]
+
+api, worker = main.api, main.worker

@@ -1,0 +1,245 @@
+"""Reading one upstream answer to its end, into the buffer.
+
+One thread a call. It reads bytes, splits them into events, asks the dialect what they mean, and decides how the answer
+ended; it never waits for a commit. Between two reads it may sleep until shortly before the next commit is due: what a
+steady stream brings meanwhile waits in the socket, and is read at one go.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from lib.dialects.body import Body, beginning, kind
+from lib.dialects.protocol import Answer, Asked, Dialect, Malformed, Reading
+from lib.dialects.sse import EventTooLarge, Splitter
+from lib.dialects.steps import EndMark, Fault, Finish
+from lib.domain.event import Event
+from lib.engine.buffer import Buffer, Closed, Signal
+from lib.upstream.call import Call, Head
+from lib.upstream.fault import UpstreamFault
+
+ERROR_BODY_BYTES = 64 << 10  # of a refusal
+LONGEST_SLEEP_SECONDS = 0.25  # so that a silent upstream is told from one that is not listened to
+SHORTEST_SLEEP_SECONDS = 0.002
+ROOM_SECONDS = 1.0
+
+Seen = TypeVar("Seen")
+
+
+class Pace(Protocol):
+    """When what is read can be committed."""
+
+    def events_came(self) -> None:
+        """There is something to commit."""
+        ...
+
+    def until_due(self) -> float:
+        """For how many seconds nothing more can be committed; 0 where it is not known."""
+        ...
+
+
+class Reader:
+    """Reads `call` into `buffer`.
+
+    `answer` is what is saved already; what is read is added to it. `asked` is what the client asked for, `max_event`
+    the most bytes that one event may have.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        buffer: Buffer,
+        pace: Pace,
+        *,
+        dialect: Dialect,
+        reading: Reading,
+        asked: Asked,
+        answer: Answer,
+        max_event: int,
+    ):
+        self._call = call
+        self._buffer = buffer
+        self._pace = pace
+        self._dialect = dialect
+        self._reading = reading
+        self._asked = asked
+        self._answer = answer
+        self._max_event = max_event
+        self._folding = threading.Lock()  # an event is in the buffer and in the answer, or in neither
+        self.answered = False
+        self.last_activity = time.monotonic()
+
+    def run(self) -> None:
+        """Reads to the end, and says how it ended. The body of the reading thread."""
+        try:
+            outcome = self._read()
+        except Closed:
+            return
+        except UpstreamFault as fault:
+            outcome = fault
+        except EventTooLarge:
+            outcome = UpstreamFault("event_too_large", "The upstream sent an event larger than this service takes.")
+        except Malformed:
+            outcome = UpstreamFault("upstream_malformed", "The upstream sent something that is none of its API.")
+        except Exception as error:
+            outcome = error
+        finally:
+            self._call.close()
+        self._buffer.close(outcome)
+
+    def look(self, at: Callable[[Answer], Seen]) -> Seen:
+        """What `at` sees in the answer, which is then what the buffer was given and not a part of an event more."""
+        with self._folding:
+            return at(self._answer)
+
+    def _read(self) -> Signal | Exception:
+        head = self._call.open()
+        self._active()
+        if not 200 <= head.status < 300:
+            raise self._refusal(head)
+        self.answered = True
+        received = b""
+        while not beginning(received) and (piece := self._next()):
+            received += piece
+        if not beginning(received):
+            raise UpstreamFault("upstream_empty", "The upstream's answer is empty.", passing=True)
+        body = kind(head.media_type, beginning(received))
+        if body is Body.STREAM:
+            return self._stream(received)
+        if body is Body.JSON:
+            return self._whole(received)
+        raise UpstreamFault(
+            "upstream_content_type",
+            "The upstream answered with neither an event stream nor JSON.",
+            passing=not head.media_type,  # its head may have been cut
+        )
+
+    def _next(self) -> bytes:
+        """The next piece of the body, empty at its end."""
+        piece = self._call.read()
+        self._active()
+        return piece
+
+    def _stream(self, received: bytes) -> Signal | Exception:
+        splitter = Splitter(self._max_event)
+        broken = None
+        piece = received
+        while piece:
+            finished = False
+            for event in splitter.feed(piece):
+                over, finished = self._take(event)
+                if over is not None:
+                    return over
+            if not finished:  # else the end mark is on its way
+                self._rest()
+            try:
+                piece = self._next()
+            except UpstreamFault as fault:
+                broken, piece = fault, b""
+        try:
+            for event in splitter.close():
+                over, _ = self._take(event)
+                if over is not None:
+                    return over
+        except Malformed:
+            pass  # the event was cut with the rest
+        if broken is not None:
+            return broken
+        if self._answer.finished:
+            return Signal.WHOLE
+        return UpstreamFault("upstream_ended_early", "The upstream's answer ended without its end mark.", passing=True)
+
+    def _whole(self, received: bytes) -> Signal | Exception:
+        body = bytearray(received)
+        while piece := self._next():
+            body += piece
+            if len(body) > self._max_event:
+                raise EventTooLarge
+        for event in self._dialect.events(bytes(body), streamed=self._asked.streamed):
+            over, _ = self._take(event)
+            if over is not None:
+                return over
+        return self._unless_empty()
+
+    def _take(self, event: Event) -> tuple[Signal | Exception | None, bool]:
+        """Takes one event in; gives the outcome where it is the last one, and whether it says that a choice ended."""
+        read = self._reading.read(event)
+        fault, over, finished = None, None, False
+        for step in read.steps:
+            if isinstance(step, Fault):
+                fault = step
+            elif isinstance(step, EndMark):
+                over = self._unless_empty()
+            elif isinstance(step, Finish):
+                finished = True
+        if read.kept:
+            with self._folding:
+                if self._asked.usage_shown or not read.usage_only:
+                    self._buffer.put(read.event, read.text)
+                self._answer.add(read)
+            self._pace.events_came()
+        if fault is not None:
+            over = _upstream_error(fault)
+        return over, finished
+
+    def _rest(self) -> None:
+        """Waits, after something came, while no commit could take more of it, or the buffer is full."""
+        while self._buffer.full and not self._buffer.wait_for_room(ROOM_SECONDS):
+            self._active()  # an upstream that nobody listens to is not silent
+        pause = min(self._pace.until_due(), LONGEST_SLEEP_SECONDS)
+        if pause >= SHORTEST_SLEEP_SECONDS:
+            self._buffer.wait(pause)
+        if self._buffer.outcome is not None:
+            raise Closed
+
+    def _unless_empty(self) -> Signal | Exception:
+        """The upstream says that its answer is whole. One without a word is none."""
+        if self._answer.silent:
+            return UpstreamFault("upstream_empty", "The upstream's answer is empty.", passing=True)
+        return Signal.WHOLE
+
+    def _refusal(self, head: Head) -> UpstreamFault:
+        if head.status in (401, 403):
+            # It is this service's key that was refused: the operator's matter, and none of the client's.
+            return UpstreamFault("upstream_key", "The upstream refused this service's credentials.")
+        if not 400 <= head.status < 600:
+            return UpstreamFault(
+                "upstream_status", f"The upstream answered with status {head.status} instead of an answer."
+            )
+        body = b""
+        try:
+            while len(body) <= ERROR_BODY_BYTES and (piece := self._next()):
+                body += piece
+        except UpstreamFault:
+            pass  # the status alone says enough
+        body = body[:ERROR_BODY_BYTES]
+        said = self._dialect.fault(head.status, body)
+        if kind(head.media_type, beginning(body)) is Body.JSON:
+            said = replace(said, body=body.decode("utf-8", "replace"))  # the client gets it as it came
+        return UpstreamFault(
+            "upstream_status",
+            said.message,
+            passing=said.passing,
+            status=head.status,
+            retry_after=head.retry_after,
+            said=said,
+            content_type=head.content_type,
+        )
+
+    def _active(self) -> None:
+        self.last_activity = time.monotonic()
+
+
+def _upstream_error(said: Fault) -> UpstreamFault:
+    return UpstreamFault(
+        "upstream_error",
+        said.message,
+        passing=said.passing,
+        status=said.status or 502,
+        said=said,
+        content_type="application/json",
+    )

@@ -1,0 +1,53 @@
+"""The attempts under way in this process, and what becomes of them when it is to end."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from lib.engine.attempt import Attempt, Ended, RetryLater
+
+HAND_OVER_SECONDS = 6.0  # of the ten that a process has to end; what is read no further then is saved in the rest
+_POLL_SECONDS = 0.1
+
+
+class Running:
+    """Runs attempts, each in the thread that asks for it."""
+
+    def __init__(self) -> None:
+        self._attempts: set[Attempt] = set()
+        self._lock = threading.Lock()
+        self._over = False
+
+    def run(self, attempt: Attempt) -> Ended | RetryLater:
+        """Runs a claimed attempt to its end. Errors: as `Attempt.run`.
+
+        Where the process has handed everything over already, the attempt is given up before it makes its call.
+        """
+        with self._lock:
+            self._attempts.add(attempt)
+            live, over = len(self._attempts), self._over
+        try:
+            attempt.claimed(live)
+            if over:
+                attempt.leave(at_once=True)
+            return attempt.run()
+        finally:
+            with self._lock:
+                self._attempts.discard(attempt)
+
+    def hand_over(self) -> None:
+        """Lets go of what another process can go on with; the rest is read on for as long as there is time."""
+        deadline = time.monotonic() + HAND_OVER_SECONDS
+        while self._leave(at_once=False) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        with self._lock:
+            self._over = True
+        self._leave(at_once=True)
+
+    def _leave(self, *, at_once: bool) -> int:
+        with self._lock:
+            attempts = list(self._attempts)
+        for attempt in attempts:
+            attempt.leave(at_once=at_once)
+        return len(attempts)
