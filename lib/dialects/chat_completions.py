@@ -87,8 +87,8 @@ class ChatCompletions:
         return _Reading(self)
 
     def read(self, event: Event) -> Read:
-        data = event.data
-        if event.name == b"error":
+        data, name = event
+        if name == b"error":
             return _read_named_error(event)
         if len(data) < _DONE_BYTES and data.strip() == _DONE:
             return Read(event, {}, (EndMark(),), kept=False)
@@ -151,19 +151,21 @@ class _Reading:
     """
 
     def __init__(self, dialect: ChatCompletions, seam: Seam | None = None, said: set[int] | None = None):
-        self._dialect = dialect
+        self._meaning = dialect.read
         self._joiner = Joiner()
+        self._held = self._joiner.held
         self._seam = seam
         self._said = said if said is not None else set()
 
     def read(self, event: Event) -> Read:
-        if self._seam is not None or self._joiner.held or may_be_cut(event.data):
-            return self._dialect.read(self._fitted(event))
-        read = self._dialect.read(event)
-        for part in read.payload.get("choices") or ():
+        if self._seam is not None or self._held or may_be_cut(event.data):
+            return self._meaning(self._fitted(event))
+        read = self._meaning(event)
+        _, payload, steps, _, _ = read
+        for part in payload.get("choices") or ():
             if type(part) is dict and "message" in part:
-                return self._dialect.read(self._fitted(event))
-        for step in read.steps:
+                return self._meaning(self._fitted(event))
+        for step in steps:
             if isinstance(step, OUTPUT):
                 self._said.add(step.choice)
         return read
@@ -209,7 +211,7 @@ def _read_choice(part: Json, steps: list[Step]) -> Any:
     delta = part.get("delta")
     if type(delta) is not dict:
         delta = part.get("message")
-    if type(delta) is dict:
+    if delta and type(delta) is dict:
         _read_delta(delta, choice, steps)
         error = error or delta.get("error")
     reason = part.get("finish_reason")

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.dialects.characters import Joiner
-from lib.dialects.chat_completions import Answer, read, visible_text, well_formed
+from lib.dialects.characters import Joiner, may_be_cut
+from lib.dialects.chat_completions import ChatCompletions
+from lib.dialects.payload import well_formed
+from lib.domain.event import Event
 
 FIRST, SECOND = "\ud83e", "\udd8a"
 FOX = "🦊"
@@ -23,7 +25,7 @@ def chunk(index: int = 0, **delta: Any) -> dict[str, Any]:
 
 def joined(*chunks: dict[str, Any]) -> list[dict[str, Any]]:
     joiner = Joiner()
-    return [joiner.joined(each, json.dumps(each).encode()) for each in chunks]
+    return [joiner.joined(each) for each in chunks]
 
 
 def deltas(*chunks: dict[str, Any]) -> list[dict[str, Any]]:
@@ -64,6 +66,15 @@ def test_a_half_that_nothing_follows_is_left_out() -> None:
     assert [each.get("content") for each in deltas(chunk(content=f"a{FIRST}"), chunk())] == ["a", None]
 
 
+def test_a_text_anywhere_in_an_event_is_joined() -> None:
+    def event(text: str, at: int) -> dict[str, Any]:
+        return {"type": "delta", "output_index": at, "delta": text, "parts": [{"text": text}, text]}
+
+    found = joined(event(f"a{FIRST}", 0), event(f"b{FIRST}", 1), event(SECOND, 0), event(SECOND, 1))
+    assert [well_formed(each["delta"]) for each in found] == ["a", "b", FOX, FOX]
+    assert [well_formed(each["parts"][1]) for each in found] == ["a", "b", FOX, FOX]
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -72,9 +83,7 @@ def test_a_half_that_nothing_follows_is_left_out() -> None:
         chunk(content=None),
         chunk(content=7),
         {"choices": [{"delta": None}, None, 7]},
-        {"choices": None, "note": f"cut {FIRST}"},
-        {"note": f"cut {FIRST}"},
-        {"choices": [{"index": 0, "message": {"content": FIRST}}]},
+        {"choices": None, "note": f"cut {FIRST} in the middle"},
     ],
     ids=str,
 )
@@ -82,16 +91,33 @@ def test_an_event_in_which_nothing_is_cut_is_the_same_one(event: dict[str, Any])
     assert joined(event)[0] is event
 
 
+def test_a_cut_is_looked_for_only_where_there_may_be_one() -> None:
+    assert may_be_cut(json.dumps(FIRST).encode())
+    assert may_be_cut(json.dumps(FIRST).upper().replace("U", "u").encode())
+    for whole in (f'"{FOX}"'.encode(), json.dumps(SECOND).encode(), b'"\\n\\u00e9"', b"{}"):
+        assert not may_be_cut(whole)
+
+
 @settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from(["a", "é", FOX, FIRST, SECOND]))))
 def test_what_the_events_add_one_at_a_time_is_what_they_add_up_to(pieces: list[str]) -> None:
-    """As a segment's text and a callable's delta are made, and as the message is."""
-    answer = Answer()
-    added = []
-    for each in joined(*[chunk(content=piece) for piece in pieces]):
-        answer.add(read(json.dumps(each).encode()) or {})
-        added.append(well_formed(visible_text(each)))
+    """As a segment's text and a callable's delta are made, and as the message is; and as a viewer reads it later."""
+    chat = ChatCompletions()
+    reading, answer = chat.reading(), chat.answer()
+    added, seen = [], []
+    for piece in pieces:
+        read = reading.read(Event(json.dumps(chunk(content=piece)).encode()))
+        answer.add(read)
+        added.append(read.text)
+        seen.append(chat.read(read.event).text)
     assert orjson.dumps(added)
-    assert "".join(added) == answer.message()["content"]
+    assert "".join(added) == "".join(seen) == answer.said().fields["content"]
+    assert (
+        orjson.loads(answer.body())["choices"][:1]
+        == [
+            {"index": 0, "message": {"role": "assistant", "content": "".join(added)}, "finish_reason": None}
+            for _ in pieces
+        ][:1]
+    )
     whole = "".join(pieces)
     assert "".join(added) == well_formed(whole.removesuffix(FIRST))

@@ -1,4 +1,4 @@
-"""What chat completion events mean and what they add up to, held against the official client's own models."""
+"""What a chat completion's events and bodies mean, what its requests ask for, and where its errors are found."""
 
 from __future__ import annotations
 
@@ -9,114 +9,60 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.lib.streaming.chat import ChatCompletionStreamState
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from lib.dialects.chat_completions import (
-    Answer,
-    Json,
-    Malformed,
-    UpstreamError,
-    check_request,
-    chunk_from,
-    completion_from,
-    is_completion,
-    is_usage_chunk,
-    read,
-    wants_usage,
-    well_formed,
-    with_usage,
-)
+from lib.dialects import DIALECTS
+from lib.dialects.completion import Completion
+from lib.dialects.payload import well_formed
+from lib.dialects.protocol import Dialect, Malformed, Read
+from lib.dialects.steps import EndMark, Fault, Finish, Json, Other, Reasoning, Refusal, Text, ToolCall, Usage
 from lib.domain.errors import InvalidRequest
-from lib.domain.message import spill
+from lib.domain.event import Event
 
+CHAT: Dialect = DIALECTS["chat_completions"]
 HEADER: Json = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "gpt-x"}
 USAGE: Json = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 REQUEST: Json = {"model": "gpt-x", "messages": [{"role": "user", "content": "hi"}]}
-COMPLETION: Json = {
-    **HEADER,
-    "object": "chat.completion",
-    "system_fingerprint": "fp_1",
-    "choices": [
-        {
-            "index": 0,
-            "message": {
-                "role": "assistant",
-                "content": None,
-                "refusal": None,
-                "tool_calls": [
-                    {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}},
-                    {"id": "call_2", "type": "function", "function": {"name": "ask", "arguments": "{}"}},
-                ],
-            },
-            "logprobs": None,
-            "finish_reason": "tool_calls",
-        },
-        {"index": 1, "message": {"role": "assistant", "content": "¡Hola! 😀"}, "finish_reason": "stop"},
-    ],
-    "usage": USAGE,
-}
 
 
 def chunk(index: int = 0, finish: str | None = None, more: Json | None = None, **delta: Any) -> Json:
     return {**HEADER, "choices": [{"index": index, "delta": delta, "finish_reason": finish, **(more or {})}]}
 
 
-def call(index: int, arguments: str = "", **more: Any) -> Json:
-    return chunk(
-        tool_calls=[{"index": index, "function": {"arguments": arguments, **more.pop("function", {})}, **more}]
-    )
+def read(payload: Json | bytes, name: bytes = b"") -> Read:
+    """Read as an event of a call, and again as one of the journal, which has to mean the same."""
+    event = Event(payload if isinstance(payload, bytes) else json.dumps(payload).encode(), name)
+    found = CHAT.reading().read(event)
+    assert CHAT.read(found.event) == found
+    return found
 
 
-def folded(*chunks: Json, wanted: int = 1) -> Answer:
-    answer = Answer(wanted)
-    for each in chunks:
-        answer.add(each)
-    return answer
+def fault(found: Read) -> Fault:
+    """The fault that an event ends with."""
+    last = found.steps[-1]
+    assert isinstance(last, Fault)
+    assert not any(isinstance(step, Fault | Finish) for step in found.steps[:-1])
+    return last
 
 
-def events(*chunks: Json) -> list[bytes]:
-    return [*(orjson.dumps(each) for each in chunks), b"[DONE]"]
-
-
-def sdk_completion(*chunks: Json) -> ChatCompletion:
-    """What the official client makes of a stream of chunks."""
-    state = ChatCompletionStreamState()
-    for each in chunks:
-        state.handle_chunk(ChatCompletionChunk.model_validate(each))
-    return state.current_completion_snapshot
-
-
-def summary(completion: ChatCompletion) -> list[Any]:
-    """What a user of the official client sees of a completion."""
-    choices = [
-        (choice.index, choice.finish_reason, choice.message.role, choice.message.content, choice.message.refusal)
-        for choice in completion.choices
-    ]
-    calls = [
-        [(each.id, each.function.name, each.function.arguments) for each in choice.message.tool_calls or ()]
-        for choice in completion.choices
-    ]
-    return [completion.id, completion.created, completion.model, completion.usage, choices, calls]
-
-
-# Reading one event
+# One event
 
 
 @pytest.mark.parametrize("data", [b"[DONE]", b" [DONE]", b"[DONE]  ", b"[DONE]\n"])
 def test_done_as_a_whole_payload_is_the_end(data: bytes) -> None:
-    assert read(data) is None
+    assert read(data) == Read(Event(data), {}, (EndMark(),), kept=False)
+    assert CHAT.end_mark is not None
+    assert read(CHAT.end_mark.data).steps == (EndMark(),)
 
 
 def test_done_inside_of_a_payload_is_text() -> None:
-    assert read(b'{"choices":[{"delta":{"content":"[DONE]"}}]}') == {"choices": [{"delta": {"content": "[DONE]"}}]}
-    assert read(b'{"id":"data: [DONE]"}') == {"id": "data: [DONE]"}
+    assert read(b'{"choices":[{"delta":{"content":"[DONE]"}}]}').steps == (Text("[DONE]"),)
+    assert read(b'{"id":"data: [DONE]"}').steps == ()
 
 
 @pytest.mark.parametrize("data", [b"[DONE]x", b'"[DONE]"', b"[DONE][DONE]", b"DONE", b"[done]", b'["[DONE]"]'])
 def test_what_is_not_exactly_done_is_not_the_end(data: bytes) -> None:
     with pytest.raises(Malformed):
-        read(data)
+        CHAT.read(Event(data))
 
 
 @pytest.mark.parametrize(
@@ -143,48 +89,143 @@ def test_what_is_not_exactly_done_is_not_the_end(data: bytes) -> None:
     ids=lambda data: repr(data[:12]),
 )
 def test_what_is_no_json_object_is_malformed(data: bytes) -> None:
+    for reader in (CHAT, CHAT.reading()):
+        with pytest.raises(Malformed):
+            reader.read(Event(data))
     with pytest.raises(Malformed):
-        read(data)
+        CHAT.events(data, streamed=True)
 
 
-def test_a_null_error_is_no_error() -> None:
-    assert read(b'{"error":null,"choices":[]}') == {"error": None, "choices": []}
+@pytest.mark.parametrize("choices", [7, 0, "x", "", {"a": 1}, {}, True, False])
+def test_choices_that_are_no_list_are_malformed(choices: Any) -> None:
+    with pytest.raises(Malformed):
+        CHAT.read(Event(json.dumps({"choices": choices}).encode()))
+
+
+@pytest.mark.parametrize("around", ["[{}]", '{{"a": {}}}'], ids=["lists", "maps"])
+@pytest.mark.parametrize("half", ["", ', "y": "\\ud83d"'])
+def test_what_is_nested_beyond_reason_is_malformed_and_what_is_merely_long_is_not(around: str, half: str) -> None:
+    deep = "1"
+    for _ in range(99):
+        deep = around.format(deep)
+    assert CHAT.read(Event(f'{{"x": {deep}{half}}}'.encode())).payload
+    for reader in (CHAT, CHAT.reading()):
+        with pytest.raises(Malformed):
+            reader.read(Event(f'{{"x": {around.format(deep)}{half}}}'.encode()))
+    assert CHAT.read(Event(json.dumps({"x": [[]] * 500}).encode())).payload
 
 
 @pytest.mark.parametrize(
-    ("data", "message", "code"),
+    ("delta", "steps"),
     [
-        (b'{"error":{"message":"Overloaded.","code":"overloaded","type":"server_error"}}', "Overloaded.", "overloaded"),
-        (b'{"error":{"message":"Slow down.","type":"rate_limit","code":null}}', "Slow down.", "rate_limit"),
-        (b'{"error":{"message":"No.","code":429}}', "No.", "429"),
-        (b'{"error":"It broke."}', "It broke.", "upstream_error"),
-        (b'{"error":{"code":"x"}}', "The upstream reported an error.", "x"),
-        (b'{"error":{"message":"No."},"choices":[{"delta":{"content":"a"}}]}', "No.", "upstream_error"),
+        ({"role": "assistant", "content": "", "refusal": None}, ()),
+        ({"content": "a"}, (Text("a"),)),
+        ({"content": "a", "reasoning": "hm"}, (Reasoning("hm"), Text("a"))),
+        ({"content": [{"type": "text", "text": "a"}, "b", {"type": "image"}]}, (Text("a"), Text("b"), Other())),
+        ({"content": [{"type": "refusal", "refusal": "no"}]}, (Refusal("no"),)),
+        ({"content": [{"type": "thinking", "thinking": "hm"}]}, (Reasoning("hm"),)),
+        ({"content": [{"type": "thinking", "signature": "s"}]}, (Other(),)),
+        ({"content": 3}, (Other(),)),
+        ({"refusal": "no"}, (Refusal("no"),)),
+        ({"thinking_blocks": [{"type": "thinking", "thinking": "hm"}]}, (Reasoning("hm"),)),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, (Other(),)),
+        ({"function_call": {"name": "f", "arguments": "{"}}, (ToolCall(0, "", "f", "{"),)),
+        ({"tool_calls": [{"index": 2, "id": "a", "function": {"name": "f"}}]}, (ToolCall(2, "a", "f", ""),)),
+        (
+            {"tool_calls": [{"function": {"name": "f"}}, {"function": {"name": "g", "arguments": {"a": 1}}}]},
+            (ToolCall(0, "", "f", ""), ToolCall(1, "", "g", '{"a":1}')),
+        ),
+        ({"tool_calls": [{"function": {"arguments": "}"}}]}, (ToolCall(-1, "", "", "}"),)),
+        ({"tool_calls": [{"index": 0, "custom": {"name": "f", "input": "x"}}]}, (ToolCall(0, "", "f", "x"),)),
+        ({"tool_calls": ["x"]}, (Other(),)),
+        ({"audio": {"data": "QUJD"}}, (Other(),)),
+        ({"images": []}, ()),
     ],
 )
-def test_a_real_error_is_one_with_the_upstream_s_own_words(data: bytes, message: str, code: str) -> None:
-    with pytest.raises(UpstreamError) as raised:
-        read(data)
-    assert (raised.value.message, raised.value.code) == (message, code)
+def test_a_delta_means_its_steps(delta: Json, steps: tuple[object, ...]) -> None:
+    assert read(chunk(**delta)).steps == steps
 
 
-def test_an_error_as_text_or_deeper_down_is_no_error() -> None:
-    assert read(b'{"choices":[{"delta":{"content":"{\\"error\\":1}"},"error":"x"}]}') is not None
+def test_output_comes_before_the_finish_of_its_choice_and_each_choice_has_its_own() -> None:
+    both = {
+        "choices": [
+            {"index": 1, "finish_reason": "length", "delta": {"content": "b"}},
+            {"index": 0, "finish_reason": "stop", "delta": {"content": "a"}},
+        ],
+        "usage": USAGE,
+    }
+    found = read(both)
+    assert found.steps == (Text("b", 1), Finish("length", 1), Text("a"), Finish("stop"), Usage(USAGE))
+    assert found.text == "a"
+
+
+@pytest.mark.parametrize("reason", ["null", "", None, 7])
+def test_a_finish_reason_that_is_none_is_no_step_and_the_event_stays_as_it_is(reason: Any) -> None:
+    event = Event(json.dumps(chunk(finish=reason, content="a")).encode())
+    found = CHAT.reading().read(event)
+    assert found.steps == (Text("a"),)
+    assert found.event is event
+
+
+def test_the_usage_chunk_is_the_one_with_a_usage_and_no_choice() -> None:
+    assert read({**HEADER, "choices": [], "usage": USAGE}) == Read(
+        Event(json.dumps({**HEADER, "choices": [], "usage": USAGE}).encode()),
+        {**HEADER, "choices": [], "usage": USAGE},
+        (Usage(USAGE),),
+        usage_only=True,
+    )
+    assert read({**HEADER, "usage": USAGE}).usage_only
+    assert not read({**chunk(finish="stop"), "usage": USAGE}).usage_only
+    assert not read({**chunk(content="a"), "usage": None}).usage_only
+    assert not read({**HEADER, "choices": [], "usage": None}).usage_only
+    empty = read({**HEADER, "choices": [], "usage": {}})
+    assert (empty.usage_only, empty.steps) == (True, ())
+
+
+def test_an_event_that_nothing_has_to_be_changed_in_is_passed_on_as_it_came() -> None:
+    event = Event(
+        b'{"choices" : [ {"index":0, "delta":{"content":"\\u00e9 \\"message\\" error"}} ] , "x":1e2}', b"chunk"
+    )
+    assert CHAT.reading().read(event).event is event
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["content", "reasoning", "tool_calls", "refusal", "role", "x", "error"]),
+            st.recursive(
+                st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["", "a", "\ud83e", "\udd8a", "error"]),
+                lambda inner: (
+                    st.lists(inner, max_size=2)
+                    | st.dictionaries(st.sampled_from(["index", "id", "type", "text", "name", "function"]), inner)
+                ),
+                max_leaves=5,
+            ),
+        ),
+        max_size=4,
+    ),
+    st.sampled_from(["delta", "message"]),
+    st.sampled_from([None, "stop", "error", "null"]),
+)
+def test_whatever_a_delta_is_the_journal_s_events_mean_what_the_call_s_did(
+    deltas: list[Json], place: str, finish: str | None
+) -> None:
+    reading, answer, replayed = CHAT.reading(), CHAT.answer(), CHAT.answer()
+    for delta in deltas:
+        payload = {"choices": [{"index": 0, place: delta, "finish_reason": finish}]}
+        found = reading.read(Event(json.dumps(payload).encode()))
+        again = CHAT.read(found.event)
+        assert again == found
+        if found.kept:
+            answer.add(found)
+            replayed.add(again)
+    assert replayed.said() == answer.said()
+    assert orjson.dumps(answer.said().fields)
+    assert json.loads(answer.body())
 
 
 # Half surrogates: JSON may escape one, UTF-8 can't hold it
-
-
-def test_the_halves_of_a_character_in_two_events_become_that_character() -> None:
-    one, two = (
-        read(rb'{"choices":[{"delta":{"content":"a\ud83d"}}]}'),
-        read(rb'{"choices":[{"delta":{"content":"\ude00b"}}]}'),
-    )
-    assert one is not None
-    assert two is not None
-    answer = folded(one, two)
-    assert answer.message()["content"] == "a😀b"
-    assert json.loads(orjson.dumps(answer.completion()))["choices"][0]["message"]["content"] == "a😀b"
 
 
 def test_a_half_that_stays_alone_is_replaced_and_nothing_else_is_lost() -> None:
@@ -214,375 +255,143 @@ def test_what_is_made_well_formed_can_be_encoded(text: str) -> None:
         rb'{"choices":[{"delta":{"tags":["\ud83d"]}}]}',
         rb'{"choices":[{"delta":{"\ud83d":1}}]}',
         rb'{"choices":[],"model":"m\ud83d","usage":{"note":"\ud83d"}}',
+        rb'{"error":{"message":"\ud83d","code":"\ud83d"}}',
     ],
 )
-def test_half_a_character_anywhere_leaves_an_answer_that_can_be_saved_and_sent(data: bytes) -> None:
-    payload = read(data)
-    assert payload is not None
-    answer = folded(payload)
-    assert orjson.dumps(answer.completion())
-    assert orjson.dumps(answer.message())
-    assert orjson.dumps([answer.model, answer.usage])
+@pytest.mark.parametrize("live", [True, False])
+def test_half_a_character_anywhere_leaves_what_can_be_saved_and_sent(data: bytes, live: bool) -> None:
+    found = (CHAT.reading() if live else CHAT).read(Event(data))
+    answer = CHAT.answer()
+    answer.add(found)
+    said = answer.said()
+    assert orjson.dumps([found.payload, said.fields, said.model, said.usage])
+    assert orjson.loads(answer.body())
+    assert all(orjson.dumps(str(step)) for step in found.steps)
 
 
-# What the chunks add up to
+# The upstream's errors
 
 
-def test_the_pieces_of_a_content_are_one_text() -> None:
-    answer = folded(
-        chunk(role="assistant", content=""), chunk(content="Hel"), chunk(content="lo"), chunk(finish="stop")
-    )
-    assert answer.message() == {"role": "assistant", "content": "Hello", "finishReason": "stop"}
-    assert answer.events == 4
-
-
-def test_each_event_gives_the_visible_text_that_it_adds() -> None:
-    answer = Answer()
-    added = [
-        answer.add(each)
-        for each in (
-            chunk(role="assistant"),
-            chunk(content="a"),
-            chunk(reasoning_content="hm"),
-            chunk(index=1, content="other"),
-            chunk(content=None),
-            chunk(content="b", finish="stop"),
-            {**HEADER, "choices": [], "usage": USAGE},
-        )
-    ]
-    assert added == ["", "a", "", "", "", "b", ""]
-
-
-def test_parallel_tool_calls_are_put_together_by_their_index() -> None:
-    answer = folded(
-        call(0, id="call_a", type="function", function={"name": "look"}),
-        call(1, id="call_b", type="function", function={"name": "ask"}),
-        call(1, '{"b"'),
-        call(0, '{"a"'),
-        call(0, ":1}"),
-        call(1, ":2}"),
-        chunk(finish="tool_calls"),
-    )
-    assert answer.completion()["choices"][0]["message"]["tool_calls"] == [
-        {"function": {"arguments": '{"a":1}', "name": "look"}, "id": "call_a", "type": "function"},
-        {"function": {"arguments": '{"b":2}', "name": "ask"}, "id": "call_b", "type": "function"},
-    ]
-    assert [each["id"] for each in answer.message()["toolCalls"]] == ["call_a", "call_b"]
-    assert answer.message()["finishReason"] == "tool_calls"
-
-
-def test_an_id_a_type_and_a_name_that_each_chunk_repeats_are_there_once() -> None:
-    each = {"id": "call_a", "type": "function", "function": {"name": "look"}}
-    answer = folded(chunk(role="assistant"), call(0, "{", **each), call(0, "}", **each), chunk(role="assistant"))
-    assert answer.completion()["choices"][0]["message"] == {
-        "role": "assistant",
-        "tool_calls": [{"function": {"arguments": "{}", "name": "look"}, "id": "call_a", "type": "function"}],
-    }
-
-
-def test_several_tool_calls_in_one_chunk_and_without_an_index_are_all_there() -> None:
-    whole = [{"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}} for name in ("a", "b")]
-    assert folded(chunk(tool_calls=whole)).message()["toolCalls"] == whole
-
-
-@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
-def test_reasoning_is_saved_apart_from_the_content(name: str) -> None:
-    answer = folded(chunk(**{name: "hm, "}), chunk(**{name: "yes"}), chunk(content="42"), chunk(finish="stop"))
-    assert answer.message() == {"role": "assistant", "content": "42", "reasoning": "hm, yes", "finishReason": "stop"}
-    assert answer.completion()["choices"][0]["message"][name] == "hm, yes"
-
-
-def test_the_same_reasoning_under_both_of_its_names_is_saved_once() -> None:
-    answer = folded(*[chunk(reasoning=piece, reasoning_content=piece) for piece in ("hm, ", "yes")])
-    assert answer.message()["reasoning"] == "hm, yes"
-
-
-def test_a_refusal_is_saved_as_one() -> None:
-    answer = folded(chunk(content=None, refusal="I can"), chunk(refusal="not."), chunk(finish="stop"))
-    assert answer.message() == {"role": "assistant", "content": "", "refusal": "I cannot.", "finishReason": "stop"}
-
-
-def test_each_of_several_choices_is_saved_and_the_first_is_the_message() -> None:
-    answer = folded(
-        chunk(1, content="b"), chunk(0, content="a"), chunk(1, "length", content="B"), chunk(0, "stop"), wanted=2
-    )
-    assert answer.message() == {
-        "role": "assistant",
-        "content": "a",
-        "finishReason": "stop",
-        "choices": [{"content": "bB", "finishReason": "length", "index": 1}],
-    }
-
-
-def test_logprobs_are_put_together() -> None:
-    tokens = [{"token": token, "logprob": -0.5, "bytes": [97], "top_logprobs": []} for token in ("a", "b")]
-    answer = folded(
-        chunk(more={"logprobs": None}, role="assistant"),
-        *[chunk(more={"logprobs": {"content": [token], "refusal": None}}, content=token["token"]) for token in tokens],
-        chunk(more={"logprobs": None}, finish="stop"),
-    )
-    assert answer.completion()["choices"][0]["logprobs"] == {"content": tokens, "refusal": None}
-
-
-def test_fields_that_are_not_known_are_kept() -> None:
-    answer = folded(
-        {**chunk(audio={"data": "QUJ", "id": "x"}), "x_vendor": {"id": "v"}},
-        chunk(audio={"data": "D", "transcript": "hi"}, annotations=[{"url": "u"}]),
-        chunk(more={"stop_reason": "eos"}, finish="stop", depth=3),
-    )
-    completion = answer.completion()
-    assert completion["x_vendor"] == {"id": "v"}
-    assert completion["choices"][0]["stop_reason"] == "eos"
-    assert answer.message()["extra"] == {
-        "audio": {"data": "QUJD", "id": "x", "transcript": "hi"},
-        "annotations": [{"url": "u"}],
-        "depth": 3,
-    }
+def test_a_null_error_is_no_error() -> None:
+    assert read(b'{"error":null,"choices":[]}').steps == ()
+    assert read(chunk(content="a", error=None, more={"error": None})).steps == (Text("a"),)
 
 
 @pytest.mark.parametrize(
-    "contents",
+    "payload",
     [
-        ["a", [{"type": "text", "text": "b"}], "c"],
-        [[{"type": "text", "text": "a"}], [{"type": "text", "text": "b"}]],
-        [[{"type": "text", "text": "a"}], "b", None, "c"],
-        ["", [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}], "a"],
+        {"error": {"message": "It broke.", "code": "E9"}},
+        {"error": "It broke.", "code": "E9"},
+        {"error": True, "message": "It broke.", "code": "E9"},
+        {"object": "error", "message": "It broke.", "code": "E9"},
+        {"type": "error", "message": "It broke.", "code": "E9"},
+        {"type": "error", "error": {"message": "It broke.", "type": "E9"}},
+        {"error": {"message": "It broke.", "code": "E9"}, "choices": [{"delta": {"content": ""}}], "id": "x"},
+        {**chunk(finish="error", content=""), "error": {"message": "It broke.", "code": "E9"}},
     ],
-    ids=["text, parts, text", "parts", "parts, text", "thinking, text"],
 )
-def test_text_and_parts_of_a_content_in_turn_are_all_kept(contents: list[Any]) -> None:
-    answer = Answer()
-    visible = "".join(answer.add(chunk(content=content)) for content in contents)
-    assert answer.message()["content"] == visible
-
-
-def test_parts_of_a_content_that_are_no_text_are_saved_too() -> None:
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}
-    answer = folded(chunk(content=[{"type": "text", "text": "See:"}, image]))
-    assert answer.message()["content"] == "See:"
-    assert "data:image/png;base64,QUJD" in json.dumps(answer.message())
-
-
-def test_a_long_text_after_a_part_that_is_no_text_is_saved_in_what_documents_hold() -> None:
-    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
-    answer = folded(chunk(content=[thinking]), *[chunk(content=" word") for _ in range(60_000)])
-    kept, parts = spill(answer.message(), "1-")
-    assert kept["content"] + "".join(part.text for part in parts if part.field == "content") == " word" * 60_000
-    assert len(orjson.dumps(kept)) < 1 << 20
-
-
-@pytest.mark.parametrize("last", [{"choices": []}, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}])
-def test_usage_is_taken_from_an_extra_chunk_or_from_the_last_one(last: Json) -> None:
-    answer = folded(
-        {**chunk(content="a"), "usage": None},
-        {**chunk(finish="stop"), "usage": None},
-        {**HEADER, **last, "usage": USAGE},
-        {**HEADER, "choices": [], "usage": None},
-    )
-    assert answer.usage == USAGE
-    assert answer.completion()["usage"] == USAGE
-    assert answer.completion()["choices"][0]["finish_reason"] == "stop"
-
-
-def test_a_usage_that_each_chunk_repeats_is_the_last_one() -> None:
-    answer = folded(*[{**chunk(content="a"), "usage": {"total_tokens": n}} for n in (1, 2, 3)])
-    assert answer.usage == {"total_tokens": 3}
-
-
-def test_an_empty_first_chunk_does_not_hide_the_id_and_model_of_those_after_it() -> None:
-    filters = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{"a": 1}]}
-    answer = folded(filters, chunk(content="a"), chunk(finish="stop"))
-    completion = answer.completion()
-    assert (completion["id"], completion["model"], completion["created"]) == ("chatcmpl-1", "gpt-x", 1700000000)
-    assert answer.model == "gpt-x"
-    assert completion["prompt_filter_results"] == [{"a": 1}]
-
-
-def test_an_answer_has_finished_when_each_choice_that_was_asked_for_has() -> None:
-    assert not folded().finished
-    assert not folded(chunk(content="a")).finished
-    assert folded(chunk(content="a", finish="length")).finished
-    assert folded(chunk(finish="stop"), chunk(content=None), {**HEADER, "choices": [], "usage": USAGE}).finished
-    assert not folded(chunk(finish="stop"), wanted=2).finished
-    assert not folded(chunk(finish="stop"), chunk(1, content="b")).finished
-    assert not folded(chunk(finish="stop"), chunk(1, content="b"), wanted=2).finished
-    assert folded(chunk(finish="stop"), chunk(1, finish="stop"), wanted=2).finished
-
-
-def test_a_finish_reason_stays_although_later_chunks_have_none() -> None:
-    answer = folded(chunk(finish="stop"), chunk(content="late"))
-    assert answer.choices()[0]["finish_reason"] == "stop"
+def test_an_error_at_the_top_is_the_upstream_s_own(payload: Json) -> None:
+    found = read(payload)
+    assert not found.kept
+    assert found.steps == (fault(found),)
+    assert (fault(found).message, fault(found).code) == ("It broke.", "E9")
+    assert json.loads(fault(found).body)["error"]["message"] == "It broke."
 
 
 @pytest.mark.parametrize(
-    "strange",
+    "data",
     [
-        {"choices": None},
-        {"choices": [None, 1, "x"]},
-        {"choices": [{}]},
-        {"choices": [{"index": None, "delta": None}]},
-        {"choices": [{"index": 0, "delta": "text"}]},
-        {"choices": [{"index": 0, "delta": {"content": 3, "tool_calls": None}}]},
-        {"choices": [{"index": 0, "delta": {"tool_calls": ["x", {"index": 0}]}}]},
-        {"usage": "none"},
+        b'{"message":"It broke.","code":"E9"}',
+        b'{"error":{"message":"It broke.","code":"E9"}}',
+        b'[{"error":{"message":"It broke.","code":"E9"}}]',
+        b"It broke.",
+        b' "It broke." ',
+        b"It broke.\n",
     ],
 )
-def test_a_chunk_of_a_strange_shape_takes_nothing_from_the_answer(strange: Json) -> None:
-    answer = folded(chunk(content="a"), strange, chunk(content="b"), chunk(finish="stop"))
-    assert answer.message()["content"] == "ab"
-    assert orjson.dumps(answer.completion())
-    assert "usage" not in answer.completion()
-    assert answer.finished
+def test_an_event_named_error_is_one_whatever_its_data_is(data: bytes) -> None:
+    found = read(data, b"error")
+    assert not found.kept
+    assert found.steps == (fault(found),)
+    assert fault(found).message == "It broke."
+    assert fault(found).code == ("E9" if b"E9" in data else "upstream_error")
 
 
-def test_an_answer_without_events_is_an_empty_message() -> None:
-    assert folded().message() == {"role": "assistant", "content": ""}
-    assert (folded().model, folded().usage) == (None, None)
+def test_an_event_named_error_that_says_nothing_is_an_error_as_well() -> None:
+    for data in (b"", b"{}", b"[DONE]x", b"\xff"):
+        assert fault(read(data, b"error")).code == "upstream_error"
+    assert fault(read(b"", b"error")).message == "The upstream reported an error."
 
 
-def test_what_is_asked_of_an_answer_does_not_change_it() -> None:
-    answer = folded(call(0, "{", id="a", function={"name": "f"}), chunk(content="a"))
-    before = (answer.message(), answer.completion())
-    answer.completion()["choices"][0]["message"].clear()
-    answer.message()["toolCalls"].clear()
-    assert (answer.message(), answer.completion()) == before
-    answer.add(call(0, "}"))
-    assert answer.completion()["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == "{}"
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"delta": {"content": "a"}, "finish_reason": "error", "error": {"code": 502, "message": "Provider gone"}},
+        {"delta": {"content": "a", "error": {"code": 502, "message": "Provider gone"}}, "finish_reason": "stop"},
+        {"message": {"content": "a"}, "finish_reason": "error", "error": {"code": 502, "message": "Provider gone"}},
+        {"message": {"content": "a", "error": {"code": "502", "message": "Provider gone"}}, "finish_reason": None},
+    ],
+)
+def test_an_error_in_a_choice_is_kept_with_what_it_says_and_ends_the_answer(choice: Json) -> None:
+    found = read({**HEADER, "choices": [{"index": 0, **choice}]})
+    assert (found.kept, found.text) == (True, "a")
+    told = fault(found)
+    assert (told.message, told.code, told.status, told.passing) == ("Provider gone", "502", 502, True)
+    answer = Completion()
+    answer.add(found)
+    assert not answer.finished
 
 
-words = st.text(max_size=6)
+def test_a_finish_reason_error_alone_is_an_error() -> None:
+    found = read(chunk(finish="error", content="a"))
+    assert found.kept
+    assert found.steps == (Text("a"), Fault(message="The upstream reported an error.", code="upstream_error"))
 
 
-@st.composite
-def cut_up(draw: st.DrawFn, most: int = 3) -> tuple[list[Json], list[Json]]:
-    """The choices of an answer, and its chunks in an order an upstream may send them."""
-    count = draw(st.integers(1, most))
-    choices: list[Json] = []
-    deltas: list[list[Json]] = []
-    for index in range(count):
-        content, reasoning = draw(st.lists(words, max_size=5)), draw(st.lists(words, max_size=3))
-        calls = draw(st.lists(st.lists(words, max_size=3), max_size=3))
-        finish = draw(st.sampled_from(["stop", "length", "tool_calls"]))
-        message: Json = {"role": "assistant", "content": "".join(content)}
-        own = [chunk(index, role="assistant", content="")]
-        own += [chunk(index, reasoning_content=piece) for piece in reasoning]
-        own += [chunk(index, content=piece) for piece in content]
-        if reasoning:
-            message["reasoning_content"] = "".join(reasoning)
-        for at, arguments in enumerate(calls):
-            named = {"id": f"call_{at}", "type": "function"}
-            opened = {"index": at, **named, "function": {"name": f"f{at}", "arguments": ""}}
-            own.append(chunk(index, tool_calls=[opened]))
-            own += [chunk(index, tool_calls=[{"index": at, "function": {"arguments": piece}}]) for piece in arguments]
-            whole = {**named, "function": {"name": f"f{at}", "arguments": "".join(arguments)}}
-            message.setdefault("tool_calls", []).append(whole)
-        own.append(chunk(index, finish))
-        choices.append({"index": index, "message": message, "finish_reason": finish})
-        deltas.append(own)
-    chunks: list[Json] = []
-    while any(deltas):
-        chunks.append(draw(st.sampled_from([own for own in deltas if own])).pop(0))
-    return choices, [*chunks, {**HEADER, "choices": [], "usage": USAGE}]
+def test_text_beside_an_error_at_the_top_is_kept() -> None:
+    found = read({**chunk(content="a", finish="stop"), "error": {"message": "It broke."}})
+    assert found.kept
+    assert found.steps == (Text("a"), fault(found))
 
 
-@settings(deadline=None)
-@given(cut_up())
-def test_any_answer_in_any_order_of_chunks_adds_up_to_itself(choices_and_chunks: tuple[list[Json], list[Json]]) -> None:
-    choices, chunks = choices_and_chunks
-    assert folded(*chunks, wanted=len(choices)).completion() == {
-        **HEADER,
-        "object": "chat.completion",
-        "choices": choices,
-        "usage": USAGE,
-    }
+def test_an_error_that_the_text_only_speaks_of_is_none() -> None:
+    assert read(chunk(content='{"error": {"message": "m"}}', name="error")).steps[0] == (
+        Text('{"error": {"message": "m"}}')
+    )
+    assert read({**HEADER, "choices": [], "x": {"error": {"message": "m"}}}).steps == ()
 
 
-@settings(deadline=None)
-@given(cut_up())
-def test_the_visible_texts_of_all_events_are_the_message_s_content(
-    choices_and_chunks: tuple[list[Json], list[Json]],
-) -> None:
-    choices, chunks = choices_and_chunks
-    answer = Answer(len(choices))
-    visible = "".join(answer.add(each) for each in chunks)
-    assert visible == answer.message()["content"] == choices[0]["message"]["content"]
+def test_a_body_with_an_error_is_one_event_that_is_its_fault() -> None:
+    for body in (
+        b'{"error":{"message":"Resource has been exhausted","code":429}}',
+        b'\xef\xbb\xbf{"error":\r\n {"message":"Resource has been exhausted","code":429}}\r\n',
+        b'[{"error":{"message":"Resource has been exhausted","code":429,"status":"RESOURCE_EXHAUSTED"}}]',
+        b'{"object":"error","message":"Resource has been exhausted","code":429}',
+    ):
+        for streamed in (True, False):
+            (event,) = CHAT.events(body, streamed=streamed)
+            told = fault(CHAT.read(event))
+            assert (told.message, told.code, told.status) == ("Resource has been exhausted", "429", 429)
+            assert told.passing
 
 
-# From a stream to a completion and back
+def test_a_whole_body_with_an_error_in_its_choice_is_kept_with_its_fault() -> None:
+    body = {"choices": [{"message": {"content": "a"}, "finish_reason": "error", "error": {"code": 502}}]}
+    for streamed in (True, False):
+        (event,) = CHAT.events(json.dumps(body).encode(), streamed=streamed)
+        found = CHAT.read(event)
+        assert (found.kept, found.text, fault(found).status) == (True, "a", 502)
 
 
-@settings(deadline=None, max_examples=40)
-@given(cut_up(most=1))
-def test_the_completion_of_a_stream_is_what_the_official_client_makes_of_it(
-    choices_and_chunks: tuple[list[Json], list[Json]],
-) -> None:
-    _, chunks = choices_and_chunks
-    ours = ChatCompletion.model_validate_json(completion_from(events(*chunks)))
-    assert summary(ours) == summary(sdk_completion(*chunks))
-    assert ours.object == "chat.completion"
+@pytest.mark.parametrize("body", [b"{}", b'{"choices":null}', b'{"message":"hi"}', b'{"data":[]}', b"[1]", b"[DONE]"])
+def test_a_body_that_is_neither_an_answer_nor_an_error_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        CHAT.events(body, streamed=False)
 
 
-def test_the_upstream_s_own_body_is_given_byte_for_byte() -> None:
-    body = json.dumps(COMPLETION, indent=2, ensure_ascii=True).encode() + b"\n"
-    assert completion_from([body]) == body
-    assert completion_from([body, b"[DONE]"]) == body
-
-
-def test_a_whole_completion_with_more_events_after_it_is_put_together() -> None:
-    one = {**COMPLETION, "choices": COMPLETION["choices"][1:]}
-    made = orjson.loads(completion_from(events(one, chunk(1, content=" More."))))
-    assert made["choices"][0]["message"]["content"] == "¡Hola! 😀 More."
-
-
-def test_a_completion_of_no_events_is_an_empty_answer_that_the_official_client_takes() -> None:
-    completion = ChatCompletion.model_validate(orjson.loads(completion_from([b"[DONE]"])))
-    assert completion.choices[0].message.content == ""
-
-
-def test_a_chunk_made_of_a_completion_is_one_that_the_official_client_takes() -> None:
-    chunked = ChatCompletionChunk.model_validate(chunk_from(COMPLETION))
-    assert chunked.object == "chat.completion.chunk"
-    assert chunked.usage is not None
-    assert chunked.usage.total_tokens == 7
-    assert [call.index for call in chunked.choices[0].delta.tool_calls or ()] == [0, 1]
-    assert chunked.choices[1].delta.content == "¡Hola! 😀"
-    assert chunked.choices[1].finish_reason == "stop"
-
-
-def test_a_chunk_made_of_a_completion_adds_up_to_the_same_answer() -> None:
-    from_whole, from_chunk = folded(COMPLETION, wanted=2), folded(chunk_from(COMPLETION), wanted=2)
-    assert from_chunk.completion() == from_whole.completion() == COMPLETION
-    assert [{**each, "index": None} for each in from_chunk.message()["toolCalls"]] == [
-        {**each, "index": None} for each in from_whole.message()["toolCalls"]
-    ]
-    assert from_chunk.usage == from_whole.usage == USAGE
-    assert from_chunk.finished
-    assert from_whole.finished
-    assert from_chunk.add({}) == ""
-
-
-@settings(deadline=None)
-@given(cut_up())
-def test_a_stream_made_whole_and_made_a_chunk_again_is_the_same_answer(
-    choices_and_chunks: tuple[list[Json], list[Json]],
-) -> None:
-    choices, chunks = choices_and_chunks
-    whole = folded(*chunks, wanted=len(choices)).completion()
-    assert folded(chunk_from(whole), wanted=len(choices)).completion() == whole
-
-
-def test_making_a_chunk_leaves_the_completion_as_it_was() -> None:
-    before = orjson.dumps(COMPLETION)
-    chunk_from(COMPLETION)
-    assert orjson.dumps(COMPLETION) == before
-
-
-def test_a_completion_is_told_from_a_chunk_by_its_message() -> None:
-    assert is_completion(COMPLETION)
-    assert not is_completion(chunk(content="a"))
-    assert not is_completion({"choices": []})
-    assert not is_completion({"choices": None})
-    assert not is_completion({"object": "chat.completion", "data": []})
+def test_a_body_of_a_chunk_stays_as_it_is() -> None:
+    body = json.dumps(chunk(content="a", finish="stop")).encode()
+    assert CHAT.events(body, streamed=True) == [Event(body)]
 
 
 # The request
@@ -613,7 +422,7 @@ def test_a_completion_is_told_from_a_chunk_by_its_message() -> None:
 )
 def test_a_request_that_is_refused_is_told_which_field_is_wrong(change: Json, param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        check_request({**REQUEST, **change})
+        CHAT.check({**REQUEST, **change})
     assert refused.value.param == param
     assert f"'{param}'" in refused.value.message
     assert refused.value.status == 400
@@ -622,126 +431,67 @@ def test_a_request_that_is_refused_is_told_which_field_is_wrong(change: Json, pa
 @pytest.mark.parametrize("body", [None, [], "text", 1, [REQUEST]])
 def test_a_body_that_is_no_object_is_refused(body: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        check_request(body)
+        CHAT.check(body)
     assert refused.value.code == "invalid_body"
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "streamed", "choices", "usage_shown"),
     [
-        {},
-        {"stream": None, "stream_options": None, "n": None},
-        {"stream": True, "stream_options": {"include_usage": False}, "n": 128},
-        {"anything": {"an upstream": "knows"}},
+        ({}, False, 1, True),
+        ({"stream": None, "stream_options": None, "n": None}, False, 1, True),
+        ({"stream": True}, True, 1, False),
+        ({"stream": True, "stream_options": {}}, True, 1, False),
+        ({"stream": True, "stream_options": {"include_usage": False}, "n": 128}, True, 128, False),
+        ({"stream": True, "stream_options": {"include_usage": True}}, True, 1, True),
+        ({"anything": {"an upstream": "knows"}, "n": 2}, False, 2, True),
     ],
 )
-def test_a_request_that_is_taken_stays_as_it_is(change: Json) -> None:
-    request = {**REQUEST, **change}
-    assert check_request(request) is request
+def test_a_request_says_what_it_asks_for(change: Json, streamed: bool, choices: int, usage_shown: bool) -> None:
+    asked = CHAT.check({**REQUEST, **change})
+    assert (asked.model, asked.streamed, asked.choices, asked.usage_shown) == ("gpt-x", streamed, choices, usage_shown)
 
 
-def test_usage_is_asked_for_with_all_else_that_the_client_sent() -> None:
-    asked = {**REQUEST, "stream": True, "stream_options": {"include_obfuscation": False, "include_usage": False}}
-    before = json.dumps(asked)
-    assert with_usage(asked) == {**asked, "stream_options": {"include_obfuscation": False, "include_usage": True}}
-    assert with_usage({**REQUEST, "stream": True})["stream_options"] == {"include_usage": True}
-    assert json.dumps(asked) == before
+def sent(request: Json, *, ask_usage: bool) -> Json:
+    outgoing = CHAT.outgoing(request, ask_usage=ask_usage)
+    assert outgoing.path == "/chat/completions"
+    body: Json = orjson.loads(outgoing.body)
+    return body
 
 
+def test_a_stream_is_asked_for_its_usage_with_all_else_that_the_client_sent() -> None:
+    request = {**REQUEST, "stream": True, "stream_options": {"include_obfuscation": False}}
+    before = json.dumps(request)
+    assert sent(request, ask_usage=True)["stream_options"] == {"include_obfuscation": False, "include_usage": True}
+    assert sent({**REQUEST, "stream": True}, ask_usage=True) == {
+        **REQUEST,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert sent({**request, "stream_options": None}, ask_usage=True)["stream_options"] == {"include_usage": True}
+    assert json.dumps(request) == before
+
+
+@pytest.mark.parametrize("ask_usage", [True, False])
 @pytest.mark.parametrize(
     "request_",
-    [REQUEST, {**REQUEST, "stream": False}, {**REQUEST, "stream": True, "stream_options": {"include_usage": True}}],
-)
-def test_a_request_that_is_not_streamed_or_asks_for_usage_itself_is_sent_unchanged(request_: Json) -> None:
-    assert with_usage(request_) == request_
-
-
-def test_a_client_wants_usage_only_where_it_says_so() -> None:
-    assert wants_usage({"stream_options": {"include_usage": True}})
-    assert not wants_usage({"stream_options": {"include_usage": False}})
-    assert not wants_usage({"stream_options": {}})
-    assert not wants_usage({"stream_options": None})
-    assert not wants_usage({})
-
-
-def test_the_usage_chunk_is_the_one_with_a_usage_and_no_choice() -> None:
-    assert is_usage_chunk({**HEADER, "choices": [], "usage": USAGE})
-    assert is_usage_chunk({**HEADER, "usage": USAGE})
-    assert not is_usage_chunk({**chunk(finish="stop"), "usage": USAGE})
-    assert not is_usage_chunk({**chunk(content="a"), "usage": None})
-    assert not is_usage_chunk({**HEADER, "choices": [], "usage": None})
-
-
-def test_an_upstreams_words_of_an_error_and_its_usage_have_a_bound() -> None:
-    with pytest.raises(UpstreamError) as raised:
-        read(json.dumps({"error": {"message": "m" * 900_000, "code": "c" * 900_000}}).encode())
-    assert (len(raised.value.message), len(raised.value.code)) == (2000, 2000)
-    answer = Answer()
-    answer.add({"usage": {"total_tokens": 3, "note": "n" * 900}})
-    answer.add({"usage": {"total_tokens": 4, "note": "n" * 900_000}})
-    assert answer.usage == {"total_tokens": 3, "note": "n" * 900}
-
-
-@pytest.mark.parametrize(
-    ("error", "passing"),
     [
-        ({"message": "m", "type": "server_error"}, True),
-        ({"message": "m", "type": "overloaded_error", "code": None}, True),
-        ({"message": "m", "code": 429}, True),
-        ({"message": "m", "code": "503"}, True),
-        ({"message": "m", "code": 400, "type": "invalid_request_error"}, False),
-        ({"message": "m", "code": "content_filter"}, False),
-        ("overloaded", False),
+        REQUEST,
+        {**REQUEST, "stream": False},
+        {**REQUEST, "stream": True, "stream_options": {"include_usage": True}},
+        {**REQUEST, "stream": True, "stream_options": {"include_usage": False}},
     ],
 )
-def test_an_error_event_may_pass_where_its_code_or_type_says_so(error: Any, passing: bool) -> None:
-    with pytest.raises(UpstreamError) as raised:
-        read(json.dumps({"error": error}).encode())
-    assert raised.value.passing is passing
+def test_a_request_that_is_not_streamed_or_speaks_of_usage_itself_is_sent_unchanged(
+    request_: Json, ask_usage: bool
+) -> None:
+    assert sent(request_, ask_usage=ask_usage) == request_
 
 
-@pytest.mark.parametrize("choices", [7, "x", {"a": 1}, True])
-def test_choices_that_are_no_list_are_malformed(choices: Any) -> None:
-    with pytest.raises(Malformed):
-        read(json.dumps({"choices": choices}).encode())
+def test_an_upstream_that_is_not_to_be_asked_gets_what_the_client_sent() -> None:
+    assert sent({**REQUEST, "stream": True}, ask_usage=False) == {**REQUEST, "stream": True}
 
 
-@pytest.mark.parametrize("around", ["[{}]", '{{"a": {}}}'], ids=["lists", "maps"])
-def test_what_is_nested_beyond_reason_is_malformed_and_what_is_merely_long_is_not(around: str) -> None:
-    deep = "1"
-    for _ in range(99):
-        deep = around.format(deep)
-    assert read(f'{{"x": {deep}}}'.encode())
-    with pytest.raises(Malformed):
-        read(f'{{"x": {around.format(deep)}}}'.encode())
-    assert read(json.dumps({"x": [[]] * 500}).encode())
-
-
-@pytest.mark.parametrize("calls", [7, "x", [7], [None], {"a": 1}])
-def test_tool_calls_of_a_shape_of_their_own_break_nothing(calls: Any) -> None:
-    answer = Answer()
-    completion = {"choices": [{"index": 0, "message": {"content": "a", "tool_calls": calls}, "finish_reason": "stop"}]}
-    answer.add(completion)
-    assert answer.completion()["choices"][0]["message"]["content"] == "a"
-    assert answer.message()["content"] == "a"
-    assert chunk_from(completion)["choices"][0]["delta"]["content"] == "a"
-
-
-def test_an_answer_that_told_only_whose_it_is_has_said_nothing() -> None:
-    answer = Answer()
-    assert answer.silent
-    answer.add({"id": "x", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "", "refusal": None}}]})
-    assert answer.silent
-    for said in ({"content": " "}, {"reasoning": "hm"}, {"tool_calls": [{"index": 0, "id": "a"}]}, {"refusal": "no"}):
-        spoken = Answer()
-        spoken.add({"choices": [{"index": 0, "delta": said}]})
-        assert not spoken.silent
-    answer.add({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    assert not answer.silent
-
-
-@pytest.mark.parametrize("usage", [{"a": {"b": {"c": {"d": {"e": {}}}}}}, {"a": [1]}, {"a" * 1500: 1}])
-def test_a_usage_that_is_no_small_flat_thing_is_left_out(usage: Any) -> None:
-    answer = Answer()
-    answer.add({"usage": usage})
-    assert answer.usage is None
+def test_a_request_becomes_one_for_a_stream_and_stays_what_it_was() -> None:
+    assert CHAT.streaming(REQUEST) == {**REQUEST, "stream": True}
+    assert "stream" not in REQUEST

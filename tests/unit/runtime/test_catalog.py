@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.domain.errors import ConfigurationError, InvalidRequest
-from lib.runtime.catalog import Catalog, Deadlines, Prefill, Upstream, load
+from lib.runtime.catalog import Catalog, Deadlines, Prefill, Upstream, Usage, load
 
 TOML = """
 [openai]
@@ -265,3 +265,51 @@ def test_the_environment_s_one_upstream_can_be_set_so_as_well() -> None:
 )
 def test_a_wrong_way_to_go_on_is_named(tmp_path: Path, lines: str, said: str) -> None:
     assert said in refusal(tmp_path, f'[up]\nbase_url = "http://u/v1"\n{lines}\n')
+
+
+# What it speaks, and whether it is asked for a stream's usage
+
+
+def test_an_upstream_speaks_chat_completions_and_is_asked_for_usage_unless_set_otherwise(tmp_path: Path) -> None:
+    table = '[{0}]\nbase_url = "http://{0}/v1"\n{1}\n'
+    catalog = from_file(
+        tmp_path,
+        table.format("plain", "")
+        + table.format("set", 'speaks = ["messages", "chat_completions"]\nusage = "as_asked"')
+        + table.format("named", 'usage = "ask"'),
+    )
+    assert (catalog["plain"].speaks, catalog["plain"].usage) == (("chat_completions",), Usage.ASK)
+    assert (catalog["set"].speaks, catalog["set"].usage) == (("messages", "chat_completions"), Usage.AS_ASKED)
+    assert catalog["named"].usage is Usage.ASK
+
+
+def test_the_environment_s_one_upstream_says_what_it_speaks_as_well() -> None:
+    one = {"UPSTREAM_BASE_URL": "http://u/v1", "UPSTREAM_SPEAKS": " messages ,gemini,", "UPSTREAM_USAGE": "as_asked"}
+    assert load(one)["default"].speaks == ("messages", "gemini")
+    assert load(one)["default"].usage is Usage.AS_ASKED
+    plain = load({"UPSTREAM_BASE_URL": "http://u/v1", "UPSTREAM_SPEAKS": "", "UPSTREAM_USAGE": ""})["default"]
+    assert (plain.speaks, plain.usage) == (("chat_completions",), Usage.ASK)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('speaks = "chat_completions"', "speaks must be a list of dialects, such as ['chat_completions']"),
+        ("speaks = []", "speaks must be a list"),
+        ('speaks = ["messages", 3]', "speaks must be a list"),
+        ('speaks = [""]', "speaks must be a list"),
+        ('usage = "never"', "usage is 'ask' or 'as_asked'"),
+        ("usage = true", "usage is 'ask' or 'as_asked'"),
+        ("usage = []", "usage is 'ask' or 'as_asked'"),
+    ],
+)
+def test_a_wrong_word_for_what_it_speaks_or_for_usage_is_named(tmp_path: Path, line: str, said: str) -> None:
+    message = refusal(tmp_path, f'[up]\nbase_url = "http://u/v1"\n{line}\n')
+    assert message.startswith("upstream up: ")
+    assert said in message
+
+
+@pytest.mark.parametrize(("name", "value"), [("UPSTREAM_SPEAKS", " , "), ("UPSTREAM_USAGE", "Ask")])
+def test_a_wrong_word_in_the_environment_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=name.removeprefix("UPSTREAM_").lower()):
+        load({"UPSTREAM_BASE_URL": "http://u/v1", name: value})
