@@ -140,15 +140,6 @@ class Reader:
                 piece = self._next()
             except UpstreamFault as fault:
                 broken, piece = fault, b""
-<<<<<<< HEAD
-        try:
-            for event in splitter.close():
-                over, _ = self._take(event)
-                if over is not None:
-                    return over
-        except Malformed:
-            pass  # the event was cut with the rest
-=======
         for event in splitter.close():
             try:
                 over = self._take(event)
@@ -156,7 +147,6 @@ class Reader:
                 continue  # it was cut with the rest
             if over is not None:
                 return over
->>>>>>> e
         if broken is not None:
             return broken
         if self._answer.finished:
