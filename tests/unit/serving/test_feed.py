@@ -13,7 +13,8 @@ from lib.cloud.documents import Document
 from lib.domain.end import End, State
 from lib.domain.event import Event
 from lib.domain.segment import Head, empty_head
-from lib.journal.codec import Entry, OpenSegment, record
+from lib.journal.codec import Entry, record
+from lib.journal.segments import Segmenter
 from lib.serving.feed import Feed, Gone, Piece
 from tests.unit.serving.test_viewer_lease import GENERATION, NOW, Patches, lease_of
 
@@ -33,13 +34,13 @@ class Written:
 
     def __init__(self, created_at: datetime = NOW, word: str = "w", version: int = 1):
         self._created_at, self._word, self._version = created_at, word, version
-        self._open = OpenSegment(1, 1)
+        self._segmenter = Segmenter(empty_head(created_at, created_at), 1)
 
     def to(self, last: int, end: End | None = None) -> Document:
-        fresh = events(self._open.last + 1, last, self._word)
-        if fresh:
-            self._open.extend([Entry(seq, record(event), "") for seq, event in enumerate(fresh, self._open.last + 1)])
-        segment = self._open.segment()
+        known = self._segmenter.open.last
+        fresh = events(known + 1, last, self._word)
+        self._segmenter.add([Entry(seq, record(event), "") for seq, event in enumerate(fresh, known + 1)])
+        segment = self._segmenter.open
         head: Head = replace(
             empty_head(self._created_at, self._created_at),
             first=segment.first,
