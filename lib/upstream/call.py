@@ -28,7 +28,7 @@ from lib.upstream.retry_after import retry_after
 
 READ_BYTES = 64 << 10
 POOL = 256
-_MARGIN_SECONDS = 5.0  # beyond the deadlines, which are enforced by who cuts
+MARGIN_SECONDS = 5.0  # beyond the deadlines, which are enforced by who cuts
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 _UNSHOWABLE = re.compile(r"[^\w.+-]", re.ASCII)
 
@@ -181,7 +181,7 @@ class Call:
 
     @property
     def _longest_silence(self) -> float:
-        return max(self._upstream.deadlines.first_byte, self._upstream.deadlines.idle) + _MARGIN_SECONDS
+        return max(self._upstream.deadlines.first_byte, self._upstream.deadlines.idle) + MARGIN_SECONDS
 
     def _send(self) -> requests.Response:
         return self._session.post(
