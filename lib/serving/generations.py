@@ -28,7 +28,7 @@ from lib.serving.start_request import StartRequest, checked, new_generation
 from lib.serving.tail import Tail, Tails
 
 START_GRACE = timedelta(minutes=30)  # how long a task may be on its way before its generation counts as lost
-STOP_WAIT_SECONDS = 3.0
+STOP_WAIT_SECONDS = 3.0  # longer than a worker's pause between two tries of a commit
 LIMIT_RETRY_SECONDS = 5
 MAX_PAGE = 100
 _READ_TRIES = 3
@@ -186,8 +186,8 @@ class Generations:
     def answer(self, generation: Generation) -> tuple[Generation, int, str]:
         """The generation as it is now, the number of its last event, and the text there is."""
         generation, head = self.find(generation.owner, generation.id)
-        answer = self._healer.saved(generation, head)
-        return generation, head.last, str(answer.said().fields["content"]) if answer else ""
+        said, _ = self._healer.saved(generation, head)
+        return generation, head.last, str(said.fields["content"])
 
     def resume(self, generation: Generation, after: int) -> Tail:
         """A viewer's place in a generation, after event `after`."""
@@ -222,10 +222,16 @@ class Generations:
         except Stale as error:
             raise NotFound("There is no such generation.", code="generation_not_found") from error
         log.info("stop requested", extra={"generation": generation.id, "state": str(generation.state)})
-        if not head.leased(self._clock()):
+        held = head.claims > 0 and not head.released
+        if not held:
             self._healer.stop(generation, head)
         with self._tails.open(generation, head.last) as tail:
             tail.wait_for_end(STOP_WAIT_SECONDS)
+        generation, now = self.find(uid, generation_id)
+        if not held or generation.state.terminal or now.version != head.version or now.leased(self._clock()):
+            return generation, now
+        # Its lease ran out, and in the time that a live worker would have taken for its next try nothing was written.
+        self._healer.stop(generation, now)
         return self.find(uid, generation_id)
 
     def delete(self, uid: str, generation_id: str) -> None:

@@ -14,14 +14,14 @@ from datetime import timedelta
 from lib.cloud.documents import Stale
 from lib.cloud.store import Store
 from lib.cloud.task_queue import TaskQueue
-from lib.dialects.protocol import Answer, Dialect, Malformed
+from lib.dialects.protocol import Dialect, Malformed
 from lib.domain.end import End, State
 from lib.domain.errors import Unavailable, Unreachable
 from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
 from lib.journal import ending
-from lib.journal.codec import replay
+from lib.journal.codec import replay, saved_text
 from lib.journal.writer import Clock, Fenced
 
 REQUEUE_AFTER = timedelta(seconds=15)  # queued, or after a lease's end, without a worker
@@ -86,41 +86,39 @@ class Healer:
         known = self._store.generation(generation.id)  # whoever asks may have read it long ago
         if known is None or known.created_at != head.created_at or known.state.terminal:
             return True
-        answer = self.saved(known, head)
-        if answer is None and head.last:
-            return False
-        end = ending.lost(known, silent=answer is None or answer.silent)
-        return self._end(known, head, end, answer, patience=0.0)
+        said, silent = self.saved(known, head)
+        self._end(known, head, ending.lost(known, silent=silent), said, patience=0.0)
+        return True
 
     def stop(self, generation: Generation, head: Head) -> None:
         """Ends a generation that no worker holds as its user asked. Errors: `Unreachable`."""
-        answer = self.saved(generation, head)
-        if answer is not None or not head.last:
-            self._end(generation, head, ending.stopped(), answer, patience=INSIST_SECONDS)
+        said, _ = self.saved(generation, head)
+        self._end(generation, head, ending.stopped(), said, patience=INSIST_SECONDS)
 
-    def saved(self, generation: Generation, head: Head) -> Answer | None:
-        """What the journal adds up to; None in a dialect that this version does not know. Errors: `Unreachable`."""
+    def saved(self, generation: Generation, head: Head) -> tuple[Said, bool]:
+        """What the journal adds up to, and whether that is nothing. Errors: `Unreachable`.
+
+        In a dialect that this version does not know, it is the visible text alone.
+        """
         dialect = self._dialects.get(generation.dialect)
         if dialect is None:
-            log.warning("a generation's dialect is not known", extra={"generation": generation.id})
-            return None
+            return Said(fields={"content": saved_text(self._store, generation, head)}), head.last == 0
         answer = dialect.answer()
         for event in replay(self._store, generation, head):
             try:
                 answer.add(dialect.read(event))
             except Malformed:
                 log.warning("an event of a journal can't be read", extra={"generation": generation.id})
-        return answer
+        return answer.said(), answer.silent
 
-    def _end(self, generation: Generation, head: Head, end: End, answer: Answer | None, *, patience: float) -> bool:
-        """Ends it with what is saved; True in any case, since whoever was faster has changed it."""
-        said = Said(fields={"content": ""}) if answer is None else answer.said()
+    def _end(self, generation: Generation, head: Head, end: End, said: Said, *, patience: float) -> None:
+        """Ends it with what is saved, unless somebody else is faster."""
         try:
             ended, journal = ending.end_unworked(
                 self._store, generation, head, end, said, self._clock, patience=patience
             )
         except Fenced:
-            return True
+            return
         stopped = ended.state is State.STOPPED
         log.log(
             logging.INFO if stopped else logging.WARNING,
@@ -136,4 +134,3 @@ class Healer:
                 **journal.metrics.fields(),
             },
         )
-        return True

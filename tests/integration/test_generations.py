@@ -786,19 +786,25 @@ def test_where_the_end_of_a_lost_answer_can_not_be_saved_it_is_read_as_it_is(
 FUTURE = "a-dialect-of-a-later-version"
 
 
-def test_an_answer_in_a_dialect_that_is_not_known_is_shown_and_not_ended(
-    service, begin, hold, uid, clock, entries, store
+def test_an_answer_in_a_dialect_that_is_not_known_keeps_its_text(
+    service, begin, hold, uid, clock, entries, store, documents
 ):
     """A version was rolled back, and answers of the newer one are there."""
-    generation, queued = begin(dialect=FUTURE), begin(dialect=FUTURE)
-    hold(generation).journal.append(entries(1, 2))
-    clock.advance(LONG_LOST)
-    found, head = service.find(uid, generation.id)
-    assert (found.state, head.last) == (State.STREAMING, 2)
-    assert len(listed(service, uid)) == 2
-    assert service.answer(found)[1] == 2
-    assert service.stop(uid, generation.id)[0].state is State.STREAMING
+    lost, stopped, queued = (begin(dialect=FUTURE) for _ in range(3))
+    text = "".join(each.text for each in entries(1, 40, 5 << 10))
+    for each in (lost, stopped):
+        journal = hold(each).journal
+        for seq in range(1, 41, 4):
+            journal.append(entries(seq, seq + 3, 5 << 10))
+    assert service.answer(service.find(uid, stopped.id)[0])[1:] == (40, text)
+    journal.release()
+    assert service.stop(uid, stopped.id)[0].state is State.STOPPED
     assert service.stop(uid, queued.id)[0].state is State.STOPPED
+    clock.advance(LONG_LOST)
+    assert len(listed(service, uid)) == 3
+    assert service.find(uid, lost.id)[0].state is State.INCOMPLETE
+    said = [found.fields["content"] for found in documents.get(lost.message_path, stopped.message_path)]
+    assert said == [text, text]
 
 
 def test_the_text_of_an_answer_is_folded_from_its_journal(service, started, hold, entries):
@@ -1130,6 +1136,32 @@ def test_a_leased_generation_whose_worker_is_slow_has_the_stop_noted(
     assert found.state is State.STREAMING
     assert store.generation(generation.id).stop_requested_at == clock()
     journal.append(entries(4, 4))
+
+
+def test_a_worker_whose_lease_ran_out_in_an_outage_keeps_what_it_read_when_it_is_stopped(
+    service, started, hold, uid, listener, watcher, entries, together, clock
+):
+    generation = started()
+    journal = hold(generation).journal
+    journal.append(entries(1, 3))
+    clock.advance(LEASE + timedelta(minutes=2))
+    seen = watcher()
+    listener.watch(generation.path, seen)
+
+    def work():
+        seen.until(lambda changes: changes and changes[-1].fields["stopRequestedAt"] is not None)
+        journal.finish(entries(4, 8), End(state=State.STOPPED, reason="stopped"), said_by(entries(1, 8)))
+
+    (stopped, head), _ = together(lambda: service.stop(uid, generation.id), work)
+    assert (stopped.state, stopped.last_seq, head.last) == (State.STOPPED, 8, 8)
+
+
+def test_a_generation_whose_worker_is_gone_is_stopped_without_it(service, started, hold, uid, entries, clock):
+    generation = started()
+    hold(generation).journal.append(entries(1, 3))
+    clock.advance(LEASE + timedelta(seconds=1))
+    stopped, head = service.stop(uid, generation.id)
+    assert (stopped.state, stopped.last_seq, head.last) == (State.STOPPED, 3, 3)
 
 
 def test_a_released_generation_is_stopped_without_a_worker_and_keeps_its_text(
