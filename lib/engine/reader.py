@@ -26,6 +26,7 @@ ERROR_BODY_BYTES = 64 << 10  # of a refusal
 DECISIVE_BYTES = len(b"event:")  # of a body, from which its kind can be told: the longest name a stream begins with
 LONGEST_SLEEP_SECONDS = 0.25  # so that a silent upstream is told from one that is not listened to
 SHORTEST_SLEEP_SECONDS = 0.002
+BULK_BYTES = 8 << 10  # of one piece: no token is so long, and there is likely more
 ROOM_SECONDS = 1.0
 
 Seen = TypeVar("Seen")
@@ -135,7 +136,7 @@ class Reader:
                 over = self._take(event)
                 if over is not None:
                     return over
-            self._rest()
+            self._rest(bulk=len(piece) >= BULK_BYTES)
             try:
                 piece = self._next()
             except UpstreamFault as fault:
@@ -182,12 +183,15 @@ class Reader:
                 over = self._unless_empty()
         return over
 
-    def _rest(self) -> None:
-        """Waits, after something came, while no commit could take more of it, or the buffer is full."""
+    def _rest(self, *, bulk: bool) -> None:
+        """Waits, after something came, while the buffer is full, or while no commit could take what comes next.
+
+        What comes in bulk is read on: it would only fill the socket.
+        """
         while self._buffer.full and not self._buffer.wait_for_room(ROOM_SECONDS):
             self._active()  # an upstream that nobody listens to is not silent
         end_is_near = self._answer.finished and not self._answer.withdrawn
-        pause = 0.0 if end_is_near else min(self._pace.until_due(), LONGEST_SLEEP_SECONDS)
+        pause = 0.0 if bulk or end_is_near else min(self._pace.until_due(), LONGEST_SLEEP_SECONDS)
         if pause >= SHORTEST_SLEEP_SECONDS:
             self._buffer.wait(pause)
         if self._buffer.outcome is not None:

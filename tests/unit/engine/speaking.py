@@ -35,7 +35,8 @@ class Speaking:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def say(self, pieces: int = 1000) -> None:
-        self.go_on.release(pieces)
+        if pieces:
+            self.go_on.release(pieces)
 
     def __enter__(self) -> Self:
         return self

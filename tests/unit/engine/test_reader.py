@@ -15,7 +15,7 @@ from lib.dialects import DIALECTS
 from lib.dialects.protocol import Answer, Asked
 from lib.domain.event import Event
 from lib.engine.buffer import Buffer, Signal
-from lib.engine.reader import ERROR_BODY_BYTES, LONGEST_SLEEP_SECONDS, Pace, Reader
+from lib.engine.reader import BULK_BYTES, ERROR_BODY_BYTES, LONGEST_SLEEP_SECONDS, Pace, Reader
 from lib.journal.codec import Entry, events_of
 from lib.upstream.call import Call
 from lib.upstream.fault import UpstreamFault
@@ -730,6 +730,15 @@ def test_after_the_finish_reason_it_reads_on_at_once_to_the_end_mark() -> None:
     buffer = Patient()
     usage = data({"id": "c1", "choices": [], "usage": USAGE})
     read(SSE, *hello(), data(delta("stop")), usage, DONE, buffer=buffer, pace=AtOnce(0.1))
+    assert len(buffer.waits) == 3
+
+
+def test_what_comes_in_bulk_does_not_wait_in_the_socket() -> None:
+    """As an image does, while nothing is due for a second."""
+    buffer = Patient()
+    image = data(delta("stop", content="x" * 500_000))
+    parts = [image[at : at + BULK_BYTES] for at in range(0, len(image), BULK_BYTES)]
+    read(SSE, *hello(), *parts, DONE, buffer=buffer, pace=AtOnce(0.1))
     assert len(buffer.waits) == 3
 
 
