@@ -422,7 +422,7 @@ class StoppedWhileMute(Fault):
     leaves = 0
 
     def question(self, on: Round, name: str, place: int) -> Question:
-        return Question(name=name, tokens=on.plan.tokens[0], rate=on.plan.rate, mute=3600.0)
+        return Question(name=name, tokens=on.chance.randint(*self.tokens(on.plan)), rate=on.plan.rate, mute=3600.0)
 
     def strike(self, on: Round) -> None:
         deadline = time.monotonic() + WAIT_SECONDS

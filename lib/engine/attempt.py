@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,15 +24,15 @@ from lib.cloud.store import Store
 from lib.dialects.protocol import Answer, Asked, Dialect, Rest, folded
 from lib.dialects.steps import Json
 from lib.domain.end import End, Fields, State
-from lib.engine.buffer import Buffer, Outcome, Signal
+from lib.engine.buffer import Buffer, Signal
 from lib.engine.claim import Claim
 from lib.engine.committer import Commits, Committer
 from lib.engine.deadlines import Watch
 from lib.engine.reader import Reader
 from lib.journal import ending
-from lib.journal.codec import replay
+from lib.journal.codec import Entry, replay
 from lib.journal.writer import Clock, Fenced, Prepared
-from lib.runtime.catalog import Upstream
+from lib.runtime.catalog import Upstream, Usage
 from lib.runtime.settings import Settings
 from lib.runtime.telemetry import Span, Telemetry
 from lib.upstream.call import Call, Session
@@ -121,7 +123,7 @@ class Attempt:
         answer = folded(self._dialect, replay(self._store, self._generation, self._found), self._asked.choices)
         if self._generation.stop_requested_at is not None:
             return self._finish(answer, ending.stopped())
-        if answer.finished:
+        if _whole(answer):
             return self._finish(answer, End(state=State.COMPLETED))
         rest = self._rest(answer)
         if self._found.last == 0:
@@ -138,55 +140,61 @@ class Attempt:
         May be called from any thread, and again.
         """
         self._to_leave = self._to_leave or at_once
-        if self._call is not None:
-            buffer, reader = self._call
-            if at_once or buffer.last == 0 or reader.look(self._rest) is not None:
+        if self._call is None:
+            return
+        buffer, reader = self._call
+
+        def go_on_elsewhere(answer: Answer) -> None:
+            if buffer.last == 0 or self._rest(answer) is not None:
                 buffer.close(Signal.SHUTDOWN)
+
+        if at_once:
+            buffer.close(Signal.SHUTDOWN)
+        else:
+            reader.look(go_on_elsewhere)  # what is said while this is found out could make it wrong
 
     def _rest(self, answer: Answer) -> Rest | None:
         """What to ask for so that the upstream goes on with `answer`, where it can."""
         return self._dialect.rest(self._request, answer, self._upstream.prefill)
 
     def _exchange(self, rest: Rest, answer: Answer) -> Ended | RetryLater:
-        span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)
-        traceparent = span.trace.traceparent if span.trace and self._settings.upstream_traced == "on" else None
-        outgoing = self._dialect.outgoing(rest.request, ask_usage=self._upstream.usage == "ask")
-        call = Call(self._session, self._upstream, self._key, outgoing, traceparent)
+        outgoing = self._dialect.outgoing(rest.request, ask_usage=self._upstream.usage is Usage.ASK)
         buffer = Buffer(self._journal.last)
-        commits = self._committer.join(buffer, self._journal, self._interval)
-        reader = Reader(
-            call,
-            buffer,
-            commits,
-            dialect=self._dialect,
-            reading=rest.reading,
-            asked=self._asked,
-            answer=answer,
-            max_event=self._settings.max_event_bytes,
-        )
-        thread = threading.Thread(
-            target=copy_context().run,
-            args=(_read, reader, buffer, span),
-            name=f"read-{self._generation.id}",
-            daemon=True,
-        )
-        thread.start()
-        self._call = buffer, reader
-        unwatch = self._listener.watch(
-            self._generation.path, lambda document: self._on_change(document, buffer, commits)
-        )
-        try:
+        with ExitStack() as at_the_end:
+            span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)
+            traceparent = span.trace.traceparent if span.trace and self._settings.upstream_traced == "on" else None
+            call = Call(self._session, self._upstream, self._key, outgoing, traceparent)
+            commits = self._committer.join(buffer, self._journal, self._interval)
+            at_the_end.callback(commits.leave)
+            at_the_end.callback(call.cut)
+            at_the_end.callback(buffer.close, Signal.SHUTDOWN)
+            reader = Reader(
+                call,
+                buffer,
+                commits,
+                dialect=self._dialect,
+                reading=rest.reading,
+                asked=self._asked,
+                answer=answer,
+                max_event=self._settings.max_event_bytes,
+            )
+            thread = threading.Thread(
+                target=copy_context().run,
+                args=(_read, reader, buffer, span),
+                name=f"read-{self._generation.id}",
+                daemon=True,
+            )
+            thread.start()
+            self._call = buffer, reader
+            at_the_end.callback(
+                self._listener.watch(self._generation.path, lambda document: self._on_change(document, buffer, commits))
+            )
             if self._to_leave:
                 self.leave(at_once=True)
             self._wait(buffer, reader)
             call.cut()
             thread.join(READER_SECONDS)
             return self._conclude(buffer, reader, commits.leave())
-        finally:
-            unwatch()
-            buffer.close(Signal.SHUTDOWN)
-            call.cut()
-            commits.leave()
 
     def _interval(self) -> float:
         """How many seconds two commits are apart: more where commits are slow, and where nobody is watching."""
@@ -224,22 +232,32 @@ class Attempt:
         """Says in the chat, once, that it has a new message: when something of it is saved, which need not wait."""
         if not self._chat_told:
             self._chat_told = True
-            self._store.touch_chat(self._generation, self._clock())
+            try:
+                self._store.touch_chat(self._generation, self._clock())
+            except Exception:
+                log.warning("the chat could not be told", exc_info=True)  # it is an app's, and may be full
 
     def _conclude(self, buffer: Buffer, reader: Reader, pending: Prepared | None) -> Ended | RetryLater:
         outcome = buffer.outcome
         if outcome is Signal.DELETED:
             raise Fenced
-        if isinstance(outcome, Exception) and not isinstance(outcome, UpstreamFault):
-            raise outcome
         if pending is not None:
             self._journal.commit(pending)
-        while entries := buffer.take():
+        entries = buffer.take()
+        while more := buffer.take():
             self._journal.append(entries)
+            entries = more
         answer = reader.look(lambda answer: answer)
-        end = _end(outcome, answer)
-        if end is not None:
-            return self._finish(answer, end)
+        if outcome is Signal.STOPPED:
+            return self._finish(answer, ending.stopped(), entries)
+        if outcome is Signal.WHOLE or _whole(answer):
+            if isinstance(outcome, Exception) and not isinstance(outcome, UpstreamFault):
+                log.error("what came after the end could not be read", exc_info=outcome)
+            return self._finish(answer, End(state=State.COMPLETED), entries)
+        if entries:
+            self._journal.append(entries)
+        if isinstance(outcome, Exception) and not isinstance(outcome, UpstreamFault):
+            raise outcome
         if not isinstance(outcome, UpstreamFault):
             later = self._release(0.0)
             log.info("generation handed over", extra={"events": self._journal.last})
@@ -261,16 +279,16 @@ class Attempt:
             log.error("the upstream refused this service's key", extra={"upstream": self._upstream.name})
         state = State.FAILED if answer.silent else State.INCOMPLETE
         failure = End(state=state, reason=outcome.reason, error=failure_of(outcome))
-        return self._finish(answer, failure, outcome.status)
+        return self._finish(answer, failure, status=outcome.status)
 
     def _release(self, seconds: float) -> RetryLater:
         """Lets go of the generation: the task comes again, and another attempt goes on."""
         self._journal.release()
         return RetryLater(min(seconds, RETRY_AFTER_SECONDS))
 
-    def _finish(self, answer: Answer, end: End, status: int | None = None) -> Ended:
+    def _finish(self, answer: Answer, end: End, entries: Sequence[Entry] = (), status: int | None = None) -> Ended:
         said = answer.said()
-        ended = self._journal.finish([], replace(end, usage=said.usage), said)
+        ended = self._journal.finish(entries, replace(end, usage=said.usage), said)
         self._tell_chat()
         asked, metrics = ended.created_at, self._journal.metrics
         well = end.state in (State.COMPLETED, State.STOPPED)
@@ -293,13 +311,9 @@ class Attempt:
         return Ended(ended.state)
 
 
-def _end(outcome: Outcome | None, answer: Answer) -> End | None:
-    """The end that an outcome is in any case. An answer that was whole before something broke is whole."""
-    if outcome is Signal.STOPPED:
-        return ending.stopped()
-    if outcome is Signal.WHOLE or (answer.finished and not answer.withdrawn):
-        return End(state=State.COMPLETED)
-    return None
+def _whole(answer: Answer) -> bool:
+    """Whether the upstream has said all, whatever came after it."""
+    return answer.finished and not answer.withdrawn
 
 
 def _read(reader: Reader, buffer: Buffer, span: Span) -> None:

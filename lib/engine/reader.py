@@ -16,15 +16,17 @@ from typing import Protocol, TypeVar
 from lib.dialects.body import Body, beginning, kind
 from lib.dialects.protocol import Answer, Asked, Dialect, Malformed, Reading
 from lib.dialects.sse import EventTooLarge, Splitter
-from lib.dialects.steps import EndMark, Fault, Finish
+from lib.dialects.steps import EndMark, Fault
 from lib.domain.event import Event
 from lib.engine.buffer import Buffer, Closed, Signal
 from lib.upstream.call import Call, Head
 from lib.upstream.fault import UpstreamFault
 
 ERROR_BODY_BYTES = 64 << 10  # of a refusal
+DECISIVE_BYTES = len(b"event:")  # of a body, from which its kind can be told: the longest name a stream begins with
 LONGEST_SLEEP_SECONDS = 0.25  # so that a silent upstream is told from one that is not listened to
 SHORTEST_SLEEP_SECONDS = 0.002
+BULK_BYTES = 8 << 10  # of one piece: no token is so long, and there is likely more
 ROOM_SECONDS = 1.0
 
 Seen = TypeVar("Seen")
@@ -75,8 +77,12 @@ class Reader:
 
     def run(self) -> None:
         """Reads to the end, and says how it ended. The body of the reading thread."""
+        outcome: Signal | Exception
         try:
-            outcome = self._read()
+            try:
+                outcome = self._read()
+            finally:
+                self._call.close()
         except Closed:
             return
         except UpstreamFault as fault:
@@ -87,8 +93,6 @@ class Reader:
             outcome = UpstreamFault("upstream_malformed", "The upstream sent something that is none of its API.")
         except Exception as error:
             outcome = error
-        finally:
-            self._call.close()
         self._buffer.close(outcome)
 
     def look(self, at: Callable[[Answer], Seen]) -> Seen:
@@ -102,16 +106,16 @@ class Reader:
         if not 200 <= head.status < 300:
             raise self._refusal(head)
         self.answered = True
-        received = b""
-        while not beginning(received) and (piece := self._next()):
-            received += piece
-        if not beginning(received):
+        start = b""
+        while len(start) < DECISIVE_BYTES and (piece := self._next()):
+            start = beginning(start + piece)
+        if not start:
             raise UpstreamFault("upstream_empty", "The upstream's answer is empty.", passing=True)
-        body = kind(head.media_type, beginning(received))
+        body = kind(head.media_type, start)
         if body is Body.STREAM:
-            return self._stream(received)
+            return self._stream(start)
         if body is Body.JSON:
-            return self._whole(received)
+            return self._whole(start)
         raise UpstreamFault(
             "upstream_content_type",
             "The upstream answered with neither an event stream nor JSON.",
@@ -124,73 +128,70 @@ class Reader:
         self._active()
         return piece
 
-    def _stream(self, received: bytes) -> Signal | Exception:
+    def _stream(self, piece: bytes) -> Signal | Exception:
         splitter = Splitter(self._max_event)
         broken = None
-        piece = received
         while piece:
-            finished = False
             for event in splitter.feed(piece):
-                over, finished = self._take(event)
+                over = self._take(event)
                 if over is not None:
                     return over
-            if not finished:  # else the end mark is on its way
-                self._rest()
+            self._rest(bulk=len(piece) >= BULK_BYTES)
             try:
                 piece = self._next()
             except UpstreamFault as fault:
                 broken, piece = fault, b""
-        try:
-            for event in splitter.close():
-                over, _ = self._take(event)
-                if over is not None:
-                    return over
-        except Malformed:
-            pass  # the event was cut with the rest
+        for event in splitter.close():
+            try:
+                over = self._take(event)
+            except Malformed:
+                continue  # it was cut with the rest
+            if over is not None:
+                return over
         if broken is not None:
             return broken
         if self._answer.finished:
             return Signal.WHOLE
         return UpstreamFault("upstream_ended_early", "The upstream's answer ended without its end mark.", passing=True)
 
-    def _whole(self, received: bytes) -> Signal | Exception:
-        body = bytearray(received)
-        while piece := self._next():
+    def _whole(self, start: bytes) -> Signal | Exception:
+        body = bytearray(start)
+        while len(body) <= self._max_event and (piece := self._next()):
             body += piece
-            if len(body) > self._max_event:
-                raise EventTooLarge
+        if len(body) > self._max_event:
+            raise EventTooLarge
         for event in self._dialect.events(bytes(body), streamed=self._asked.streamed):
-            over, _ = self._take(event)
+            over = self._take(event)
             if over is not None:
                 return over
         return self._unless_empty()
 
-    def _take(self, event: Event) -> tuple[Signal | Exception | None, bool]:
-        """Takes one event in; gives the outcome where it is the last one, and whether it says that a choice ended."""
+    def _take(self, event: Event) -> Signal | Exception | None:
+        """Takes one event in; gives the outcome where it is the last one."""
         read = self._reading.read(event)
-        fault, over, finished = None, None, False
-        for step in read.steps:
-            if isinstance(step, Fault):
-                fault = step
-            elif isinstance(step, EndMark):
-                over = self._unless_empty()
-            elif isinstance(step, Finish):
-                finished = True
         if read.kept:
             with self._folding:
                 if self._asked.usage_shown or not read.usage_only:
                     self._buffer.put(read.event, read.text)
                 self._answer.add(read)
             self._pace.events_came()
-        if fault is not None:
-            over = _upstream_error(fault)
-        return over, finished
+        over = None
+        for step in read.steps:
+            if isinstance(step, Fault):
+                return _upstream_error(step)
+            if isinstance(step, EndMark):
+                over = self._unless_empty()
+        return over
 
-    def _rest(self) -> None:
-        """Waits, after something came, while no commit could take more of it, or the buffer is full."""
+    def _rest(self, *, bulk: bool) -> None:
+        """Waits, after something came, while the buffer is full, or while no commit could take what comes next.
+
+        What comes in bulk is read on: it would only fill the socket.
+        """
         while self._buffer.full and not self._buffer.wait_for_room(ROOM_SECONDS):
             self._active()  # an upstream that nobody listens to is not silent
-        pause = min(self._pace.until_due(), LONGEST_SLEEP_SECONDS)
+        end_is_near = self._answer.finished and not self._answer.withdrawn
+        pause = 0.0 if bulk or end_is_near else min(self._pace.until_due(), LONGEST_SLEEP_SECONDS)
         if pause >= SHORTEST_SLEEP_SECONDS:
             self._buffer.wait(pause)
         if self._buffer.outcome is not None:

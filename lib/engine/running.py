@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -10,11 +11,14 @@ from lib.engine.attempt import Attempt, Ended, RetryLater
 HAND_OVER_SECONDS = 6.0  # of the ten that a process has to end; what is read no further then is saved in the rest
 _POLL_SECONDS = 0.1
 
+log = logging.getLogger(__name__)
+
 
 class Running:
     """Runs attempts, each in the thread that asks for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, hand_over_seconds: float = HAND_OVER_SECONDS) -> None:
+        self._hand_over_seconds = hand_over_seconds
         self._attempts: set[Attempt] = set()
         self._lock = threading.Lock()
         self._over = False
@@ -38,7 +42,7 @@ class Running:
 
     def hand_over(self) -> None:
         """Lets go of what another process can go on with; the rest is read on for as long as there is time."""
-        deadline = time.monotonic() + HAND_OVER_SECONDS
+        deadline = time.monotonic() + self._hand_over_seconds
         while self._leave(at_once=False) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         with self._lock:
@@ -49,5 +53,8 @@ class Running:
         with self._lock:
             attempts = list(self._attempts)
         for attempt in attempts:
-            attempt.leave(at_once=at_once)
+            try:
+                attempt.leave(at_once=at_once)
+            except Exception:
+                log.exception("an attempt could not be asked to leave")  # it will be, at once, when the time is over
         return len(attempts)

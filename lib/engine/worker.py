@@ -7,6 +7,7 @@ may enter. Nothing here serves a client. When the process is to end, the attempt
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ from lib.runtime.logs import labelled
 from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import Telemetry
-from lib.upstream.call import new_session
+from lib.upstream.call import Session, new_session
 
 MAX_TASK_BYTES = 64 << 10
 HELD_RETRY_SECONDS = 5
@@ -57,7 +58,7 @@ class Unworkable(Exception):
 
 
 class Worker:
-    """What becomes of one task. `environ` is where the upstreams' keys are."""
+    """What becomes of one task. `environ` is where the upstreams' keys are, `session` what makes the calls."""
 
     def __init__(
         self,
@@ -68,6 +69,10 @@ class Worker:
         shutdown: Shutdown,
         telemetry: Telemetry,
         dialects: Mapping[str, Dialect],
+        *,
+        session: Session | None = None,
+        claim_wait_seconds: float = CLAIM_WAIT_SECONDS,
+        takeover_seconds: float = TAKEOVER_SECONDS,
     ):
         self._settings = settings
         self._store = store
@@ -76,8 +81,10 @@ class Worker:
         self._shutdown = shutdown
         self._telemetry = telemetry
         self._dialects = dialects
-        self._session = new_session()
+        self._session = session or new_session()
         self._running = Running()
+        self._claim_wait_seconds = claim_wait_seconds
+        self._takeover_seconds = takeover_seconds
         self._claims = threading.BoundedSemaphore(CLAIMS_AT_ONCE)
         self._committer = Committer(store.batch, settings.lease_seconds / 3)
         shutdown.call(self._running.hand_over)
@@ -103,11 +110,11 @@ class Worker:
                     return claim(self._store, task, settings.lease, now, settings.max_attempts, given_time)
             except RanOut as ran_out:
                 given_time = ran_out.version
-            time.sleep(TAKEOVER_SECONDS)
+            time.sleep(self._takeover_seconds)
 
     @contextmanager
     def _place_to_claim(self) -> Iterator[None]:
-        has_place = self._claims.acquire(timeout=CLAIM_WAIT_SECONDS)
+        has_place = self._claims.acquire(timeout=self._claim_wait_seconds)
         try:
             yield
         finally:
@@ -260,5 +267,5 @@ def _again(seconds: float) -> Response:
     answer = jsonify(state=None)
     answer.status_code = 503
     if seconds:
-        answer.headers["Retry-After"] = str(round(seconds))
+        answer.headers["Retry-After"] = str(math.ceil(seconds))
     return answer

@@ -351,7 +351,6 @@ def running(database: Any, **changes: Any) -> str:
         upstream="default",
         request=b"{}",
         request_hash="",
-
         created_at=now,
         expire_at=now + timedelta(days=7),
         state=State.STREAMING,

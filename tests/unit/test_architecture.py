@@ -242,7 +242,8 @@ def test_no_library_is_reached_into_by_its_private_names() -> None:
         own |= {node.name for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         for node in ast.walk(tree(module)):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-                assert node.attr in own, f"{module}:{node.lineno} reaches for {ast.unparse(node)}"
+                known = node.attr in own or ast.unparse(node) == "os._exit"  # which is documented
+                assert known, f"{module}:{node.lineno} reaches for {ast.unparse(node)}"
 
 
 def own_name(node: ast.Attribute) -> bool:

@@ -32,7 +32,7 @@ GENERATION = Generation(
     upstream="default",
     request=b"{}",
     request_hash="hash",
-    usage_wanted=False,
+    dialect="chat_completions",
     created_at=NOW,
     expire_at=NOW,
 )

@@ -23,6 +23,11 @@ from lib.journal.writer import GIVE_UP_SECONDS, Journal
 PATIENCE = 20.0  # seconds that a failing test waits; a passing one never does
 LEASE = timedelta(seconds=15)
 RETENTION = timedelta(days=7)
+NEEDED = {  # settings that have no default
+    "GOOGLE_CLOUD_PROJECT": "demo-holdfast",
+    "WORKER_URL": "http://127.0.0.1:8081",
+    "TASKS_INVOKER": "invoker@demo-holdfast.iam.gserviceaccount.com",
+}
 
 
 class MemoryDocuments:
@@ -35,8 +40,19 @@ class MemoryDocuments:
         self.calls: list[tuple[str, list[str]]] = []
         self.before: Callable[[str, Sequence[Write]], None] = lambda _what, _writes: None
         self.after: Callable[[str, Sequence[Write]], None] = lambda _what, _writes: None
+        self.before_get: Callable[[], None] = lambda: None
+
+    def paths(self) -> list[str]:
+        with self._lock:
+            return list(self._there)
+
+    def lose(self, path: str) -> None:
+        """Deletes a document, whoever may need it."""
+        with self._lock:
+            del self._there[path]
 
     def get(self, *paths: str, select: Sequence[str] = ()) -> list[Document | None]:
+        self.before_get()
         with self._lock:
             return [self._there.get(path) for path in paths]
 

@@ -1,48 +1,531 @@
-"""The worker's door: how many tasks may claim their generations at the same time."""
+"""The worker's door, and that whatever goes wrong between a claim and its end ends the attempt.
+
+Firestore is in memory. An upstream, where there is one, is on a socket.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, cast
 
+import orjson
 import pytest
 
+from lib.cloud.documents import Document, Documents, Write
 from lib.cloud.listen import Listener
 from lib.cloud.store import Store
 from lib.cloud.tokens import QueueTokens
+from lib.dialects import DIALECTS
+from lib.dialects.protocol import Dialect
+from lib.domain import message
+from lib.domain.end import State
+from lib.domain.errors import Unauthenticated, Unreachable
+from lib.domain.event import Event
+from lib.domain.generation import Generation
+from lib.domain.segment import Head, empty_head
 from lib.domain.task import Task
-from lib.engine.worker import CLAIMS_AT_ONCE, Turnstile, create_worker
+from lib.engine.attempt import Ended, RetryLater
+from lib.engine.claim import Held
+from lib.engine.worker import CLAIMS_AT_ONCE, HELD_RETRY_SECONDS, Worker, create_worker
+from lib.journal.codec import Entry, record
+from lib.journal.writer import Journal
 from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
-from lib.runtime.telemetry import Telemetry
-from tests.unit.runtime.test_settings import NEEDED
+from lib.runtime.telemetry import OFF
+from lib.upstream.call import Session
+from tests.unit.engine.memory import (
+    LEASE,
+    NEEDED,
+    PATIENCE,
+    RETENTION,
+    MemoryDocuments,
+    eventually,
+    new_generation,
+    now,
+)
+from tests.unit.engine.scripted import DONE, data, delta, hello
+from tests.unit.engine.speaking import Speaking
 
-PATIENCE = 10.0
+CHAT = DIALECTS["chat_completions"]
+MISTAKE = RuntimeError("a mistake, with canary in its words")
+NOBODY = "http://127.0.0.1:9/v1"
+
+
+class Quiet:
+    """A listener that has nothing to say, unless a test says it."""
+
+    def __init__(self) -> None:
+        self.watching: list[Callable[[Document | None], object]] = []
+
+    def watch(self, path: str, on_change: Callable[[Document | None], object]) -> Callable[[], None]:
+        self.watching.append(on_change)
+        return lambda: self.watching.remove(on_change)
+
+
+class Failing(Session):
+    """Its calls fail as no call should."""
+
+    def post(self, *_: Any, **_more: Any) -> Any:
+        raise MISTAKE
+
+
+class Acting:
+    """The dialect, but for what a test has it do instead."""
+
+    def __init__(self, **instead: Callable[..., Any]):
+        self._instead = instead
+
+    def __getattr__(self, name: str) -> Any:
+        return self._instead.get(name) or getattr(CHAT, name)
+
+
+def fail(*_: Any, **_more: Any) -> Any:
+    raise MISTAKE
+
+
+class Service:
+    """A worker over a Firestore in memory, and the generations that it has."""
+
+    def __init__(self) -> None:
+        self.documents = MemoryDocuments()
+        self.store = Store(cast(Documents, self.documents), RETENTION)
+        self.listener = Quiet()
+        self.shutdown = Shutdown()
+
+    def worker(
+        self,
+        base_url: str = NOBODY,
+        *,
+        listener: Any = None,
+        dialects: dict[str, Any] | None = None,
+        store: Any = None,
+        settings: dict[str, str] | None = None,
+        **more: Any,
+    ) -> Worker:
+        environ = NEEDED | {"UPSTREAM_BASE_URL": base_url, "FLUSH_SECONDS": "0.01"} | (settings or {})
+        return Worker(
+            Settings.from_env(environ),
+            store or self.store,
+            cast(Listener, listener or self.listener),
+            {},
+            self.shutdown,
+            OFF,
+            cast(dict[str, Dialect], dialects or {"chat_completions": CHAT}),
+            takeover_seconds=0.01,
+            **more,
+        )
+
+    def begin(self, **fields: Any) -> Generation:
+        generation = new_generation(**fields)
+        self.store.create(generation, message.opening(generation), empty_head(now(), now() + LEASE))
+        return generation
+
+    def lost(self, *events: Any, claims: int = 1, **fields: Any) -> Generation:
+        """A generation with these events, whose worker was lost long ago."""
+        generation = self.begin(**fields)
+        past = now() - timedelta(hours=1)
+        journal = Journal(self.store, generation, self.head(generation), claims=claims, lease=LEASE, clock=lambda: past)
+        journal.claim()
+        if events:
+            entries = [Entry(seq, record(Event(orjson.dumps(each))), "") for seq, each in enumerate(events, 1)]
+            journal.append(entries)
+        return replace(generation, attempt=claims)
+
+    def head(self, generation: Generation) -> Head:
+        head = self.store.read_head(generation)
+        assert head is not None
+        return head
+
+    def kept(self, generation: Generation) -> Generation:
+        kept = self.store.generation(generation.id)
+        assert kept is not None
+        return kept
+
+    def message(self, generation: Generation) -> dict[str, Any]:
+        (found,) = self.documents.get(generation.message_path)
+        assert found is not None
+        return found.fields
+
+
+def task_of(generation: Generation) -> Task:
+    return Task(generation.id, generation.message_path)
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def upstream() -> Iterator[Speaking]:
+    with Speaking(*hello(), data(delta("stop")), DONE) as upstream:
+        yield upstream
+
+
+def nothing_is_left(worker: Worker) -> None:
+    """Nobody renews a lease any more."""
+    eventually(lambda: not worker._committer._running)
+
+
+# From a task to an end
+
+
+def test_a_task_s_generation_is_worked_to_its_end(service: Service, upstream: Speaking) -> None:
+    generation, worker = service.begin(), service.worker(upstream.base_url)
+    upstream.say()
+    assert worker.work(task_of(generation)) == Ended(State.COMPLETED)
+    kept = service.kept(generation)
+    assert (kept.state, kept.attempt, kept.last_seq, kept.reason) == (State.COMPLETED, 1, 4, None)
+    assert service.message(generation)["content"] == "Hello"
+    assert orjson.loads(upstream.requests[0])["messages"] == [{"role": "user", "content": "Hi"}]
+    assert service.listener.watching == []
+    nothing_is_left(worker)
+
+
+def test_a_task_of_what_has_ended_or_is_gone_has_nothing_to_do(service: Service, upstream: Speaking) -> None:
+    generation, worker = service.begin(), service.worker(upstream.base_url)
+    upstream.say()
+    worker.work(task_of(generation))
+    assert worker.work(task_of(generation)) == Ended(None)
+    assert worker.work(Task("1" * 32, "users/u/messages/m")) == Ended(None)
+    assert len(upstream.requests) == 1
+
+
+def test_a_generation_whose_worker_was_lost_is_taken_over(service: Service, upstream: Speaking) -> None:
+    generation, worker = service.lost(delta(role="assistant")), service.worker(upstream.base_url)
+    upstream.say()
+    assert worker.work(task_of(generation)) == Ended(State.COMPLETED)
+    assert service.kept(generation).attempt == 2
+    assert service.message(generation)["content"] == "Hello"
+
+
+def test_what_was_said_to_its_end_before_its_worker_was_lost_is_whole(service: Service) -> None:
+    generation = service.lost(delta(content="Hello"), delta("stop"))
+    assert service.worker().work(task_of(generation)) == Ended(State.COMPLETED)
+
+
+def test_what_text_withdrew_the_end_of_before_its_worker_was_lost_is_not_whole(service: Service) -> None:
+    generation = service.lost(delta("stop", content="a"), delta("stop", content="b"))
+    assert service.worker().work(task_of(generation)) == Ended(State.INCOMPLETE)
+    assert service.kept(generation).reason == "worker_lost"
+
+
+def test_what_can_not_be_gone_on_with_is_incomplete(service: Service) -> None:
+    generation = service.lost(delta(content="Hel"), delta(content="lo"))
+    assert service.worker().work(task_of(generation)) == Ended(State.INCOMPLETE)
+    kept, said = service.kept(generation), service.message(generation)
+    assert (kept.state, kept.reason, kept.last_seq) == (State.INCOMPLETE, "worker_lost", 2)
+    assert (said["content"], said["state"]) == ("Hello", "incomplete")
+
+
+def test_a_stop_that_no_worker_lived_to_see_is_one(service: Service) -> None:
+    generation = service.lost(delta(content="Hel"), stop_requested_at=now())
+    assert service.worker().work(task_of(generation)) == Ended(State.STOPPED)
+
+
+@pytest.mark.parametrize(("events", "state"), [([], State.FAILED), ([delta(content="Hel")], State.INCOMPLETE)])
+def test_what_was_claimed_as_often_as_it_may_be_is_ended(service: Service, events: list[Any], state: State) -> None:
+    generation = service.lost(*events, claims=3)
+    assert service.worker().work(task_of(generation)) == Ended(state)
+    kept = service.kept(generation)
+    assert (kept.state, kept.reason, kept.attempt) == (state, "worker_lost", 3)
+
+
+# Whatever goes wrong
+
+
+def breaking(what: str) -> dict[str, Any]:
+    """What a worker is made with, so that this fails."""
+    reading = Acting(read=fail)
+    return {
+        "the session": {"session": Failing()},
+        "the listener": {"listener": type("Deaf", (), {"watch": fail})()},
+        "the dialect's check": {"dialects": {"chat_completions": Acting(check=fail)}},
+        "the dialect's request": {"dialects": {"chat_completions": Acting(outgoing=fail)}},
+        "the dialect's answer": {"dialects": {"chat_completions": Acting(answer=fail)}},
+        "the dialect's reading": {"dialects": {"chat_completions": Acting(reading=lambda: reading)}},
+    }[what]
+
+
+@pytest.fixture
+def written(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def reasons(written: pytest.LogCaptureFixture) -> list[str]:
+    """Of what was logged as an error, each once that it was."""
+    return [vars(record)["reason"] for record in written.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "the session",
+        "the listener",
+        "the dialect's check",
+        "the dialect's request",
+        "the dialect's answer",
+        "the dialect's reading",
+    ],
+)
+def test_whatever_is_raised_between_claim_and_end_ends_the_generation(
+    service: Service, upstream: Speaking, written: pytest.LogCaptureFixture, what: str
+) -> None:
+    generation = service.begin()
+    upstream.say()
+    worker = service.worker(upstream.base_url, **breaking(what))
+    assert worker.work(task_of(generation)) == Ended(State.FAILED)
+    kept, said = service.kept(generation), service.message(generation)
+    assert (kept.state, kept.reason) == (State.FAILED, "internal_error")
+    assert kept.error == {"message": "Something went wrong here.", "code": "internal_error", "status": 500}
+    assert (said["state"], said["error"]) == ("failed", kept.error)
+    assert reasons(written) == ["internal_error"]
+    head = service.head(generation)
+    assert head.end is not None
+    assert head.end.state is State.FAILED
+    nothing_is_left(worker)
+    if upstream.requests:
+        assert upstream.left.wait(PATIENCE), "the call goes on"
+
+
+def test_what_was_read_before_something_failed_in_here_is_saved(service: Service, upstream: Speaking) -> None:
+    class Reading:
+        reads = 0
+
+        def read(self, event: Event) -> Any:
+            self.reads += 1
+            return CHAT.read(event) if self.reads <= 3 else fail()
+
+    generation = service.begin()
+    upstream.say()
+    dialects = {"chat_completions": Acting(reading=Reading)}
+    worker = service.worker(upstream.base_url, dialects=dialects, settings={"FLUSH_SECONDS": "3600"})
+    assert worker.work(task_of(generation)) == Ended(State.INCOMPLETE)
+    kept = service.kept(generation)
+    assert (kept.reason, kept.last_seq) == ("internal_error", 3)
+    assert service.message(generation)["content"] == "Hello"
+    nothing_is_left(worker)
+
+
+def test_what_fails_after_the_upstream_s_own_end_does_not_undo_it(
+    service: Service, upstream: Speaking, written: pytest.LogCaptureFixture
+) -> None:
+    class Reading:
+        reads = 0
+
+        def read(self, event: Event) -> Any:
+            self.reads += 1
+            return CHAT.read(event) if self.reads <= 4 else fail()
+
+    generation = service.begin()
+    upstream.say()
+    worker = service.worker(upstream.base_url, dialects={"chat_completions": Acting(reading=Reading)})
+    assert worker.work(task_of(generation)) == Ended(State.COMPLETED)
+    assert len([each for each in written.records if each.levelno >= logging.ERROR]) == 1
+
+
+def test_what_is_saved_and_can_not_be_understood_is_kept_as_its_bare_text(service: Service) -> None:
+    generation = service.begin()
+    past = now() - timedelta(hours=1)
+    journal = Journal(service.store, generation, service.head(generation), claims=1, lease=LEASE, clock=lambda: past)
+    journal.claim()
+    journal.append([Entry(1, record(Event(b"{}")), "Hel"), Entry(2, record(Event(b"{}")), "lo")])
+    worker = service.worker(dialects={"chat_completions": Acting(read=fail)})
+    assert worker.work(task_of(generation)) == Ended(State.INCOMPLETE)
+    assert service.message(generation)["content"] == "Hello"
+
+
+def test_a_missing_part_of_a_request_ends_it(
+    service: Service, upstream: Speaking, written: pytest.LogCaptureFixture
+) -> None:
+    generation = service.begin(request=b"x" * 2_000_000)
+    lost = next(path for path in service.documents.paths() if "/request/" in path)
+    service.documents.lose(lost)
+    assert service.worker(upstream.base_url).work(task_of(generation)) == Ended(State.FAILED)
+    kept = service.kept(generation)
+    assert (kept.state, kept.reason) == (State.FAILED, "request_lost")
+    assert upstream.requests == []
+    assert reasons(written) == ["request_lost"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"), [({"upstream": "gone"}, "upstream_unknown"), ({"dialect": "gone"}, "dialect_unknown")]
+)
+@pytest.mark.parametrize(("events", "state"), [([], State.FAILED), ([delta(content="Hel")], State.INCOMPLETE)])
+def test_what_this_service_no_longer_has_ends_the_generation(
+    service: Service,
+    written: pytest.LogCaptureFixture,
+    fields: dict[str, str],
+    reason: str,
+    events: list[Any],
+    state: State,
+) -> None:
+    generation = service.lost(*events, **fields)
+    if fields.get("dialect") and events:
+        state = State.FAILED  # nothing is known of what is saved but its text, and there is none
+    assert service.worker().work(task_of(generation)) == Ended(state)
+    kept = service.kept(generation)
+    assert (kept.state, kept.reason) == (state, reason)
+    assert kept.error is not None
+    assert kept.error["code"] == reason
+    assert reasons(written) == [reason]
+
+
+def test_a_generation_that_turns_out_to_be_another_s_is_left_to_it(service: Service, upstream: Speaking) -> None:
+    generation, worker = service.begin(), service.worker(upstream.base_url)
+    rival: list[Any] = []
+
+    def take_over(what: str, writes: Sequence[Write]) -> None:
+        if what == "batch" and not rival:
+            head = service.head(generation)
+            rival.append(replace(head, holder="a rival", claims=2))
+            service.documents.commit(service.store.head(generation, rival[0], now(), head.version))
+
+    service.documents.before = take_over
+    upstream.say()
+    assert worker.work(task_of(generation)) == Ended(None)
+    head = service.head(generation)
+    assert (head.holder, head.claims, head.end) == ("a rival", 2, None)
+    assert service.kept(generation).state is State.STREAMING
+    nothing_is_left(worker)
+
+
+def test_where_firestore_stays_away_the_task_comes_again(service: Service, upstream: Speaking) -> None:
+    generation, worker = service.begin(), service.worker(upstream.base_url, session=Failing())
+
+    def away(what: str, writes: Sequence[Write]) -> None:
+        raise Unreachable("as the test asked")
+
+    def after_the_claim(what: str, writes: Sequence[Write]) -> None:
+        service.documents.before_get = lambda: away("get", [])
+
+    service.documents.after = after_the_claim
+    with pytest.raises(Unreachable):
+        worker.work(task_of(generation))
+    nothing_is_left(worker)
+
+
+# When the process is to end
+
+
+def test_a_task_of_a_process_that_ends_claims_nothing_and_comes_again(service: Service) -> None:
+    generation, worker = service.begin(), service.worker()
+    service.shutdown.begin()
+    assert worker.work(task_of(generation)) == RetryLater(0)
+    assert service.kept(generation).attempt == 0
+
+
+def test_a_claim_made_while_everything_is_handed_over_is_handed_over_too(service: Service, upstream: Speaking) -> None:
+    generation, worker = service.begin(), service.worker(upstream.base_url)
+
+    def begin_to_end(what: str, writes: Sequence[Write]) -> None:
+        if what == "commit" and any(write.path == generation.head_path for write in writes):
+            service.documents.before = lambda _what, _writes: None
+            service.shutdown.begin()
+
+    service.documents.before = begin_to_end
+    assert worker.work(task_of(generation)) == RetryLater(0.0)
+    head = service.head(generation)
+    assert (head.claims, head.released, head.end) == (1, True, None)
+    assert upstream.requests == []
+
+
+# At the door
 
 
 class Queue:
     def verify(self, header: str | None) -> None:
-        pass
+        if header != "the queue's":
+            raise Unauthenticated("Not the queue.")
+
+
+def door(service: Service, worker_store: Any = None, base_url: str = NOBODY) -> Any:
+    return create_worker(
+        Settings.from_env(NEEDED | {"UPSTREAM_BASE_URL": base_url}),
+        cast(Store, worker_store or service.store),
+        cast(Listener, service.listener),
+        cast(QueueTokens, Queue()),
+        {},
+        service.shutdown,
+        OFF,
+        DIALECTS,
+    )
+
+
+def deliver(app: Any, body: bytes, token: str = "the queue's") -> Any:
+    with app.test_client() as client:
+        return client.post("/", data=body, headers={"Authorization": token})
+
+
+def test_a_task_that_was_worked_is_told_the_state(service: Service, upstream: Speaking) -> None:
+    upstream.say()
+    answer = deliver(door(service, base_url=upstream.base_url), task_of(service.begin()).encode())
+    assert (answer.status_code, answer.json) == (200, {"state": "completed"})
+
+
+def test_nobody_but_the_queue_may_enter(service: Service) -> None:
+    generation = service.begin()
+    assert deliver(door(service), task_of(generation).encode(), token="another's").status_code == 401
+    assert service.kept(generation).attempt == 0
+
+
+def test_what_is_no_task_is_refused(service: Service) -> None:
+    assert deliver(door(service), b"{}").status_code == 400
+
+
+def test_a_task_of_what_another_worker_holds_comes_again(service: Service) -> None:
+    generation = service.begin()
+    head = service.head(generation)
+    Journal(service.store, generation, head, claims=1, lease=LEASE, clock=now).claim()
+    answer = deliver(door(service), task_of(generation).encode())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(HELD_RETRY_SECONDS))
+
+
+def test_a_task_comes_again_where_firestore_can_not_be_reached(service: Service) -> None:
+    class Away:
+        batch = None
+
+        def generation_and_head(self, *_: str) -> Any:
+            raise Unreachable("as the test asked")
+
+    answer = deliver(door(service, Away()), b'{"generation":"g","message":"m"}')
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(HELD_RETRY_SECONDS))
+
+
+@pytest.mark.parametrize(("asked", "told"), [("2.5", "3"), ("2", "2"), ("0.2", "1"), ("600", "30")])
+def test_an_upstream_that_asked_to_be_left_alone_is_left_alone_for_no_less(
+    service: Service, asked: str, told: str
+) -> None:
+    with Speaking(b"{}", status=f"429 Too Many\r\nRetry-After: {asked}") as upstream:
+        upstream.say()
+        answer = deliver(door(service, base_url=upstream.base_url), task_of(service.begin()).encode())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, told)
+
+
+# Claims at once
 
 
 class Crowd:
     """A store without generations. It says how many ask it at once, and has as many wait for each other as may."""
+
+    batch = None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._full = threading.Event()
         self._inside = 0
         self.most = 0
-        self.asked = 0
-
-    def batch(self, writes: Any) -> Any:
-        raise AssertionError("nothing is to be written")
 
     def generation_and_head(self, *_: str) -> tuple[None, None]:
         with self._lock:
-            self.asked += 1
             self._inside += 1
             self.most = max(self.most, self._inside)
             if self._inside == CLAIMS_AT_ONCE:
@@ -54,66 +537,55 @@ class Crowd:
         return None, None
 
 
-def worker(store: Crowd, shutdown: Shutdown) -> Any:
-    return create_worker(
-        Settings.from_env(NEEDED),
-        cast(Store, store),
-        cast(Listener, None),
-        cast(QueueTokens, Queue()),
-        environ={},
-        shutdown=shutdown,
-        telemetry=Telemetry(),
-    )
+TASK = Task("1" * 32, "users/u/messages/m")
 
 
-def deliver(app: Any) -> int:
-    with app.test_client() as client:
-        status: int = client.post("/", data=Task("1" * 32, "users/u/messages/m").encode()).status_code
-        return status
-
-
-def test_of_many_tasks_a_few_at_a_time_claim_their_generations() -> None:
+def test_of_many_tasks_a_few_at_a_time_claim_their_generations(service: Service) -> None:
     crowd = Crowd()
-    app = worker(crowd, Shutdown())
+    worker = service.worker(store=crowd, claim_wait_seconds=PATIENCE)
     with ThreadPoolExecutor(3 * CLAIMS_AT_ONCE) as pool:
-        statuses = list(pool.map(deliver, [app] * 3 * CLAIMS_AT_ONCE))
-    assert statuses == [200] * 3 * CLAIMS_AT_ONCE
+        outcomes = list(pool.map(worker.work, [TASK] * 3 * CLAIMS_AT_ONCE))
+    assert outcomes == [Ended(None)] * 3 * CLAIMS_AT_ONCE
     assert crowd.most == CLAIMS_AT_ONCE
 
 
-def test_a_task_of_a_process_that_ends_claims_nothing_and_comes_again() -> None:
-    crowd, shutdown = Crowd(), Shutdown()
-    shutdown.begin()
-    assert deliver(worker(crowd, shutdown)) == 503
-    assert crowd.asked == 0
+class Waiting:
+    """A store whose readers wait until they may go on, and then fail, or find nothing."""
+
+    batch = None
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+        self.inside = threading.Semaphore(0)
+        self.go_on = threading.Event()
+
+    def generation_and_head(self, *_: str) -> tuple[None, None]:
+        self.inside.release()
+        assert self.go_on.wait(PATIENCE)
+        if self._error is not None:
+            raise self._error
+        return None, None
 
 
-def test_who_has_waited_for_long_goes_in_all_the_same_and_takes_nobodys_place() -> None:
-    turnstile = Turnstile(1, 0.01)
-    entered, leave = threading.Event(), threading.Event()
-
-    def stay() -> None:
-        with turnstile.turn():
-            entered.set()
-            assert leave.wait(PATIENCE)
-
-    with ThreadPoolExecutor(1) as pool:
-        staying = pool.submit(stay)
-        assert entered.wait(PATIENCE)
-        with turnstile.turn():
-            assert not staying.done()
-        leave.set()
-        staying.result(PATIENCE)  # which would fail, had its place been given back before
+def test_who_has_waited_for_long_claims_all_the_same_and_gives_nobody_s_place_back(service: Service) -> None:
+    store = Waiting()
+    worker = service.worker(store=store, claim_wait_seconds=0.01)
+    with ThreadPoolExecutor(CLAIMS_AT_ONCE + 1) as pool:
+        working = [pool.submit(worker.work, TASK) for _ in range(CLAIMS_AT_ONCE + 1)]
+        for _ in working:
+            assert store.inside.acquire(timeout=PATIENCE)
+        store.go_on.set()
+        for each in working:
+            each.result(PATIENCE)  # which would fail, had it given back what it never had
+    places = [worker._claims.acquire(blocking=False) for _ in range(CLAIMS_AT_ONCE + 1)]
+    assert places == [True] * CLAIMS_AT_ONCE + [False]
 
 
-def test_who_fails_inside_leaves_its_place_to_the_next() -> None:
-    turnstile = Turnstile(1, 2 * PATIENCE)
-    with pytest.raises(ValueError, match="inside"), turnstile.turn():
-        raise ValueError("inside")
-
-    def enter() -> bool:
-        with turnstile.turn():
-            return True
-
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(enter).result(PATIENCE)
+@pytest.mark.parametrize("error", [Unreachable("as the test asked"), Held(), MISTAKE])
+def test_who_fails_to_claim_leaves_its_place_to_the_next(service: Service, error: Exception) -> None:
+    store = Waiting(error)
+    store.go_on.set()
+    worker = service.worker(store=store, claim_wait_seconds=PATIENCE)
+    for _ in range(2 * CLAIMS_AT_ONCE):
+        with suppress(type(error)):
+            worker.work(TASK)

@@ -19,7 +19,7 @@ import pytest
 
 from lib.runtime import trace
 from lib.runtime.logs import FIELDS, LABELS, Line, labelled, stack
-from lib.runtime.tally import Tally
+from lib.runtime.metrics import CommitMetrics
 from lib.runtime.trace import Trace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -270,14 +270,12 @@ def test_the_words_of_every_line_of_ours_are_constants_and_its_fields_are_known(
             assert isinstance(extra, ast.Dict), where
             for key, value in zip(extra.keys, extra.values, strict=True):
                 if key is None:
-                    assert ast.unparse(value) in ("tally.fields()", "journal.tally.fields()", "_tokens(end.usage)"), (
-                        where
-                    )
+                    assert ast.unparse(value) in ("metrics.fields()", "journal.metrics.fields()"), where
                 else:
                     assert ast.literal_eval(key) in known, where
         found += 1
     assert found > 25
-    assert Tally().fields().keys() <= known
+    assert CommitMetrics().fields().keys() <= known
 
 
 DOCUMENT = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")

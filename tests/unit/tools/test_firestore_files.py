@@ -13,9 +13,13 @@ from typing import Any
 
 from lib.cloud.documents import Create, Document, Put, Write
 from lib.cloud.store import INLINE_REQUEST_BYTES, Store
-from lib.dialects.chat_completions import Answer
+from lib.dialects import DIALECTS
+from lib.dialects.protocol import folded
 from lib.domain import message
-from lib.domain.generation import End, Generation, Head, Segment, State
+from lib.domain.end import End, State
+from lib.domain.event import Event
+from lib.domain.generation import Generation
+from lib.domain.segment import Segment, empty_head
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = json.loads((ROOT / "firestore.indexes.json").read_text(encoding="utf-8"))
@@ -28,15 +32,15 @@ GENERATION = Generation(
     chat_id="c1",
     message_id="m1",
     model="demo",
+    dialect="chat_completions",
     upstream="default",
     request=b"x" * (INLINE_REQUEST_BYTES + 1),
     request_hash="0" * 64,
-    usage_wanted=False,
     created_at=NOW,
     expire_at=NOW + timedelta(days=7),
     attempt=1,
 )
-SEGMENT = {"first": 1, "last": 1, "frames": b"", "text": "", "attempt": 1}
+SEGMENT = Segment(first=1, last=1, events=b"", text="", attempt=1)
 # What an app may query its messages by. All else in a message is long, or of no use in a query.
 MESSAGE_INDEXED = {
     "role",
@@ -129,10 +133,13 @@ def written() -> list[tuple[str, set[str]]]:
     """Every kind of document that is written: its collection and its fields."""
     recorder = Recorder()
     store = Store(recorder, timedelta(days=7))  # type: ignore[arg-type]
-    head = Head(**SEGMENT, lease_until=NOW)
+    head = empty_head(NOW, NOW)
     store.create(GENERATION, message.opening(GENERATION), head)
-    store.commit(store.head(GENERATION, head, NOW, None), store.seal(GENERATION, Segment(**SEGMENT), NOW))
-    answer = Answer(2)
+    store.commit(
+        store.head(GENERATION, head, NOW, None),
+        store.seal(GENERATION, SEGMENT, NOW),
+        store.piece(GENERATION, SEGMENT, 1, NOW),
+    )
     delta = {
         "content": "a",
         "reasoning_content": "b",
@@ -140,11 +147,12 @@ def written() -> list[tuple[str, set[str]]]:
         "tool_calls": [{"index": 0, "id": "d", "function": {"name": "e", "arguments": "f"}}],
         "annotations": ["g"],
     }
-    answer.add({"choices": [{"index": index, "delta": delta, "finish_reason": "stop"} for index in (0, 1)]})
+    chunk = {"choices": [{"index": index, "delta": delta, "finish_reason": "stop"} for index in (0, 1)]}
+    answer = folded(DIALECTS["chat_completions"], [Event(json.dumps(chunk).encode())], 2)
     ended = replace(GENERATION.ended(End(state=State.STOPPED), 1, NOW))
-    fields, _ = message.ended(ended, answer)
+    fields, _ = message.ended(ended, answer.said())
     recorder.commit(Put(GENERATION.message_path, fields))
-    store.save_parts(GENERATION, [message.Part("1-00000", "content", "text")])
+    store.commit(store.part(GENERATION, message.Part("1-00000", "content", "text")))
     return recorder.written
 
 
