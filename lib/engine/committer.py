@@ -211,7 +211,7 @@ class Committer:
         try:
             self._calls.submit(work, *args)
         except RuntimeError:
-            log.exception("no thread could be started for a commit, which waits for another")
+            log.exception("no thread could be started for a commit, which waits for a free one")
 
     def _prepared(self, commits: Commits) -> Prepared | None:
         """What is to be committed now; None where there is nothing, and the commits are put off."""

@@ -45,7 +45,7 @@ class Shutdown:
             try:
                 callback()
             except Exception:
-                log.exception("a part could not be ended in order")
+                log.exception("a shutdown step failed")
 
     def _watch(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in all threads: they have it from this one
