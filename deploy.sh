@@ -21,8 +21,6 @@ Variables are taken from the environment, or from the file deploy.env, which has
   GOOGLE_CLOUD_PROJECT   must be set: the project
   UPSTREAM_BASE_URL      must be set, or UPSTREAMS_FILE: the upstream, such as https://api.openai.com/v1
   UPSTREAM_MODELS        its models, comma-separated; all of them unless set
-  UPSTREAM_SPEAKS, UPSTREAM_USAGE
-                         the APIs it speaks, and whether every stream is asked for its usage: see the README
   UPSTREAM_CONTINUE, UPSTREAM_PREFILL_STYLE
                          how an answer that broke off goes on: see the README
   UPSTREAM_SPEAKS, UPSTREAM_USAGE
