@@ -150,7 +150,7 @@ class Attempt:
 
         if at_once:
             buffer.close(Signal.SHUTDOWN)
-        else:
+        elif self._generation.attempt < self._settings.max_attempts:
             reader.look(go_on_elsewhere)  # what is said while this is found out could make it wrong
 
     def _rest(self, answer: Answer) -> Rest | None:
