@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import urllib3.connection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -272,6 +273,27 @@ class _Connection(urllib3.connection.HTTPConnection):
 
 class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
     """The same over TLS."""
+
+    def connect(self) -> None:
+        if self.ssl_context is None:
+            self.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
+            self.ssl_context.sslsocket_class = TlsSocket
+        super().connect()
+
+
+class TlsSocket(ssl.SSLSocket):
+    """A TLS socket that is closed where its connection has ended before the handshake, as a cut may have it.
+
+    The ssl module asks for the peer's name before it begins. Where there is no peer any more, it raises without closing
+    what it has taken over, or even gives back a socket that was never secured.
+    """
+
+    def getpeername(self) -> Any:
+        try:
+            return super().getpeername()
+        except OSError as error:
+            self.close()
+            raise ConnectionAbortedError("the connection ended before its handshake") from error
 
 
 class _Pool(HTTPConnectionPool):
