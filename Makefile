@@ -13,7 +13,7 @@ test: lint audit       ## lint, types and all tests
 	$(RUN) -m pytest
 
 check: lint            ## lint, types and unit tests, in a minute: before each commit
-	$(RUN) -m pytest tests/unit
+	$(RUN) -m pytest tests/unit -n 2
 
 run: setup             ## the local stack in the foreground, until Ctrl-C
 	@exec $(RUN) -m local.stack

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from contextlib import suppress
+from typing import Any
 
 PIECE_BYTES = 64 << 10
 CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
@@ -69,7 +70,7 @@ class Inflater:
         return piece
 
 
-def _before_the_flaw(inflate: zlib._Decompress, packed: bytes) -> bytes:
+def _before_the_flaw(inflate: Any, packed: bytes) -> bytes:
     content = []
     with suppress(zlib.error):
         for at in range(len(packed)):

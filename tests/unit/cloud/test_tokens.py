@@ -282,7 +282,7 @@ def test_a_token_of_another_project_is_told_so(users: UserTokens, key: Key) -> N
         {"iat": ...},
         {"iat": int(time.time()) + 3600},
     ],
-    ids=str,
+    ids=",".join,
 )
 def test_a_signed_token_with_a_claim_that_is_wrong_is_invalid(
     users: UserTokens, key: Key, change: dict[str, Any]
@@ -598,7 +598,7 @@ def test_a_call_without_an_app_check_token_is_told_what_to_do(apps: AppTokens, t
         {"exp": ...},
         {"iat": int(time.time()) - 7200, "exp": int(time.time()) - 3600},
     ],
-    ids=str,
+    ids=",".join,
 )
 def test_an_app_check_token_with_a_claim_that_is_wrong_is_refused(
     apps: AppTokens, key: Key, change: dict[str, Any]
