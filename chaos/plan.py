@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Plan:
     """Times are in seconds, `rate` in tokens a second, `tokens` the least and the most that an answer has.
 
-    `frozen` is how long a part stands still, which is longer than `lease`; `refused` for how long Firestore takes no
+    `frozen` is how long a part stands still: longer than `lease` and the time of a takeover; `refused` for how long Firestore takes no
     commits; `grace` what a platform gives a process that is told to end; `patience` how long after a fault a generation
     may take before it counts as stuck.
     """
@@ -19,7 +19,7 @@ class Plan:
     tokens: tuple[int, int] = (150, 500)
     lease: float = 15.0
     idle: float = 5.0
-    frozen: float = 20.0
+    frozen: float = 24.0
     refused: float = 240.0
     down: float = 3.0
     late: float = 3.0
@@ -35,7 +35,7 @@ SHORT = Plan(
     tokens=(80, 200),
     lease=4.0,
     idle=3.0,
-    frozen=5.5,
+    frozen=9.0,
     refused=12.0,
     down=1.0,
     late=1.0,

@@ -50,11 +50,10 @@ def read(body: bytes) -> Start | Resume | Stop:
         raise InvalidRequest(_TOO_DEEP, param="data") from error
     if not isinstance(data, dict):
         raise InvalidRequest("'data' must be an object: a request, {'resume': id} or {'stop': id}.", param="data")
-    # A request of its own may have a field of these names; a command names no model.
-    if "resume" in data and "model" not in data:
+    if "resume" in data:
         _only(data, "resume", "after")
         return Resume(_id(data, "resume"), _cursor(data.get("after")))
-    if "stop" in data and "model" not in data:
+    if "stop" in data and "model" not in data:  # with a model it is a request, whose API has a field of that name
         _only(data, "stop")
         return Stop(_id(data, "stop"))
     ids = {field: _id(data, name) for name, field in _IDS.items() if data.get(name) is not None}

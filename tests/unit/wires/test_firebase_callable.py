@@ -92,11 +92,10 @@ def test_resume_and_stop_name_a_generation() -> None:
     assert read({"stop": "g1"}) == Stop("g1")
 
 
-@pytest.mark.parametrize("name", ["stop", "resume"])
-def test_a_request_may_have_a_field_that_is_called_like_a_command(name: str) -> None:
-    asked = read({**ASKED, name: ["END"]})
+def test_a_request_may_have_a_field_that_is_called_like_a_command() -> None:
+    asked = read({**ASKED, "stop": ["END"]})
     assert isinstance(asked, Start)
-    assert json.loads(asked.request.body) == {**ASKED, name: ["END"]}
+    assert json.loads(asked.request.body) == {**ASKED, "stop": ["END"]}
 
 
 @pytest.mark.parametrize(
@@ -124,6 +123,7 @@ def test_a_request_may_have_a_field_that_is_called_like_a_command(name: str) -> 
         ({"resume": "g1", "after": True}, "after"),
         ({"resume": "g1", "chatId": "c1"}, "data"),
         ({"resume": "g1", "stop": "g1"}, "data"),
+        ({"resume": "g1", **ASKED}, "data"),
         ({"stop": 7}, "stop"),
         ({"stop": ""}, "stop"),
         ({"stop": "g1", "after": 7}, "data"),
