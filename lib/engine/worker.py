@@ -87,7 +87,7 @@ class Worker:
         self._takeover_seconds = takeover_seconds
         self._claims = threading.BoundedSemaphore(CLAIMS_AT_ONCE)
         self._committer = Committer(store.batch, settings.lease_seconds / 3)
-        shutdown.call(self._running.hand_over)
+        shutdown.add_callback(self._running.hand_over)
 
     def work(self, task: Task) -> Ended | RetryLater:
         """Works the task's generation, where it is free. Errors: `Held`, `Unreachable`."""

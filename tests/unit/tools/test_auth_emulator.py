@@ -99,7 +99,9 @@ def test_a_user_is_found_by_his_id_token() -> None:
     assert [user["localId"] for user in body["users"]] == ["alice"]
 
 
-@pytest.mark.parametrize("token", [None, "", "abc", "a.b.c", id_token("")], ids=["none", "empty", "a word", "three parts", "of nobody"])
+@pytest.mark.parametrize(
+    "token", [None, "", "abc", "a.b.c", id_token("")], ids=["none", "empty", "a word", "three parts", "of nobody"]
+)
 def test_a_user_is_not_found_by_what_is_no_id_token(token: str | None) -> None:
     assert refused(f"{ACCOUNTS}:lookup", json={"idToken": token}) == "INVALID_ID_TOKEN"
 
