@@ -23,6 +23,8 @@ Variables are taken from the environment, or from the file deploy.env, which has
   UPSTREAM_MODELS        its models, comma-separated; all of them unless set
   UPSTREAM_CONTINUE, UPSTREAM_PREFILL_STYLE
                          how an answer that broke off goes on: see the README
+  UPSTREAM_SPEAKS, UPSTREAM_USAGE
+                         its APIs, and whether it is asked for a stream's usage: see the README
   UPSTREAM_API_KEY       its key, which goes to Secret Manager: must be set when it is new; "none" where there is none
   UPSTREAM_API_KEY_FILE  the file that has the key, in place of the key; "-" is stdin
   UPSTREAMS_FILE         upstreams.toml, beside this script, for several upstreams: see the README. The keys are the
@@ -553,7 +555,9 @@ IFS= read -r -d '' ANSWERS <<'END' || true
 import json, os, sys
 
 question, *given = sys.argv[1:]
-UPSTREAM = ("UPSTREAM_BASE_URL", "UPSTREAM_MODELS", "UPSTREAM_CONTINUE", "UPSTREAM_PREFILL_STYLE", "UPSTREAM_SPEAKS", "UPSTREAM_USAGE", "UPSTREAMS_FILE")
+UPSTREAM = tuple(
+    f"UPSTREAM_{name}" for name in ("BASE_URL", "MODELS", "CONTINUE", "PREFILL_STYLE", "SPEAKS", "USAGE")
+) + ("UPSTREAMS_FILE",)
 HERE = {"TASKS_LOCATION": "REGION", "TASKS_QUEUE": "HOLDFAST_NAME"}
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Plan:
     """Times are in seconds, `rate` in tokens a second, `tokens` the least and the most that an answer has.
 
-    `frozen` is how long a part stands still: longer than `lease` and the time of a takeover; `refused` for how long Firestore takes no
-    commits; `grace` what a platform gives a process that is told to end; `patience` how long after a fault a generation
-    may take before it counts as stuck.
+    `frozen` is how long a part stands still, longer than `lease` and a takeover; `refused` for how long Firestore takes
+    no commits; `grace` what a platform gives a process that is told to end; `patience` how long after a fault a
+    generation may take before it counts as stuck.
     """
 
     load: int = 20

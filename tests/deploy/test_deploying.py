@@ -117,7 +117,7 @@ def test_both_functions_know_the_worker_s_url_before_it_is_there(first: tuple[Do
         assert settings.worker_url == f"https://holdfast-worker-{NUMBER}.us-central1.run.app"
         assert settings.invoker == INVOKER
         assert settings.queue_path == f"projects/{PROJECT}/locations/us-central1/queues/holdfast"
-        assert settings.max_event_bytes == 4 << 20
+        assert settings.max_event_bytes == 8 << 20
         assert settings.catalog["default"].base_url == "https://api.example/v1"
 
 
@@ -414,6 +414,8 @@ def test_every_setting_reaches_both_functions_but_those_of_local_use(cloud: Clou
         "UPSTREAM_MODELS": "m",
         "UPSTREAM_CONTINUE": "prefill",
         "UPSTREAM_PREFILL_STYLE": "vllm",
+        "UPSTREAM_SPEAKS": "chat_completions",
+        "UPSTREAM_USAGE": "as_asked",
         **dict.fromkeys(LOCAL, "http://127.0.0.1:1"),
         **SETTINGS,
         "WORKER_URL": "https://another.example",

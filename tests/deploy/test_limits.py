@@ -16,8 +16,11 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 
 from lib.cloud.documents import COMMIT_SECONDS
 from lib.engine.attempt import RETRY_AFTER_SECONDS
-from lib.engine.worker import HAND_OVER_SECONDS, HELD_RETRY_SECONDS
-from lib.journal.journal import GIVE_UP_SECONDS
+from lib.engine.buffer import HELD_BYTES
+from lib.engine.running import HAND_OVER_SECONDS
+from lib.engine.worker import HELD_RETRY_SECONDS
+from lib.journal import ending
+from lib.journal.writer import GIVE_UP_SECONDS
 from lib.runtime.settings import Settings
 from lib.serving import generations
 from local.stack import QUEUE, Stack
@@ -118,7 +121,7 @@ def test_a_lease_outlives_a_renewal_whose_commit_takes_its_time(plan: Plan) -> N
 
 
 def test_a_worker_that_died_is_followed_by_another_before_a_reader_counts_the_answer_as_lost(plan: Plan) -> None:
-    lost = generations.LOST_GRACE.total_seconds()
+    lost = ending.LOST_GRACE.total_seconds()
     waits = plan.waits()
     assert max(waits) < lost
     assert lost > HELD_RETRY_SECONDS
@@ -130,7 +133,7 @@ def test_a_worker_that_died_is_followed_by_another_before_a_reader_counts_the_an
 def test_a_task_is_tried_for_as_long_as_its_answer_may_wait(plan: Plan) -> None:
     kept = float(plan.queue["max-retry-duration"][:-1])
     start = generations.START_GRACE.total_seconds()
-    assert kept >= start + generations.LOST_GRACE.total_seconds()
+    assert kept >= start + ending.LOST_GRACE.total_seconds()
     assert kept >= plan.settings.dispatch_seconds + plan.settings.lease_seconds
     assert plan.settings.max_attempts < int(plan.queue["max-attempts"])
 
@@ -156,5 +159,5 @@ def test_the_queue_retries_as_the_one_that_everything_is_tested_with(plan: Plan,
     assert local.rate_limits.max_concurrent_dispatches == int(plan.queue["max-concurrent-dispatches"])
 
 
-def test_the_largest_event_is_what_firestore_takes(plan: Plan) -> None:
-    assert plan.settings.max_event_bytes == 4 << 20
+def test_an_attempt_holds_more_than_its_largest_event(plan: Plan) -> None:
+    assert plan.settings.max_event_bytes <= HELD_BYTES // 2
