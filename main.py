@@ -33,8 +33,8 @@ from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import Telemetry
 
-_logs = Logs.of_function(os.environ)
-_shutdown = Shutdown.of_forked(os.environ)
+_logs = Logs.for_function(os.environ)
+_shutdown = Shutdown.in_forks(os.environ)
 _building = threading.Lock()
 _apps: dict[str, Flask] = {}
 
@@ -71,13 +71,13 @@ def _serve(name: str, build: Build, request: Request) -> Any:
 
 def _built(name: str, build: Build) -> Flask:
     settings = Settings.from_env(os.environ)
-    _logs.of_project(settings.project)
-    telemetry = Telemetry.of(settings, name)
+    _logs.set_project(settings.project)
+    telemetry = Telemetry.from_settings(settings, name)
     documents = Documents(settings.project, settings.database, settings.firestore_emulator)
     per_stream = TARGETS_PER_EMULATOR_STREAM if settings.firestore_emulator else TARGETS_PER_STREAM
     app = build(settings, Store(documents, settings.retention), Listener(documents, per_stream), telemetry)
-    telemetry.follow(app, but=ROUTES)
-    _shutdown.call(telemetry.close)  # after those whose spans it is to send
+    telemetry.instrument(app, excluded=ROUTES)
+    _shutdown.add_callback(telemetry.close)  # after those whose spans it is to send
     return app
 
 
@@ -93,7 +93,7 @@ def _api(settings: Settings, store: Store, listener: Listener, telemetry: Teleme
     queue = TaskQueue(settings, telemetry)
     healer = Healer(store, queue, DIALECTS, clock)
     tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock, heal=healer.heal)
-    _shutdown.call(tails.close)
+    _shutdown.add_callback(tails.close)
     generations = Generations(settings, store, queue, tails, healer, DIALECTS, clock)
     apps = AppTokens(settings.project, settings.app_check_keys_url) if settings.app_check == "enforced" else None
     users = UserTokens(settings.project, emulated=settings.auth_emulator is not None)

@@ -1,5 +1,5 @@
 """Holdfast: streaming LLM answers that outlive the connection.
 
-A room is a folder, and says in its docstring what it is for and what it may use. `tests/unit/test_architecture.py`
-holds them to it.
+Each package says in its docstring what it is for and which other packages it may import.
+`tests/unit/test_architecture.py` enforces this.
 """

@@ -1,4 +1,4 @@
-"""Google Cloud: Firestore documents and listening, what is kept where, Cloud Tasks, tokens.
+"""Google Cloud: Firestore reads, commits and listen streams, the document layout, Cloud Tasks, token verification.
 
-May use `domain` and `runtime`.
+May import `domain` and `runtime`.
 """

@@ -1,8 +1,8 @@
-"""Firestore as documents: read, query, commit by compare-and-set, listen.
+"""Firestore as plain documents: get, query, commit with compare-and-set, listen.
 
-The one module that imports Firestore's library. Documents are plain dictionaries here and a version is a document's
-update time; nothing in this room knows what a generation is. Queries go through the client library. The calls that a
-generation makes often, commit, listen and get, use the library's protobuf messages and its connection as they are.
+The only module that imports the Firestore library, and nothing in it may know what a generation is. Fields are plain
+dictionaries, and a version is a document's update time. Queries use the client library. The calls that every
+generation makes often (get, commit, listen) use the library's protobuf messages and transport directly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lib.domain.errors import Unreachable
 
 READ_SECONDS = 10.0
 COMMIT_SECONDS = 10.0
-BATCH_BYTES = 2 << 20  # after which the next write of a batch is in a call of its own; the emulator takes 4 MiB
+BATCH_BYTES = 2 << 20  # past which the rest of a batch goes into another call; the emulator accepts 4 MiB
 
 Version = Any  # google.protobuf.timestamp_pb2.Timestamp
 Filter = tuple[str, str, Any]
@@ -48,7 +48,7 @@ _BATCHED = rpc.BatchWriteResponse.pb()
 _COUNT = rpc.RunAggregationQueryRequest.pb()
 _COUNTED = rpc.RunAggregationQueryResponse.pb()
 _LISTEN = rpc.ListenRequest.pb()
-_HEARD = rpc.ListenResponse.pb()
+_LISTENED = rpc.ListenResponse.pb()
 _AND = StructuredQuery.CompositeFilter.Operator.AND.value
 _OPERATORS = {
     "==": StructuredQuery.FieldFilter.Operator.EQUAL.value,
@@ -59,7 +59,7 @@ _SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED_KEY = re.compile(r"__.*__\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT64 = range(-(1 << 63), 1 << 63)
-# What passes by itself: the same commit may be tried again.
+# Transient errors: the same commit may be retried.
 _TRANSIENT = (
     exceptions.Aborted,
     exceptions.Cancelled,
@@ -73,15 +73,15 @@ _TRANSIENT = (
 
 
 class Exists(Exception):
-    """A document that was to be created is there already."""
+    """The document to create already exists."""
 
 
 class Stale(Exception):
-    """A document is not, or no longer, what the commit was made for."""
+    """A document is missing, or its version is not the one that the commit requires."""
 
 
 class Refused(Exception):
-    """Firestore can't hold what was to be written, and never will."""
+    """Firestore rejected the contents of a write. A retry can't succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Creates a document; `Exists` where there is one."""
+    """Creates a document. Fails with `Exists` if there is one."""
 
     path: str
     fields: Mapping[str, Any]
@@ -101,7 +101,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Creates a document or replaces it whole; with a `version`, only that version of it."""
+    """Creates a document or replaces all of it. With a `version`, replaces only that version."""
 
     path: str
     fields: Mapping[str, Any]
@@ -110,7 +110,10 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Changes the named fields of a document that exists. A dotted name reaches into a map; `remove` names go."""
+    """Changes the named fields of an existing document and deletes those in `remove`.
+
+    A dotted name addresses a field inside a map.
+    """
 
     path: str
     fields: Mapping[str, Any]
@@ -127,7 +130,7 @@ Write = Create | Put | Patch | Delete
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A document to listen to from now on, or with no path: no longer."""
+    """A document to start listening to. Without a path: stop listening to the target with this id."""
 
     id: int
     path: str | None
@@ -135,9 +138,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a listener has to say of some targets: the document as it is now, or None where there is none.
+    """News about some targets: the document's current state, or None if it does not exist.
 
-    `refused` means that the server ended the targets; they must be added again.
+    `refused` means that the server removed the targets, so they must be added again.
     """
 
     targets: Sequence[int]
@@ -146,7 +149,7 @@ class Change:
 
 
 class Documents:
-    """One database. Build it after a server's fork: gRPC does not survive one."""
+    """One database. Construct it after the server has forked: gRPC does not work across a fork."""
 
     def __init__(self, project: str, database: str = "(default)", emulator: str | None = None):
         self._client = firestore.Client(project=project, database=database)
@@ -167,7 +170,7 @@ class Documents:
         self._channel.close()
 
     def get(self, *paths: str, select: Sequence[str] = ()) -> list[Document | None]:
-        """The documents, in the order asked for, or only the fields to `select`; None where there is none."""
+        """The documents at `paths`, in that order, with None for a missing one. `select` limits the fields read."""
         request = _GET(database=self._database, documents=[self._root + path for path in paths])
         if select:
             request.mask.field_paths.extend(select)
@@ -177,7 +180,7 @@ class Documents:
         return [self._found(found[name]) if name in found else None for name in request.documents]
 
     def paths(self, collection: str) -> Iterator[str]:
-        """The paths of a collection's documents, and of those that are not there but have documents below them."""
+        """The paths of a collection's documents, including missing documents that have subcollections."""
         with _translated():
             listed = self._client.collection(collection).list_documents(retry=None, timeout=READ_SECONDS)
             yield from (reference.path for reference in listed)
@@ -193,7 +196,10 @@ class Documents:
         limit: int | None = None,
         select: Iterable[str] | None = None,
     ) -> list[Document]:
-        """The documents of a collection, by a field and then by name; `after` is the one before the first wanted."""
+        """The documents of a collection that match all filters, ordered by the field `order` and then by name.
+
+        The result starts after the document `after`.
+        """
         query: Any = self._filtered(collection, where)
         if order is not None:
             direction = "DESCENDING" if descending else "ASCENDING"
@@ -208,7 +214,10 @@ class Documents:
             return [_document(snapshot) for snapshot in query.stream(retry=None, timeout=READ_SECONDS)]
 
     def counting(self, collection: str, *, where: Iterable[Filter] = (), limit: int) -> Callable[[], int]:
-        """Asks how many documents match all filters (`==` or `in`), counted up to `limit`. Call it for the answer."""
+        """Starts counting the documents that match all filters (`==` or `in`), up to `limit`.
+
+        The returned function waits for the count.
+        """
         parent, _, name = (self._root + collection).rpartition("/")
         request = _COUNT(parent=parent)
         counted = request.structured_aggregation_query
@@ -236,9 +245,9 @@ class Documents:
         return query
 
     def commit(self, *writes: Write) -> list[Version]:
-        """Does all the writes or none, and gives the version each document has now.
+        """Applies all writes or none. Returns the new version of each document.
 
-        Errors: `Exists`, `Stale`, `Refused`, `Unreachable` (which leaves open whether the commit took effect).
+        Errors: `Exists`, `Stale`, `Refused`, `Unreachable` (in which case the commit may have taken effect).
         """
         request = _COMMIT(database=self._database)
         for write in writes:
@@ -248,9 +257,9 @@ class Documents:
         return [result.update_time for result in answer.write_results]
 
     def batch(self, writes: Sequence[Write]) -> list[Version | Exception]:
-        """Does each write by itself, in one call, and gives its version, or its error where it failed.
+        """Applies each write independently of the others. Returns for each its new version, or its error.
 
-        The errors are those of `commit`. No two writes may be of one document.
+        The errors are those of `commit`. No two writes may be for the same document.
         """
         requests = [_BATCH(database=self._database)]
         size = 0
@@ -269,7 +278,7 @@ class Documents:
         except Exception as error:
             if not isinstance(error, Refused) or len(request.writes) == 1:
                 return [error] * len(request.writes)
-            # One write that can't be done must not fail those that came with it.
+            # One rejected write must not fail the other writes in the call.
             alone = [_BATCH(database=self._database, writes=[write]) for write in request.writes]
             return [outcome for each in alone for outcome in self._outcomes(each)]
         return [
@@ -293,14 +302,14 @@ class Documents:
             into.current_document.update_time.CopyFrom(write.version)
 
     async def listen(self, targets: AsyncIterator[Target]) -> AsyncGenerator[Change]:
-        """Changes to the targets, for as long as the stream lasts: until `targets` ends, or by `Unreachable`.
+        """Yields changes to the targets until `targets` ends or the stream breaks, and then raises `Unreachable`.
 
-        For one loop only: that of the first call.
+        All calls must come from the same event loop.
         """
         call = self._listening()(metadata=self._metadata)
 
         async def ask() -> None:
-            with suppress(grpc.RpcError, asyncio.InvalidStateError, TimeoutError):  # who reads is told why
+            with suppress(grpc.RpcError, asyncio.InvalidStateError, TimeoutError):  # `read` below raises the cause
                 async for target in targets:
                     async with asyncio.timeout(READ_SECONDS):
                         await call.write(self._listen_request(target))
@@ -322,11 +331,11 @@ class Documents:
             call.cancel()
 
     def _listening(self) -> Any:
-        """The way to open a stream; the loop that runs here is the one that all of them are on."""
+        """Opens streams. The channel is bound to the event loop that runs at the first call."""
         if self._listen is None:
             method = f"{_SERVICE}/Listen"
             channel = _listening_channel(self._emulator)
-            self._listen = channel.stream_stream(method, _LISTEN.SerializeToString, _HEARD.FromString)
+            self._listen = channel.stream_stream(method, _LISTEN.SerializeToString, _LISTENED.FromString)
         return self._listen
 
     def _listen_request(self, target: Target) -> Any:
@@ -353,27 +362,27 @@ class Documents:
         return Document(document.name.removeprefix(self._root), _decode_map(document.fields), document.update_time)
 
 
-# What passes by itself is tried again soon: gRPC's own pause between two attempts at a connection grows to two minutes.
+# The back-off is limited so that a connection is retried soon: gRPC's default grows to two minutes.
 _OPTIONS = [
-    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for each channel
+    ("grpc.use_local_subchannel_pool", 1),  # a separate connection for each channel
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
-# A connection that died without a word is noticed. (The emulator takes such pings for abuse.)
+# Keepalive pings detect dead connections. Not for the emulator, which treats them as abuse.
 _PINGS = [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 10_000)]
 _HOST = "firestore.googleapis.com:443"
 
 
 def _channel(emulator: str | None) -> grpc.Channel:
-    """For everything but listening."""
-    options = [*_OPTIONS, (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]  # a get takes no thread
+    """The channel for everything but listening."""
+    options = [*_OPTIONS, (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]  # `get` without a thread
     if emulator:
         return grpc.insecure_channel(emulator, options=options)
     return FirestoreGrpcTransport.create_channel(_HOST, options=[*options, *_PINGS])
 
 
 def _listening_channel(emulator: str | None) -> grpc.aio.Channel:
-    """For the listen streams of the loop that runs here, so that they can't use up the streams that others need."""
+    """A separate channel for listen streams, so that they can't use up the streams that other calls need."""
     if emulator:
         return grpc.aio.insecure_channel(emulator, options=_OPTIONS)
     return FirestoreGrpcAsyncIOTransport.create_channel(_HOST, options=[*_OPTIONS, *_PINGS])
@@ -385,7 +394,7 @@ def _metadata(database: str, emulator: str | None) -> list[tuple[str, str]]:
 
 
 class _translated:
-    """Turns the library's errors into this room's; what is neither passes through."""
+    """Translates the library's errors into this module's. Others pass through."""
 
     def __enter__(self) -> None:
         pass
@@ -408,7 +417,7 @@ class _translated:
 
 
 def _failure(status: Any) -> Exception:
-    """One write's status as this room's error."""
+    """The status of one write as this module's error."""
     try:
         with _translated():
             raise exceptions.from_grpc_status(_CODES[status.code], status.message)
@@ -445,7 +454,7 @@ def _encode_map(fields: Mapping[str, Any], into: Any) -> None:
     for name, value in fields.items():
         safe = name
         if not name or _RESERVED_KEY.match(name):
-            # Firestore takes neither an empty name nor `__…__`; an upstream's JSON may have both.
+            # Firestore rejects empty names and `__…__`; an upstream's JSON may contain both.
             safe = name.strip("_") or "_"
             while safe in fields or safe in into:
                 safe += "x"
@@ -476,7 +485,7 @@ def _encode_value(value: Any, into: Any, in_list: bool = False) -> None:
         into.map_value.SetInParent()
         _encode_map(value, into.map_value.fields)
     elif in_list:
-        # Firestore has no list directly in a list.
+        # Firestore has no lists of lists.
         into.string_value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     else:
         into.array_value.SetInParent()
@@ -499,4 +508,4 @@ def _decode(value: Any) -> Any:
 
 
 def _decode_map(fields: Any) -> dict[str, Any]:
-    return {name: _decode(fields[name]) for name in fields}  # items() takes half as long again
+    return {name: _decode(fields[name]) for name in fields}  # items() is slower by half

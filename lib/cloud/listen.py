@@ -1,13 +1,14 @@
 """Listening to many documents over few streams.
 
-One listen stream carries up to a hundred documents, so a process with hundreds of viewers stays far below the hundred
-streams that a connection to Firestore may have; and one thread reads all streams, so that what comes at the same time
-costs one waking up. A stream that breaks, or leaves a document
-unanswered, is opened again with everything it carried: Firestore then sends each document as it is, so a watcher may
-see a version twice and may miss versions in between, but not the last. What a document means is the watcher's matter.
+A connection to Firestore allows a hundred streams, and a process may have hundreds of viewers. So one listen stream
+carries up to a hundred documents. One thread reads all streams, so that changes that arrive together cause one wake-up.
 
-The emulator corrupts a stream when it answers a new document while another one changes: two of its threads write at
-once. Against the emulator a stream carries one document in its life.
+A stream that breaks, or does not answer for a document, is reopened with all its documents. Firestore then sends the
+current state of each. A watcher may therefore see a version twice and may miss intermediate versions, but never the
+last one. Nothing here may interpret a document.
+
+The emulator writes to a stream from two threads at once when it answers for a new document while another one changes,
+which corrupts the stream. So with the emulator, a stream carries one document in its lifetime.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from lib.domain.errors import Unreachable
 
 TARGETS_PER_STREAM = 100
 TARGETS_PER_EMULATOR_STREAM = 1
-IDLE_SECONDS = 20.0  # without a document, after which a stream ends
-ANSWER_SECONDS = 5.0  # for the first word on a document, after which its stream counts as dead
+IDLE_SECONDS = 20.0  # a stream without documents is closed after this long
+ANSWER_SECONDS = 5.0  # a stream counts as dead if a new document's first state takes longer
 BACK_OFF_SECONDS = (0.05, 5.0)
 
 OnChange = Callable[[Document | None], object]
@@ -42,9 +43,9 @@ class Listenable(Protocol):
 
 
 class Listener:
-    """Calls back on every change of the documents watched, from one thread for all of them.
+    """Calls back on every change of the watched documents, from one thread for all of them.
 
-    A callback must not wait. It gets the document, or None where there is none.
+    A callback must not block. Its argument is None if the document does not exist.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Listener:
         self._ids = count(1)
 
     def watch(self, path: str, on_change: OnChange) -> Watch:
-        """Starts to listen; the document as it is comes first."""
+        """Starts listening. The first callback has the document's current state."""
         with self._lock:
             target = Target(next(self._ids), path)
             for stream in self._streams:
@@ -83,13 +84,13 @@ class Listener:
 
     @property
     def watching(self) -> int:
-        """How many documents are listened to."""
+        """The number of documents watched."""
         with self._lock:
             return sum(len(stream) for stream in self._streams)
 
     @property
     def streams(self) -> int:
-        """How many streams are open for that."""
+        """The number of open streams."""
         with self._lock:
             return len(self._streams)
 
@@ -109,16 +110,16 @@ def _made_loop() -> asyncio.AbstractEventLoop:
 
 
 def listening_loop() -> asyncio.AbstractEventLoop:
-    """The loop of the one thread that listens for this process, from the first watch on.
+    """The event loop of this process's one listening thread, which the first call starts.
 
-    One for all listeners: gRPC has a single queue for the loops of a process, and is at its best with one of them.
+    All listeners share it: gRPC has a single completion queue per process, and works best with one loop.
     """
     with _making_loop:
         return _made_loop()
 
 
 class Watch:
-    """One document that is listened to. Call it to end that; twice is safe."""
+    """One watched document. Call it to stop watching; calling it twice is safe."""
 
     def __init__(self, stream: _Stream, target: Target):
         self._stream = stream
@@ -128,14 +129,14 @@ class Watch:
         self._stream.remove(self._target)
 
     def restart(self) -> None:
-        """Opens its stream again: for who knows that the document has changed and was not told."""
+        """Reopens the stream, for a caller that knows of a change the stream did not report."""
         self._stream.restart()
 
 
 class _Stream:
-    """One listen stream, from the first document until a while after the last.
+    """One listen stream. It ends some time after its last document was removed, or at once if its capacity is one.
 
-    A stream for one document ends with it. Documents come and go from any thread; everything else is on the loop's.
+    Documents are added and removed from any thread. Everything else runs on the loop's thread.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class _Stream:
         self._on_end = on_end
         self._lock = threading.Lock()
         self._watches: dict[int, tuple[Target, OnChange]] = {}
-        self._unanswered: dict[int, float] = {}  # by target, the moment its answer is overdue
+        self._unanswered: dict[int, float] = {}  # target id → when its answer is overdue
         self._requests: _Requests = asyncio.Queue()
         self._closed = False
 
@@ -181,7 +182,7 @@ class _Stream:
                 self._closed = True
                 self._put(None)
                 return
-            # If it was not answered it stays so: the stream may be dead, and the next document must not wait anew.
+            # An unanswered target stays overdue: the stream may be dead, and the next document must not wait again.
             self._put(Target(target.id, None))
 
     def restart(self) -> None:
@@ -210,7 +211,7 @@ class _Stream:
         self._on_end(self)
 
     def _reopen(self) -> _Requests:
-        """A queue of requests that starts with everything watched; who still reads the last one is told to stop."""
+        """A new request queue that starts with everything watched. The reader of the old queue is stopped."""
         with self._lock:
             self._requests.put_nowait(None)
             self._requests = asyncio.Queue()
@@ -223,7 +224,7 @@ class _Stream:
         self._put(target)
 
     async def _targets(self, requests: _Requests) -> AsyncIterator[Target]:
-        """What to listen to, as it comes. Its end ends the stream: where it is idle, used up, dead, or replaced."""
+        """Yields targets to add or remove. Returns, which ends the stream, if it is idle, used up, dead or replaced."""
         while not self._closed:
             overdue = min(self._unanswered.copy().values(), default=float("inf"))
             try:
@@ -248,7 +249,7 @@ class _Stream:
         if change.refused and not change.targets:
             raise Unreachable("all targets refused")
         with self._lock:
-            # A word on anything shows that the stream lives, so nobody need wait for a document that was left.
+            # Any change proves that the stream is alive, so answers for removed documents are no longer awaited.
             for target_id in [known for known in self._unanswered if known not in self._watches]:
                 del self._unanswered[target_id]
             for target_id in change.targets:

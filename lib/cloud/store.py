@@ -1,7 +1,8 @@
-"""What Holdfast keeps in Firestore, and where: generations, messages, journals.
+"""The document layout: where generations, messages and journals are in Firestore, and what their fields are.
 
-Turns the domain's values into documents and back. Decides nothing about states or leases: `journal` and `generations`
-do. No document of another room's making is created or overwritten here; a chat is only ever told of a new message.
+Turns domain values into documents and back. It makes no decisions about states or leases; `journal` and `serving` do.
+It never creates or overwrites an application's own documents. The one field it sets in them is a chat's
+`lastMessageAt`.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from lib.domain.generation import LISTED_FIELDS, Generation
 from lib.domain.message import Part
 from lib.domain.segment import Head, Segment
 
-INLINE_REQUEST_BYTES = 64 << 10  # a larger request lies in parts: listeners get the generation's document whole
+INLINE_REQUEST_BYTES = 64 << 10  # a larger request is stored in parts: each change sends listeners the whole document
 _REQUEST_PART_BYTES = 900 << 10
-_GROUP_BYTES = 3 << 20  # in one commit; Firestore takes 10 MiB
+_GROUP_BYTES = 3 << 20  # per commit; Firestore accepts 10 MiB
 _GENERATION_ID = re.compile(r"[0-9a-f]{32}")
-_PAGE = 8  # segments a query, so that a replay holds few at a time
+_PAGE = 8  # segments per query, so that a replay holds few in memory at a time
 _REPLAYED = ("first", "last", "events", "attempt")
 
 
 class RequestLost(Exception):
-    """A part of a generation's request is not there."""
+    """Part of a generation's request is missing."""
 
 
 class Store:
-    """One database's generations. `retention` is how long they and their journals are kept."""
+    """The generations in one database. Generations and their journals expire after `retention`."""
 
     def __init__(self, documents: Documents, retention: timedelta):
         self._documents = documents
         self._retention = retention
 
-    # The life of a generation
+    # Generations
 
     def create(self, generation: Generation, message: Fields, head: Head) -> None:
-        """Creates generation, message and head in one commit; `Exists` where one of them is there."""
+        """Creates the generation, the message and the head in one commit. Errors: `Exists` if any of them exists."""
         request = generation.request
         parts: list[Write] = []
         if len(request) > INLINE_REQUEST_BYTES:
@@ -68,7 +69,7 @@ class Store:
         return _generation(self._documents.get(f"generations/{generation_id}")[0])
 
     def generation_of_message(self, message_path: str) -> Generation | None:
-        """The generation that a message document says it is of."""
+        """The generation that a message document names in `generationId`."""
         found = self._documents.get(message_path)[0]
         generation_id = found.fields.get("generationId") if found else None
         if not isinstance(generation_id, str) or not _GENERATION_ID.fullmatch(generation_id):
@@ -76,12 +77,12 @@ class Store:
         return self.generation(generation_id)
 
     def generation_and_head(self, generation_id: str, message_path: str) -> tuple[Generation | None, Head | None]:
-        """Both in one read, for who knows where the message is."""
+        """Both documents in one read, for callers that know the message's path."""
         generation, head = self._documents.get(f"generations/{generation_id}", f"{message_path}/journal/head")
         return _generation(generation), _head(head)
 
     def request(self, generation: Generation) -> bytes:
-        """The request's body, as the client sent it. Errors: `RequestLost` where a part of it is missing."""
+        """The request body as the client sent it. Errors: `RequestLost` if part of it is missing."""
         if not generation.request_parts:
             return generation.request
         paths = [_request_part(generation, n) for n in range(generation.request_parts)]
@@ -93,9 +94,9 @@ class Store:
     def list(
         self, owner: str, *, chat_id: str | None, states: Sequence[State], after: str | None, limit: int
     ) -> list[Generation]:
-        """An owner's generations, newest first, after the one whose id is `after`. Their requests are not read.
+        """An owner's generations, newest first, starting after the one whose id is `after`. Requests are not read.
 
-        Errors: `Stale` where there is no generation `after`.
+        Errors: `Stale` if the owner has no generation `after`.
         """
         where: list[tuple[str, str, Any]] = [("owner", "==", owner)]
         if chat_id is not None:
@@ -117,18 +118,21 @@ class Store:
         return [Generation.from_fields(_id(each), {"request": b"", **each.fields}) for each in found]
 
     def counting_live(self, owner: str, limit: int) -> Callable[[], int]:
-        """Asks how many of an owner's generations are queued or streaming, up to `limit`. Call it for the answer."""
+        """Starts counting an owner's queued and streaming generations, up to `limit`.
+
+        The returned function waits for the count. Errors: `Unreachable`, from that function.
+        """
         states = [str(state) for state in LIVE]
         return self._documents.counting(
             "generations", where=[("owner", "==", owner), ("state", "in", states)], limit=limit
         )
 
     def patch(self, generation: Generation, fields: Fields, remove: Sequence[str] = ()) -> None:
-        """Changes fields of the generation's document; `Stale` where it is gone."""
+        """Changes fields of the generation's document. Errors: `Stale` if it was deleted."""
         self._documents.commit(Patch(generation.path, fields, remove))
 
     def touch_chat(self, generation: Generation, now: datetime) -> None:
-        """Tells the chat of a new message, if there is such a chat; it is never created."""
+        """Sets `lastMessageAt` in the chat's document. Never creates that document."""
         if generation.chat_id is None:
             return
         try:
@@ -136,13 +140,13 @@ class Store:
                 Patch(f"users/{generation.owner}/chats/{generation.chat_id}", {"lastMessageAt": now})
             )
         except (Stale, Unreachable):
-            pass  # there is no such chat, or it is not worth a second try
+            pass  # the application has no such document, or Firestore is unreachable; neither is worth a retry
 
     def delete(self, generation: Generation) -> None:
-        """Deletes the generation and everything it wrote.
+        """Deletes the generation and everything written for it.
 
-        The head goes first: no worker can write anything more. The generation goes last: a deletion that broke off can
-        be made again.
+        The head is deleted first, which stops any worker from writing more. The generation is deleted last, so that an
+        interrupted deletion can be repeated.
         """
         self._documents.commit(Delete(generation.head_path), Delete(generation.message_path))
         for collection in (generation.journal_path, f"{generation.message_path}/parts", f"{generation.path}/request"):
@@ -159,7 +163,7 @@ class Store:
         return self._documents.batch(writes)
 
     def head(self, generation: Generation, head: Head, now: datetime, version: Version) -> Put:
-        """The write that puts `head` in the place of the version that is known."""
+        """The write that replaces `version` of the head by `head`."""
         return Put(generation.head_path, self._head_fields(head, now), version)
 
     def _head_fields(self, head: Head, now: datetime) -> Fields:
@@ -170,14 +174,14 @@ class Store:
         return Create(f"{generation.journal_path}/{segment.first}", self._segment_fields(segment, now))
 
     def piece(self, generation: Generation, segment: Segment, part: int, now: datetime) -> Put:
-        """The write of a further document, number `part`, of an event too large for one."""
+        """The write of document number `part` of an event that is too large for one document."""
         return Put(f"{generation.journal_path}/{segment.first}.{part:03}", self._segment_fields(segment, now))
 
     def _segment_fields(self, segment: Segment, now: datetime) -> Fields:
         return {**segment.fields(), "at": now, "expireAt": now + self._retention}
 
     def part(self, generation: Generation, part: Part) -> Put:
-        """The write of a piece of the message's text that its own document can't hold."""
+        """The write of a part of the message that does not fit into the message's document."""
         return Put(f"{generation.message_path}/parts/{part.id}", part.fields())
 
     def read_head(self, generation: Generation) -> Head | None:
@@ -189,9 +193,9 @@ class Store:
     def segments(
         self, generation: Generation, after: int, before: int, select: Sequence[str] = _REPLAYED
     ) -> Iterator[Segment]:
-        """The sealed segments with events from `after + 1` on, that start before number `before`, in order.
+        """The sealed segments that hold events above `after` and start below `before`, in order.
 
-        Of their fields only those that `select` names are read: unless asked for not `text`, which the events have too.
+        Only the fields in `select` are read. `text` is not among the defaults, because the events contain it too.
         """
         if before <= after + 1:
             return
@@ -226,7 +230,7 @@ class Store:
 
 
 def _request_part(generation: Generation, n: int) -> str:
-    """The body's hash is in the name: another body under the same generation's id takes other documents."""
+    """The path of part `n`. It includes the body's hash, so that another body for the same id gets other documents."""
     return f"{generation.path}/request/{generation.request_hash[:16]}-{n:03}"
 
 

@@ -1,7 +1,7 @@
-"""The queue between the two functions: one task a generation, which carries only where the generation is.
+"""The Cloud Tasks queue between the two functions. A task carries only a generation's id and its message's path.
 
-The one module that imports Cloud Tasks. Tasks are not named: a name would be refused for a while after a deletion, and
-what keeps a generation from being worked twice is its lease, not the queue.
+The only module that imports Cloud Tasks. Tasks have no names: Cloud Tasks rejects a name for a while after its task was
+deleted, and the lease, not the queue, prevents two workers from running the same generation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHECK_SECONDS = 5.0
 
 
 class TaskQueue:
-    """Build it after a server's fork: gRPC does not survive one."""
+    """Construct it after the server has forked: gRPC does not work across a fork."""
 
     def __init__(self, settings: Settings, telemetry: Telemetry = OFF):
         self._settings = settings
@@ -37,7 +37,7 @@ class TaskQueue:
             self._client = tasks_v2.CloudTasksClient()
 
     def enqueue(self, generation: Generation) -> None:
-        """Asks for the generation to be worked, in the trace at hand. Errors: `Unavailable`."""
+        """Adds a task for the generation, as part of the current trace. Errors: `Unavailable`."""
         with self._telemetry.span("enqueue", "PRODUCER", generation=generation.id) as span:
             self._create(generation, {"traceparent": span.trace.traceparent} if span.trace else {})
 
@@ -61,9 +61,9 @@ class TaskQueue:
             ) from error
 
     def check(self) -> None:
-        """Asks the queue how it is. Errors: the client library's own.
+        """Checks that Cloud Tasks can be reached. Errors: the client library's own.
 
-        Who may not ask (that takes `cloudtasks.queues.get`, which enqueuing does not) has still reached Cloud Tasks.
+        Missing permission counts as reached: the check takes `cloudtasks.queues.get`, which enqueuing does not need.
         """
         try:
             self._client.get_queue(name=self._settings.queue_path, retry=None, timeout=CHECK_SECONDS)

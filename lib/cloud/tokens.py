@@ -1,7 +1,6 @@
-"""Who is calling: a Firebase user on the public routes, the queue's service account on the worker.
+"""Authentication: Firebase users on the public routes, the queue's service account on the worker.
 
-Verifies tokens and says why one was refused, in words that hold nothing of the token. Decides nothing about what a
-user may see.
+Verifies tokens. Error messages must not contain any part of a token. What a user may see is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _LONGEST_UID = 128
 
 
 def bearer(header: str | None) -> str:
-    """The token of an `Authorization` header. Errors: `Unauthenticated`."""
+    """The token in an `Authorization` header. Errors: `Unauthenticated`."""
     if not header:
         raise Unauthenticated("No Authorization header. Send 'Authorization: Bearer <token>'.", code="missing_token")
     scheme, _, token = header.strip().partition(" ")
@@ -37,9 +36,10 @@ def bearer(header: str | None) -> str:
 
 
 class _Verifier:
-    """Verifies tokens for one audience: RS256, by the keys that their issuer publishes as a JWKS (RFC 7517).
+    """Verifies RS256 tokens for one audience with the keys that the issuer publishes as a JWKS (RFC 7517).
 
-    The keys are fetched again when they are old, or lack a token's key and were not fetched just now.
+    The keys are cached. They are fetched again after `KEYS_SECONDS`, and when a token names an unknown key, but then at
+    most every `REFETCH_SECONDS`.
     """
 
     def __init__(self, audience: str, keys_url: str, signed: bool = True):
@@ -50,7 +50,7 @@ class _Verifier:
         )
 
     def claims(self, token: str) -> dict[str, Any]:
-        """What a token says. Errors: `jwt.PyJWTError`; `Unavailable` where the keys can't be fetched."""
+        """The claims of a valid token. Errors: `jwt.PyJWTError`; `Unavailable` if the keys can't be fetched."""
         return jwt.decode(
             token,
             self._key(token) if self._signed else "",
@@ -68,9 +68,9 @@ class _Verifier:
         )
 
     def _key(self, token: str) -> jwt.PyJWK:
-        """The key that a token names. Errors: `Unavailable`; `jwt.PyJWTError`, also where nobody publishes such a key.
+        """The key that a token names. Errors: `Unavailable`; `jwt.PyJWTError`, also if the issuer has no such key.
 
-        One that is known is found without the lock that the client holds while it looks for one that is not.
+        Known keys are looked up first, because the client holds a lock while it fetches an unknown one.
         """
         try:
             known = self._keys.get_signing_keys()
@@ -84,10 +84,9 @@ class _Verifier:
 
 
 class UserTokens:
-    """Verifies Firebase ID tokens of one project.
+    """Verifies Firebase ID tokens for one project, by "Verify ID tokens using a third-party JWT library" (Firebase).
 
-    By "Verify ID tokens using a third-party JWT library". With `emulated`, unsigned ones are taken, as Firebase's Auth
-    emulator makes them: for local use alone.
+    With `emulated`, accepts the unsigned tokens of Firebase's Auth emulator. Only for local use.
     """
 
     def __init__(self, project: str, emulated: bool = False, keys_url: str = USER_KEYS_URL):
@@ -95,7 +94,7 @@ class UserTokens:
         self._verifier = _Verifier(project, keys_url, signed=not emulated)
 
     def uid(self, authorization: str | None) -> str:
-        """The user an `Authorization` header is of. Errors: `Unauthenticated` with the reason; `Unavailable`."""
+        """The uid in an `Authorization` header. Errors: `Unauthenticated` with the reason; `Unavailable`."""
         token = bearer(authorization)
         try:
             claims = self._verifier.claims(token)
@@ -108,7 +107,7 @@ class UserTokens:
         return document_id(claims["sub"], "uid")
 
     def _refusal(self, token: str) -> Unauthenticated:
-        """Why a token was not taken, told from its own unverified words."""
+        """Why a token was rejected, judging by its unverified claims."""
         try:
             claims = jwt.decode(token, options={"verify_signature": False})
             if claims.get("aud") != self._project:
@@ -116,23 +115,24 @@ class UserTokens:
         except jwt.DecodeError:
             return Unauthenticated("The token is not a JWT. Send the user's Firebase ID token.", code="malformed_token")
         except jwt.PyJWTError:
-            pass  # a JWT, with a header that none of Firebase's has
+            pass  # a JWT, but with a header that Firebase's tokens never have
         return Unauthenticated(
             "The ID token is not valid: it must be a Firebase ID token, signed by Google.", code="invalid_token"
         )
 
 
 class AppTokens:
-    """Verifies App Check tokens of one project: that a call comes from the project's own app.
+    """Verifies App Check tokens, which prove that a call comes from the project's own app.
 
-    By "Verify App Check tokens from a custom backend": RS256, the project among the audiences, Firebase as the issuer.
+    By "Verify App Check tokens from a custom backend" (Firebase): RS256, the project among the audiences, Firebase as
+    the issuer.
     """
 
     def __init__(self, project: str, keys_url: str):
         self._verifier = _Verifier(f"projects/{project}", keys_url)
 
     def verify(self, token: str | None) -> None:
-        """Errors: `Unauthenticated`; `Unavailable` where the keys can't be fetched."""
+        """Errors: `Unauthenticated`; `Unavailable` if the keys can't be fetched."""
         if not token:
             raise Unauthenticated("No X-Firebase-AppCheck header: initialize App Check.", code="missing_app_check")
         try:
@@ -150,9 +150,9 @@ class Headers(Protocol):
 
 
 def identify(headers: Headers, users: UserTokens, apps: AppTokens | None = None) -> str:
-    """The user that a request is of; with `apps`, one that comes from the project's own app.
+    """The uid of the user who sent a request. With `apps`, requires an App Check token as well.
 
-    Errors: `Unauthenticated`; `Unavailable` where the keys can't be fetched.
+    Errors: `Unauthenticated`; `Unavailable` if the keys can't be fetched.
     """
     if apps is not None:
         apps.verify(headers.get("X-Firebase-AppCheck"))
@@ -160,14 +160,14 @@ def identify(headers: Headers, users: UserTokens, apps: AppTokens | None = None)
 
 
 class QueueTokens:
-    """Verifies the OIDC token that Cloud Tasks sends: signature, audience, issuer and e-mail."""
+    """Verifies the OIDC token that Cloud Tasks sends: its signature, audience, issuer and e-mail."""
 
     def __init__(self, audience: str, email: str, keys_url: str):
         self._email = email
         self._verifier = _Verifier(audience, keys_url)
 
     def verify(self, authorization: str | None) -> None:
-        """Errors: `Unauthenticated` with the reason; `Unavailable` where the keys can't be fetched."""
+        """Errors: `Unauthenticated` with the reason; `Unavailable` if the keys can't be fetched."""
         try:
             claims = self._verifier.claims(bearer(authorization))
         except jwt.PyJWTError as error:

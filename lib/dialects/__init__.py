@@ -1,10 +1,10 @@
-"""What each model API means: one file an API, one protocol for all of them. Pure: nothing here waits or does I/O.
+"""The model APIs: one module each, behind one protocol. Pure: nothing here may wait or do I/O.
 
-`protocol` says what a dialect is and how one is added, `steps` what events can mean. `folding`, `faults`,
-`characters`, `payload` and `sse` are for every dialect; `completion` and `continuation` belong to `chat_completions`.
-No other room knows a field of any API.
+`protocol` defines what a dialect is and how to add one, and `steps` what events can mean. `folding`, `faults`,
+`characters`, `payload` and `sse` are shared by all dialects. `completion` and `continuation` belong to
+`chat_completions`. No other package may know fields of any API.
 
-May use `domain` and `runtime`.
+May import `domain` and `runtime`.
 """
 
 from __future__ import annotations

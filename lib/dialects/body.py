@@ -1,4 +1,4 @@
-"""What a response's body is: told by its Content-Type, and by its first bytes where these disagree with that."""
+"""Tells event streams from JSON bodies, by the Content-Type, and by the first bytes if these contradict it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from enum import Enum
 
 _BOM = b"\xef\xbb\xbf"
-_SSE_LINE = re.compile(rb"(?:data|event|id|retry|error)?:")  # of a field that streams begin with, or a comment
+_SSE_LINE = re.compile(rb"(?:data|event|id|retry|error)?:")  # a field or comment that a stream may start with
 
 
 class Body(Enum):
-    """How a body is to be read."""
+    """The kinds of response body."""
 
     STREAM = "server-sent events"
     JSON = "one JSON value"
@@ -18,12 +18,12 @@ class Body(Enum):
 
 
 def beginning(received: bytes) -> bytes:
-    """What decides: the bytes without a byte order mark and white space before them; none where more must come."""
+    """The bytes without a leading byte order mark and white space. Empty if more are needed to tell the kind."""
     return received.removeprefix(_BOM).lstrip()
 
 
 def kind(media_type: str, start: bytes) -> Body:
-    """How to read a body of this media type that begins with `start`, as `beginning` gives it."""
+    """The kind of a body with this media type. `start` is the result of `beginning`."""
     is_json = start[:1] in (b"{", b"[")
     if media_type == "text/event-stream":
         return Body.JSON if is_json else Body.STREAM

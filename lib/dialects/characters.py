@@ -1,8 +1,8 @@
-"""Characters that an upstream has cut in two.
+"""Joins characters that an upstream has divided between two events.
 
-An upstream that counts UTF-16 units may send a character beyond the first 65,536 as half a surrogate pair in each of
-two events. Neither half is text that UTF-8 can hold: a viewer that takes the events one at a time would show two
-replacement characters in its place.
+An upstream that counts UTF-16 units may send a character outside the basic multilingual plane as one surrogate in each
+of two events. UTF-8 can't encode a lone surrogate, so a viewer that handles the events one at a time would show two
+replacement characters.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 
 from lib.dialects.steps import Json
 
-_ESCAPED_HALF = re.compile(rb"\\u[dD][89abAB]")  # UTF-8 has no other way to say the first half of a pair
+_ESCAPED_HALF = re.compile(rb"\\u[dD][89abAB]")  # in valid UTF-8, a surrogate can only be escaped
 
 
 may_be_cut = _ESCAPED_HALF.search
-"""Whether an event may have half a character."""
+"""Whether an event may contain half a character."""
 
 
 class Joiner:
-    """Keeps a first half back that ends a text, and puts it before what comes next in the same place.
+    """Holds back a first half at the end of a text, and puts it before the next text in the same place.
 
-    A place is the path to a text, with the indexes that the objects on it give themselves. A half that nothing follows
-    is no character, and is left out.
+    A place is the path to a text, including the `index` fields of the objects on it. A half that nothing follows is
+    dropped.
     """
 
     def __init__(self) -> None:
         self.held: dict[Hashable, str] = {}
 
     def joined(self, payload: Json) -> Json:
-        """The payload with whole characters; the same one where nothing was cut."""
+        """The payload with whole characters. The same object if nothing changes."""
         joined: Json = self._in(payload, ())
         return payload if joined == payload else joined
 
@@ -51,7 +51,7 @@ class Joiner:
 
 
 def _indexes(value: Any) -> tuple[Hashable, ...]:
-    """What an object is known by from one event to the next."""
+    """The `index` fields that identify an object across events."""
     if not isinstance(value, dict):
         return ()
     return tuple(each for key, each in value.items() if key.endswith("index") and isinstance(each, int))

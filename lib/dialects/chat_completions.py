@@ -1,7 +1,6 @@
-"""OpenAI's chat completions, as a dialect: what an upstream's events mean.
+"""The dialect of OpenAI's chat completions.
 
-An upstream's own additions (reasoning, images, annotations) are read where they are known, and kept like any other
-field where they are not.
+Known additions of other upstreams (reasoning, images, annotations) are interpreted. Unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from lib.domain.event import Event
 from lib.runtime.catalog import Prefill
 
 _DONE = b"[DONE]"
-_DONE_BYTES = 32  # with white space around it
-_USAGE_BYTES = 1400  # as JSON: so does the usage, and Firestore takes a name of at most 1,500 bytes
+_DONE_BYTES = 32  # with surrounding white space
+_USAGE_BYTES = 1400  # of JSON; it limits names too, for which Firestore allows 1,500 bytes
 _USAGE_LEVELS = 5
 _MAX_CHOICES = 128
 _NO_OUTPUT = frozenset({"role", "error"})
@@ -119,7 +118,7 @@ class ChatCompletions:
             return [Event(json_text.write({"error": error}))]
         if not isinstance(payload, dict):
             raise Malformed
-        # A line's end within an event is a line feed; JSON has no other use for a carriage return.
+        # The only line ends inside an event are line feeds; in JSON, a carriage return is only white space.
         own = Event(body.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b""))
         if error_in(payload) is not None:
             return [own]
@@ -145,9 +144,9 @@ class ChatCompletions:
 
 
 class _Reading:
-    """One call's events. Nearly all are passed on as they came; what is changed here reads as any other event.
+    """Reads one call's events. Nearly all pass unchanged.
 
-    `seam` fits the events of a continuation. `said` has the choices whose deltas have said something.
+    `seam` adjusts the events of a continuation. `said` has the choices whose deltas had output so far.
     """
 
     def __init__(self, dialect: ChatCompletions, seam: Seam | None = None, said: set[int] | None = None):
@@ -180,13 +179,14 @@ class _Reading:
         fitted = self._joiner.joined(payload)
         if self._seam is not None:
             fitted = self._seam.fit(fitted)
-        fitted = {**fitted, "choices": [self._settled(choice) for choice in fitted["choices"]]}
+        fitted = {**fitted, "choices": [self._with_output_in_delta(choice) for choice in fitted["choices"]]}
         return event if fitted == payload else Event(json_text.write(fitted), event.name)
 
-    def _settled(self, choice: Any) -> Any:
-        """The choice with all that it adds in its `delta`.
+    def _with_output_in_delta(self, choice: Any) -> Any:
+        """The choice with all its output in `delta`.
 
-        Some upstreams repeat the message in the last chunk, beside a delta or in its place. Some say it only there.
+        In the last chunk, some upstreams repeat the whole message beside the delta or instead of it. Others send the
+        message only there.
         """
         if not isinstance(choice, dict):
             return choice
@@ -197,14 +197,14 @@ class _Reading:
         elif isinstance(message, dict) and number in self._said:
             return {**choice, "delta": delta if isinstance(delta, dict) else {}}
         elif isinstance(message, dict) and isinstance(delta, dict):
-            settled = {**choice, "delta": {**delta, **_with_indexes(message)}}
-            del settled["message"]
-            return settled
+            merged = {**choice, "delta": {**delta, **_with_indexes(message)}}
+            del merged["message"]
+            return merged
         return choice
 
 
 def _read_choice(part: Json, steps: list[Step]) -> Any:
-    """Adds what a choice means to `steps`, and gives the error in it, if there is one."""
+    """Adds a choice's steps to `steps`. Returns the error in the choice, if there is one."""
     index = part.get("index")
     choice = index if type(index) is int else 0
     error = part.get("error")
@@ -258,7 +258,7 @@ def _read_delta(delta: Json, choice: int, steps: list[Step]) -> None:
 
 
 def _read_parts(parts: list[Any], choice: int, steps: list[Step]) -> None:
-    """A `content` in parts. Mistral sends thinking so: `{"type": "thinking", "thinking": [{"type": "text", …}]}`."""
+    """Reads `content` in parts. Mistral sends thinking as `{"type": "thinking", "thinking": [{"type": "text", …}]}`."""
     for part in parts:
         if isinstance(part, str):
             steps.append(Text(part, choice))
@@ -277,7 +277,7 @@ def _read_parts(parts: list[Any], choice: int, steps: list[Step]) -> None:
 
 
 def _thought(part: Any) -> str:
-    """What a part of thinking says: in `thinking`, as text or as parts of its own, in `text` or in `summary`."""
+    """The text of a part of thinking: in `thinking` (as text or as parts), in `text`, or in `summary`."""
     if not isinstance(part, dict):
         return ""
     for key in ("thinking", "text", "summary"):
@@ -313,7 +313,7 @@ def _says(delta: Json) -> bool:
 
 
 def _read_named_error(event: Event) -> Read:
-    """An event named `error`: its data is the error, or has it, or is its text."""
+    """Reads an event named `error`, whose data is the error, or contains it, or is its text."""
     try:
         value = json_text.whole(json_text.read_loosely(event.data))
     except Malformed:
@@ -324,7 +324,7 @@ def _read_named_error(event: Event) -> Read:
 
 
 def _read_error(event: Event, payload: Json, steps: list[Step], error: Any) -> Read:
-    """An error at the top is the whole event, unless a choice says something beside it."""
+    """Reads an error at the top level. The event has nothing else, unless a choice has output beside it."""
     top = error_in(payload)
     if top is None:
         return Read(event, payload, (*steps, fault_of(error)))
@@ -335,7 +335,7 @@ def _read_error(event: Event, payload: Json, steps: list[Step], error: Any) -> R
 
 
 def _is_modest(usage: Any) -> bool:
-    """Whether this is small and flat enough to be kept in three documents."""
+    """Whether a usage object is small and flat enough to be stored in three documents."""
     if not isinstance(usage, dict):
         return False
     levels = 0
@@ -349,7 +349,7 @@ def _is_modest(usage: Any) -> bool:
 
 
 def _chunk_from(completion: Json) -> Json:
-    """A whole completion as the one chunk of a stream."""
+    """Converts a whole completion into a single chunk."""
     choices = [
         {**{key: value for key, value in choice.items() if key != "message"}, "delta": _with_indexes(choice["message"])}
         if isinstance(choice, dict) and isinstance(choice.get("message"), dict)
@@ -360,7 +360,7 @@ def _chunk_from(completion: Json) -> Json:
 
 
 def _with_indexes(message: Json) -> Json:
-    """A message as a delta, in which each tool call has its index."""
+    """A message as a delta, in which each tool call has an index."""
     calls = message.get("tool_calls")
     if not isinstance(calls, list):
         return message

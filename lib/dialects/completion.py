@@ -1,4 +1,4 @@
-"""What the events of a chat completion add up to: an app's message, and the `chat.completion` of a unary response."""
+"""Folds the events of a chat completion, into the application's message and a unary response's `chat.completion`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lib.dialects.steps import Json, Reasoning, Refusal, Text, Usage
 from lib.domain.message import Said
 
 REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
-"""The names that upstreams give to thinking. Some send the same under two of them."""
+"""The fields in which upstreams send thinking. Some send the same text in two of them."""
 DETAILS = ("reasoning_details", "thinking_blocks")
-"""Thinking in parts, signed for some models: it has to come back as it was."""
+"""Thinking in parts. For some models it is signed, and must be sent back unchanged."""
 
 _OWN = frozenset({"id", "object", "created", "model", "choices", "usage"})
-_PADDING = "obfuscation"  # random, against who measures encrypted packets
+_PADDING = "obfuscation"  # random padding against traffic analysis
 _MAX_TOKENS = 1 << 53
 
 
@@ -26,7 +26,7 @@ class Completion(Answer):
     def __init__(self, choices: int = 1):
         super().__init__(choices)
         self._top: Json = {}
-        self._known: set[str] = set()  # the names in it that nothing can add to
+        self._known: set[str] = set()  # fields that later events can't change
         self._choices: dict[int, _Choice] = {}
         self._usage: Json | None = None
         self._own_body: bytes | None = None
@@ -79,11 +79,11 @@ class Completion(Answer):
 
     @property
     def identity(self) -> Json:
-        """What all chunks of one completion have in common: `id` and `created`."""
+        """The fields that are equal in all chunks of one completion: `id` and `created`."""
         return {key: self._top[key] for key in ("id", "created") if key in self._top}
 
     def choices(self) -> list[Json]:
-        """Each choice as a completion has it: `index`, `message`, `finish_reason`, and what else came with it."""
+        """The choices of the completion: `index`, `message`, `finish_reason`, and any other fields that were sent."""
         return [
             {
                 "index": index,
@@ -98,7 +98,7 @@ class Completion(Answer):
         return json_text.write(self.completion()) if self._own_body is None else self._own_body
 
     def completion(self) -> Json:
-        """The `chat.completion` that the events add up to."""
+        """The `chat.completion` object."""
         choices = self.choices()
         for choice in choices:
             calls = choice["message"].get("tool_calls")
@@ -152,7 +152,7 @@ class Completion(Answer):
 
 
 class _Choice:
-    """One of the answers: its message, its finish reason, and what else the upstream says of it."""
+    """One choice: its message, its finish reason, and its other fields."""
 
     __slots__ = ("finish", "message", "more")
 
@@ -162,14 +162,14 @@ class _Choice:
         self.more = Fields()
 
     def fold_message(self, message: Json, *, beside_delta: bool) -> None:
-        """Takes a whole message in. Beside a delta it says again what the deltas have said, and counts for the rest."""
+        """Adds a whole message. Beside a delta it repeats the deltas, so only what they lack is added."""
         if beside_delta:
             message = {key: value for key, value in message.items() if not _is_said(self.message.get(key))}
         fold(self.message, message)
 
 
 def is_whole(payload: Json) -> bool:
-    """Whether this is a whole completion, not a chunk of one."""
+    """Whether this is a whole completion rather than a chunk."""
     choices = payload.get("choices")
     return isinstance(choices, list) and any(
         isinstance(choice, dict) and "message" in choice and not isinstance(choice.get("delta"), dict)
@@ -178,19 +178,19 @@ def is_whole(payload: Json) -> bool:
 
 
 def is_reason(value: Any) -> bool:
-    """Whether a finish reason is one. Some upstreams write null as a word, or as nothing."""
+    """Whether this is a finish reason. Some upstreams send "null" or an empty string instead of null."""
     return isinstance(value, str) and value not in ("", "null")
 
 
 def _is_words(part: Any) -> bool:
-    """Whether a part of a `content` is nothing but text or thinking. Signed thinking has to be sent back as it came."""
+    """Whether a part of `content` is only text or thinking. Signed thinking is not: it must be sent back unchanged."""
     if not isinstance(part, dict) or part.get("type") not in ("thinking", "reasoning"):
         return isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str))
     return not any(part.get(name) for name in ("signature", "data"))
 
 
 def _has_place(key: str, value: Any) -> bool:
-    """Whether the message has a field of its own for what the upstream says under this name."""
+    """Whether the application's message has its own field for this field."""
     return key in ("role", "content", "refusal", "tool_calls") or (key in REASONING and isinstance(value, str))
 
 

@@ -1,9 +1,8 @@
-"""Going on with an answer that broke off: the request that asks for the rest, and how the rest is joined on.
+"""Continues an interrupted answer: the request for the rest, and joining the rest to what is saved.
 
-The saved text is given back to the upstream as the beginning of its own answer ("assistant prefill"), so only the
-plain text of one choice can be continued: half a tool call, or JSON that a grammar forced, can't be taken up where it
-stopped.
-What comes back is fitted to what is saved, so that a client sees one answer and nothing twice.
+The saved text is sent to the upstream as the beginning of its own answer ("assistant prefill"). So only the plain text
+of a single choice can be continued, but no partial tool call and no JSON that was constrained by a grammar. The
+continuation's chunks are adjusted so that the client sees one answer without repetitions.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ _NOT_TEXT = ("tool_calls", "function_call", "refusal", "audio", "images")
 
 
 def continued(request: Json, answer: Completion, style: Prefill) -> tuple[Json, Seam] | None:
-    """The request for the rest of `answer`, and the seam for what comes; None where it can't be continued.
+    """The request for the rest of `answer`, and the seam for its chunks. None if it can't be continued.
 
-    A limit on tokens is lowered by what was said, counted as a token an event, so that it may be passed by a little
-    where an upstream puts several into one.
+    A token limit is reduced by the number of events so far. If an upstream sends several tokens per event, the answer
+    may exceed the limit slightly.
     """
     saved = _plain_text(answer)
     form = request.get("response_format") or {"type": "text"}
@@ -34,7 +33,7 @@ def continued(request: Json, answer: Completion, style: Prefill) -> tuple[Json, 
     if style is Prefill.VLLM:
         said, flags = saved, {"continue_final_message": True, "add_generation_prompt": False}
     else:
-        # Anthropic refuses a last message that ends in white space, and so does OpenRouter where it leads there.
+        # Anthropic rejects a last message that ends in white space, and so does OpenRouter for Anthropic's models.
         said, flags = saved.rstrip(), {}
     messages = [*request["messages"], {"role": "assistant", "content": said}]
     return {**request, **limits, **flags, "messages": messages}, Seam(answer.identity, saved[len(said) :])
@@ -52,9 +51,9 @@ def _plain_text(answer: Completion) -> str | None:
 
 
 class Seam:
-    """Fits the chunks of a continuation to the answer they continue, which has `identity` as its id and time.
+    """Adjusts the chunks of a continuation to the answer that they continue, whose id and time are `identity`.
 
-    `space` is saved white space that the upstream was not told of; where it is said again, it is left out.
+    `space` is saved white space that was not sent to the upstream. If the continuation repeats it, it is removed.
     """
 
     def __init__(self, identity: Json, space: str = ""):
@@ -62,7 +61,7 @@ class Seam:
         self._space = space
 
     def fit(self, chunk: Json) -> Json:
-        """The chunk as clients are to see it. The role is left out: it was said when the answer began."""
+        """The chunk as clients see it. The role is removed, since the first chunk of the answer had it."""
         fitted = {**chunk, **{key: value for key, value in self._identity.items() if key in chunk}}
         if isinstance(chunk.get("choices"), list):
             fitted["choices"] = [self._fit_choice(choice) for choice in chunk["choices"]]

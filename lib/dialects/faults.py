@@ -1,7 +1,7 @@
-"""The upstream's own errors, wherever it puts them: what they say, and whether another call may do better.
+"""Reads the upstream's own errors: message, code and status, and whether another call may succeed.
 
-Model APIs agree on little here, and their proxies on less, so all the shapes that are seen are read for every dialect.
-Nothing is made up: the words, the code and the status are the upstream's.
+Model APIs and their proxies use many error formats, so all known formats are accepted in every dialect. Nothing may be
+invented: message, code and status are the upstream's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from lib.dialects import payload as json_text
 from lib.dialects.protocol import Malformed
 from lib.dialects.steps import Fault, Json
 
-MESSAGE_CHARACTERS = 2000  # it goes into three documents
+MESSAGE_CHARACTERS = 2000  # it is stored in three documents
 NAME_CHARACTERS = 200
 BODY_BYTES = 64 << 10
 
@@ -31,7 +31,7 @@ _PASSING = frozenset(
         "timeout_error",
     }
 )
-# What no other call changes, though it comes with a 429 or as an error of the server's.
+# Permanent errors, even with a 429 or a 5xx.
 _FINAL = frozenset(
     {
         "account_deactivated",
@@ -48,10 +48,10 @@ _FINAL = frozenset(
 
 
 def error_in(value: Any) -> Any:
-    """The error that a payload is, or has at its top; None where it is and has none.
+    """The error that a payload is, or has at its top level. None if there is none.
 
-    `{"error": {…}}`, `{"error": "text", "code": …}`, an object that calls itself an error, or a list of such, as Google
-    sends it.
+    Formats: `{"error": {…}}`, `{"error": "text", "code": …}`, an object whose type says that it is an error, or a list
+    of these, as Google sends it.
     """
     if isinstance(value, list):
         return next((error for item in value if (error := error_in(item)) is not None), None)
@@ -67,13 +67,13 @@ def error_in(value: Any) -> Any:
 
 
 def fault_of(error: Any) -> Fault:
-    """What an error says: the upstream's error object, or its text, or that there is one."""
+    """Reads an error: the upstream's error object, its text, or True if the upstream gave neither."""
     said = error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
     return _fault(said, "The upstream reported an error.", "upstream_error", None)
 
 
 def fault_of_status(status: int, body: bytes) -> Fault:
-    """What a response of an HTTP status that is no success says."""
+    """Reads a response with an error status."""
     try:
         error = _refusal(json_text.whole(json_text.read_loosely(body)))
     except Malformed:
@@ -102,7 +102,7 @@ def _passing(status: int | None, code: str, kind: str) -> bool:
         return True
     if code in _FINAL or kind in _FINAL:
         return False
-    # A type is a wide word: proxies give one of the server's to each 4xx.
+    # Types are unreliable: some proxies use a server error's type for every 4xx.
     return status in _PASSING_STATUS or code in _PASSING or (status is None and kind in _PASSING)
 
 
@@ -124,7 +124,7 @@ def _body(error: Json) -> str:
 
 
 def _refusal(value: Any) -> Json | None:
-    """The error that a refusal's body has. A refusal need not call itself one: `{"message": …}`, `{"detail": …}`."""
+    """The error in the body of a response with an error status, also in `{"message": …}` or `{"detail": …}`."""
     error = error_in(value)
     if isinstance(error, dict):
         return error
@@ -135,7 +135,7 @@ def _refusal(value: Any) -> Json | None:
         return value
     if isinstance(detail, dict):
         return _refusal(detail)
-    if isinstance(detail, list):  # FastAPI's, of a request that it does not take
+    if isinstance(detail, list):  # FastAPI's format for validation errors
         detail = "; ".join(_complaint(item) for item in detail if isinstance(item, dict))
     return {"message": detail} if detail and isinstance(detail, str) else None
 

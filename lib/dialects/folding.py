@@ -1,10 +1,10 @@
-"""Merging the pieces of a streamed answer into whole JSON, whatever fields an upstream gives it.
+"""Merges the pieces of a streamed answer into whole JSON, including fields that this service does not know.
 
-Three rules, for every dialect. Text is appended, and nothing else is: what is no text is kept as it was said first, or
-replaced by what is richer. Items of a list are the same one where index and kind say so. Folding takes time
-proportional to what is folded: a text is a list of pieces until it is asked for, and a list knows its items by name.
+Three rules hold for every dialect. Only text is appended; other values keep their first content or are replaced by a
+richer one. List items are pieces of the same item if their index and kind match. Folding takes linear time: a text is a
+list of pieces until it is read, and a list has an index of its items.
 
-What is folded is shared with the payloads it came from, which nobody may change; `unfolded` gives what can be saved.
+Folded values share objects with the payloads, so nobody may change those. `unfolded` returns plain JSON to save.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ TEXT = frozenset(
         "transcript",
     }
 )
-"""The fields whose strings are pieces of a text. Every other string is a name, a kind, a format or an address."""
+"""The fields whose strings are pieces of a text. All other strings are names, kinds, formats or addresses."""
 
-_RUN = "logprobs"  # its lists have an entry a token, and two tokens that are equal are two
+_RUN = "logprobs"  # its lists have an entry per token, and equal entries are different tokens
 
 
 class Pieces(list[str]):
-    """A text that is still growing. It is joined once, at the end: appending to a string copies it each time."""
+    """A growing text. It is joined once, at the end, because appending to a string copies it each time."""
 
 
 class Fields(dict[str, Any]):
-    """An object that is still growing."""
+    """A growing object."""
 
 
 class Items(list[Any]):
-    """A list that is still growing. `named` has its items by index, and by index and id, and there by kind.
+    """A growing list. `named` maps an item's index, and its index and id, to the items of each kind.
 
-    Under no kind is the item that was named last, whatever it is.
+    The kind "" maps to the latest of these items, whatever its kind.
     """
 
     __slots__ = ("named",)
@@ -59,7 +59,7 @@ class Items(list[Any]):
 
 
 def fold(into: Fields, piece: Json) -> None:
-    """Merges one event's `piece` into what the events before it add up to."""
+    """Merges one event's `piece` into the result of the events before it."""
     for key, value in piece.items():
         kind = type(value)
         if kind is str:
@@ -89,9 +89,9 @@ def fold(into: Fields, piece: Json) -> None:
 
 
 def richer(have: Any, said: Any) -> Any:
-    """Of two things that an upstream said in the same place about the whole answer, the one that says more.
+    """The richer of two values that an upstream sent in the same place. Neither is changed.
 
-    Neither is changed. Anything is richer than nothing, and a longer list than a shorter one; objects are merged.
+    Anything is richer than nothing, and a longer list is richer than a shorter one. Objects are merged.
     """
     if not have:
         return said if said or have is None else have
@@ -103,7 +103,7 @@ def richer(have: Any, said: Any) -> Any:
 
 
 def unfolded(value: Any) -> Any:
-    """What was folded, as plain JSON that does not grow any more."""
+    """A folded value as plain JSON."""
     kind = type(value)
     if kind is Pieces:
         return "".join(value)
@@ -130,7 +130,7 @@ def _begin_text(into: Fields, key: str, have: Any, text: str) -> None:
 def _fold_list(into: Fields, key: str, items: list[Any]) -> None:
     have = into.get(key)
     if type(have) is not Items:
-        if type(have) is Pieces:  # a text that goes on in parts
+        if type(have) is Pieces:  # a text that continues in parts
             have = Items([Fields(type="text", text=have)] if any(have) else None)
         elif have:
             return
@@ -166,7 +166,7 @@ def _longer_run(have: Any, more: Any) -> Any:
 
 
 def _is_loose(item: Any) -> bool:
-    """Whether nothing tells that an item is a piece of another: it has no index, id or name, and no text to append."""
+    """Whether an item can't be a piece of another: it has no index, id or name, and no text to append."""
     if type(item) is not dict:
         return True
     index, own, _ = _names(item)
@@ -174,9 +174,9 @@ def _is_loose(item: Any) -> bool:
 
 
 def _add_loose(have: Items, items: list[Any]) -> None:
-    """Adds items of which some upstreams say all with every event, and others only what is new.
+    """Adds items. Some upstreams repeat the whole list with every event, and others send only new items.
 
-    Numbers are always new: they are tokens, or what is known of each.
+    Numbers are always new items: they are tokens, or data about tokens.
     """
     size, known = len(items), len(have)
     if items and all(type(item) in (int, float) for item in items):
@@ -188,11 +188,11 @@ def _add_loose(have: Items, items: list[Any]) -> None:
 
 
 def _same(have: Items, item: Json, *, first: bool) -> Fields | None:
-    """The item of the list that `item` is a piece of, if there is one.
+    """The item in the list that `item` is a piece of, or None if it is a new one.
 
-    What has an index is a piece of the one with that index, whatever its id: some upstreams make up an id for each
-    piece. But an id together with a name begins another tool call. What has none of these goes on with the last one;
-    only an event's first item can.
+    An item with an index is a piece of the item with that index, whatever its id, because some upstreams generate an id
+    for each piece. But an id together with a name starts another tool call. An item without index, id and name is a
+    piece of the last item, if it is the first in its event.
     """
     index, own, kind = _names(item)
     title = _title(item)
@@ -208,7 +208,7 @@ def _same(have: Items, item: Json, *, first: bool) -> Fields | None:
         return None
     last = have[-1]
     if own:
-        # An id that is new, without a name: a piece of a tool call under an id made up for it, or else another thing.
+        # A new id without a name: a piece of a tool call with a generated id, or otherwise a new item.
         return last if type(last) is Fields and "function" in item and "function" in last else None
     if not _grows(item) or not _agree(last, item, lenient=False):
         return None
@@ -220,7 +220,7 @@ def _same(have: Items, item: Json, *, first: bool) -> Fields | None:
 
 
 def _names(item: Json) -> tuple[int | None, str, str]:
-    """What an item may be known by: its index, id and kind."""
+    """What may identify an item: its index, id and kind."""
     index, own, kind = item.get("index"), item.get("id"), item.get("type")
     return (
         index if type(index) is int else None,
@@ -250,7 +250,7 @@ def _name(have: Items, item: Json, same: Fields) -> None:
 
 
 def _title(item: Json) -> Any:
-    """The name that an item gives itself, or the function in it."""
+    """The name of an item, or of an object in it, such as a tool call's function."""
     name = item.get("name")
     if name:
         return name
@@ -258,7 +258,7 @@ def _title(item: Json) -> Any:
 
 
 def _grows(item: Json) -> bool:
-    """Whether it has text to append. What has an address is a thing of its own, and bare data may be."""
+    """Whether an item has text to append. An item with a URL is always a whole one, and data alone may be too."""
     if item.get("url"):
         return False
     for key, value in item.items():
@@ -271,7 +271,7 @@ def _grows(item: Json) -> bool:
 
 
 def _agree(have: Json, item: Json, *, lenient: bool) -> bool:
-    """Whether what an item says beside its text is what the list's item has. `lenient`: or only no string differs."""
+    """Whether two items agree, apart from texts. `lenient`: compares only strings that both items have."""
     for key, value in item.items():
         if not value or key in TEXT or key in ("id", "index"):
             continue

@@ -1,6 +1,6 @@
-"""An event's JSON, as it is read and written: what every dialect does before it asks what the JSON means.
+"""Reads and writes the JSON of events, for all dialects.
 
-JSON may escape half a surrogate pair, which no UTF-8 can hold. What is read here for its meaning never has one.
+JSON may contain an escaped lone surrogate, which UTF-8 can't encode. Text returned by `read_object` never contains one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEVELS = 100  # of objects and lists in one event
 
 
 def read_object(data: bytes) -> Json:
-    """The object that `data` is, each text in it well-formed. Errors: `Malformed`."""
+    """Parses an object and makes its texts well-formed. Errors: `Malformed`."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -30,9 +30,9 @@ def read_object(data: bytes) -> Json:
 
 
 def read_loosely(data: bytes) -> Any:
-    """JSON that may have halves of surrogate pairs, which are left as they are. Errors: `Malformed`.
+    """Parses JSON and keeps lone surrogates. Errors: `Malformed`.
 
-    Upstreams that cut text by UTF-16 units send such halves, and orjson refuses them.
+    Upstreams that divide text by UTF-16 units send lone surrogates, which orjson rejects.
     """
     try:
         value = json.loads(data)
@@ -44,7 +44,7 @@ def read_loosely(data: bytes) -> Any:
 
 
 def write(value: Any) -> bytes:
-    """JSON text. A lone half of a surrogate pair is escaped, and so is all that is not ASCII with it."""
+    """Writes JSON. If there is a lone surrogate, everything that is not ASCII is escaped."""
     try:
         return orjson.dumps(value)
     except TypeError:  # or a number beyond 64 bits
@@ -52,7 +52,7 @@ def write(value: Any) -> bytes:
 
 
 def too_deep(value: Any, data: bytes) -> bool:
-    """Whether JSON, as it was read from `data`, is nested beyond reason."""
+    """Whether JSON that was parsed from `data` is nested deeper than `LEVELS`."""
     if data.count(b"{") + data.count(b"[") <= LEVELS:
         return False
     inner: list[Any] = [value]
@@ -67,7 +67,7 @@ def too_deep(value: Any, data: bytes) -> bool:
 
 
 def well_formed(text: str) -> str:
-    """`text` with the halves of surrogate pairs joined, and a lone half replaced: what UTF-8 can hold."""
+    """`text` with surrogate pairs joined and lone surrogates replaced."""
     if text.isascii():
         return text
     try:
@@ -78,7 +78,7 @@ def well_formed(text: str) -> str:
 
 
 def whole(value: Any) -> Any:
-    """JSON in which every text is well-formed."""
+    """A copy of a JSON value in which every text is well-formed."""
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, dict):

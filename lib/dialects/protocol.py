@@ -1,26 +1,25 @@
-"""What a model API has to say for itself: read this page before adding one.
+"""The protocol that every dialect implements. Read this page before adding one.
 
-A dialect is one API as its upstreams speak it: how its requests look, what its events mean, what they add up to. It is
-pure: bytes and JSON in, values out. It waits for nothing, calls nobody, and keeps nothing between two calls but what a
-`Reading` or an `Answer` keeps for one answer.
+A dialect is one model API as upstreams implement it: its requests, what its events mean, and how they are folded into
+an answer. It is pure: it takes bytes and JSON and returns values. It must not wait or do I/O, and it has no state other
+than in a `Reading` or an `Answer`, each for one answer.
 
 To add an API:
 
-1. Write `dialects/NAME.py` with a class that has what `Dialect` lists below, and an `Answer` of its own.
-2. Put an instance into `DIALECTS` in `dialects/__init__.py`.
-3. Where clients are to speak it too, write its wire. An upstream says in the catalog that it speaks it:
+1. Write `dialects/NAME.py` with a class that implements `Dialect`, and a subclass of `Answer`.
+2. Add an instance to `DIALECTS` in `dialects/__init__.py`.
+3. If clients should use this API too, add a module to `wires`. Upstreams that support the API list it in the catalog:
    `speaks = ["NAME"]`.
 
-Nothing else has to change. The rules that every dialect follows:
+Nothing else has to change. Every dialect follows these rules:
 
-- **Keep what you do not know.** An event is passed on and saved as it came. A field without a meaning here is merged
-  like any other (`folding`) and ends up in the message's `extra`.
-- **Say what is malformed.** Raise `Malformed` for an event that is none of this API. It ends the answer.
-- **An error is a step.** The upstream's own error, wherever it stands in an event, is a `Fault` with its words, code
-  and status.
-- **Never believe an end too readily.** `Finish` and `EndMark` are what the upstream said. `Answer` decides whether they
-  hold: output after a finish withdraws it.
-- **Never buffer an answer, and never look at all of it again.** Reading one event costs what that event is long.
+- **Keep unknown fields.** Events are passed on and saved unchanged. A field that the dialect does not know is merged
+like   any other (`folding`) and goes into the message's `extra`. - **Reject malformed events.** Raise `Malformed` for
+an event that does not belong to this API. This ends the answer. - **An error is a step.** The upstream's own error,
+wherever it is in an event, becomes a `Fault` with its message, code   and status. - **Do not rely on a single sign of
+the end.** `Finish` and `EndMark` are what the upstream claims. `Answer` decides   whether it holds: output after a
+finish withdraws it. - **Do not buffer an answer or process it twice.** Reading an event takes time proportional to that
+event.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ from lib.runtime.catalog import Prefill
 
 
 class Malformed(Exception):
-    """An event or a body that is no JSON object, or none of this API, or nested beyond reason."""
+    """An event or a body is not a JSON object, does not belong to this API, or is nested too deeply."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What a request asks for, as far as this service has to know.
+    """What a request asks for, as far as this service must know.
 
-    `choices` is how many answers it wants. `usage_shown`: the client is to see events that say nothing but usage.
+    `choices` is the number of answers. `usage_shown`: the client wants to see events that contain only usage.
     """
 
     model: str
@@ -56,7 +55,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outgoing:
-    """A request as the upstream gets it. `path` is added to the upstream's base URL; `headers` have no credentials."""
+    """A request to an upstream. `path` is appended to the base URL, and `headers` must not contain credentials."""
 
     path: str
     body: bytes
@@ -64,10 +63,10 @@ class Outgoing:
 
 
 class Read(NamedTuple):
-    """One event and what it means. A tuple, since one is made for every token.
+    """One event and its meaning. A tuple for speed, since there is one per token.
 
-    `payload` is its JSON, each text in it well-formed. `kept` tells whether it belongs to the journal: an end mark or a
-    bare error does not. `usage_only`: it says nothing but usage, and is kept only for a client that is to see it.
+    `payload` is the event's JSON with well-formed texts. `kept`: the event belongs into the journal, which end marks
+    and bare errors do not. `usage_only`: it contains only usage, and is kept only if the client wants to see that.
     """
 
     event: Event
@@ -78,14 +77,14 @@ class Read(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The visible text that it adds to the first choice."""
+        """The visible text that the event adds to the first choice."""
         return "".join([step.text for step in self.steps if type(step) is Text and step.choice == 0])
 
 
 class Answer(ABC):
-    """What the events of one answer add up to. `choices` is how many answers were asked for.
+    """Folds the events of one answer. `choices` is how many answers the request asked for.
 
-    Folding an answer of n events takes time proportional to n.
+    Folding n events takes time proportional to n.
     """
 
     def __init__(self, choices: int = 1):
@@ -95,10 +94,10 @@ class Answer(ABC):
         self._has_output = False
         self._words: defaultdict[tuple[type[Step], int], list[str]] = defaultdict(list)
         self.events = 0
-        self.text_events = 0  # events that added visible text: at least so many tokens were spent on it
+        self.text_events = 0  # events that added visible text: a lower bound for the tokens used
 
     def add(self, read: Read) -> None:
-        """Takes one event in. Events come in their order; none of them is an end mark or a bare error."""
+        """Adds an event. Events must be in order, and must not be end marks or bare errors."""
         self.events += 1
         visible = False
         for step in read.steps:
@@ -115,17 +114,17 @@ class Answer(ABC):
         self._fold(read)
 
     def words(self, kind: type[Text | Reasoning | Refusal], choice: int = 0) -> str:
-        """All that the steps of one kind have said."""
+        """The joined text of all steps of one kind."""
         return "".join(self._words.get((kind, choice), ()))
 
     @property
     def finished(self) -> bool:
-        """Whether each choice that was asked for has a finish reason with no output after it."""
+        """Whether every requested choice has a finish reason without output after it."""
         return len(self._finished) >= max(self._wanted, self._seen_choices())
 
     @property
     def withdrawn(self) -> bool:
-        """Whether output came after a finish reason: this upstream's finish reasons prove nothing by themselves."""
+        """Whether output came after a finish reason, so that this upstream's finish reasons are not reliable."""
         return self._withdrawn
 
     @property
@@ -139,33 +138,33 @@ class Answer(ABC):
 
     @abstractmethod
     def _seen_choices(self) -> int:
-        """How many choices the events have named so far."""
+        """The number of choices in the events so far."""
 
     @property
     @abstractmethod
     def usage(self) -> Json | None:
-        """What the upstream said last of the answer's cost."""
+        """The latest token usage that the upstream sent."""
 
     @abstractmethod
     def said(self) -> Said:
-        """The answer as an app's message has it."""
+        """The answer for the application's message."""
 
     @abstractmethod
     def body(self) -> bytes:
-        """The answer as this API's unary body: the upstream's own bytes where it sent one whole body."""
+        """The answer as this API's unary body. If the upstream sent a unary body, its unchanged bytes."""
 
 
 class Reading(Protocol):
-    """Reads one call's events in their order, and keeps what has to be known from one to the next."""
+    """Reads one call's events in order. Has the state that is needed from one event to the next."""
 
     def read(self, event: Event) -> Read:
-        """What the event means, and the event as clients are to see it. Errors: `Malformed`."""
+        """The event's meaning, and the event as clients see it. Errors: `Malformed`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The request for the rest of a broken answer, and the reading that fits what comes to what is saved."""
+    """The request for the rest of an interrupted answer, and the reading that joins the rest to what is saved."""
 
     request: Json
     reading: Reading
@@ -176,47 +175,47 @@ class Dialect(Protocol):
 
     name: str
     end_mark: Event | None
-    """What ends a stream of this API, where it has such a mark."""
+    """The event that ends a stream of this API, if it has one."""
 
     def check(self, body: object) -> Asked:
-        """Checks a request's JSON and says what it asks for. Errors: `InvalidRequest`, which names the field."""
+        """Validates a request's JSON. Errors: `InvalidRequest`, which names the field."""
         ...
 
     def outgoing(self, request: Json, *, ask_usage: bool) -> Outgoing:
-        """The request as the upstream gets it. `ask_usage`: a stream is to tell its usage, unless the client said."""
+        """The request to the upstream. `ask_usage`: ask for a stream's usage, unless the client sets that itself."""
         ...
 
     def streaming(self, request: Json) -> Json:
-        """The request as one that wants a stream: for a client protocol that says so elsewhere than in the body."""
+        """The request changed to ask for a stream, for client protocols that express this outside of the body."""
         ...
 
     def reading(self) -> Reading:
-        """For the events of a new call."""
+        """A reading for a new call."""
         ...
 
     def read(self, event: Event) -> Read:
-        """What an event of the journal means: one that a `Reading` has let through before. Errors: `Malformed`."""
+        """The meaning of an event in the journal, which a `Reading` has accepted before. Errors: `Malformed`."""
         ...
 
     def events(self, body: bytes, *, streamed: bool) -> list[Event]:
-        """A whole JSON body as events; `streamed`: as those of a stream. Errors: `Malformed`."""
+        """Converts a unary JSON body into events. `streamed`: into those of a stream. Errors: `Malformed`."""
         ...
 
     def fault(self, status: int, body: bytes) -> Fault:
-        """What a response that is no success says, with the upstream's own words where it sent any."""
+        """Reads a response with an error status."""
         ...
 
     def answer(self, choices: int = 1) -> Answer:
-        """An answer that nothing was added to."""
+        """An empty answer."""
         ...
 
     def rest(self, request: Json, answer: Answer, style: Prefill | None) -> Rest | None:
-        """How to ask for the rest of `answer`; None where it can't be continued. A silent answer starts over."""
+        """How to ask for the rest of `answer`, or None if it can't be continued. A silent answer is started again."""
         ...
 
 
 def folded(dialect: Dialect, events: Iterable[Event], choices: int = 1) -> Answer:
-    """The answer that events of the journal add up to. Errors: `Malformed`."""
+    """Folds events of the journal. Errors: `Malformed`."""
     answer = dialect.answer(choices)
     for event in events:
         answer.add(dialect.read(event))

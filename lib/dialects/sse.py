@@ -1,8 +1,7 @@
-"""Server-sent events: splitting the bytes that an upstream sends.
+"""Splits an upstream's bytes into server-sent events. Nothing here may parse JSON: dialects interpret events.
 
-What an event means is a dialect's matter; nothing here reads JSON.
-Rules: WHATWG HTML, section 9.2 "Server-sent events", but for what upstreams do beside it: a field `error`, an event
-with nothing in its data to keep the connection open, and no blank line after the last event.
+Rules: WHATWG HTML, section 9.2 "Server-sent events". Common deviations of upstreams are accepted: a field `error`,
+events with empty data as keep-alives, and no blank line after the last event.
 """
 
 from __future__ import annotations
@@ -14,23 +13,23 @@ from lib.domain.event import Event
 
 _LINE_END = re.compile(rb"[\r\n]")
 _BOM = b"\xef\xbb\xbf"
-_FIELD_NAME = 16  # what a line's field name and its end may add to the data it carries
+_FIELD_NAME = 16  # the most that a line's field name and line end add to its data
 _ERROR = b"error"
 
 
 class EventTooLarge(Exception):
-    """An event is longer than the bound that was set for it."""
+    """An event is larger than the limit."""
 
 
 class Splitter:
-    """Turns pieces of a byte stream into events, wherever the stream was cut.
+    """Turns pieces of a byte stream into events. A piece may start and end anywhere.
 
-    `max_event` bounds the bytes one event may hold before it is dispatched; past it `feed` raises `EventTooLarge`.
+    `max_event` limits the bytes of one event. Above it, `feed` raises `EventTooLarge`.
     """
 
     def __init__(self, max_event: int):
         self._max_event = max_event
-        self._partial: list[bytes] = []  # the pieces of a line that has not ended
+        self._partial: list[bytes] = []  # the pieces of an unfinished line
         self._partial_size = 0
         self._after_cr = False
         self._first_line = True
@@ -60,9 +59,9 @@ class Splitter:
         self._check_line(self._partial_size)
 
     def close(self) -> Sequence[Event]:
-        """What the stream's end leaves undispatched, if it has data.
+        """The event that is unfinished at the end of the stream, if it has data.
 
-        The specification drops it; servers that end without the last blank line are common, and their event is whole.
+        The specification drops it, but many servers leave out the last blank line.
         """
         last = b"".join(self._partial)
         self._partial, self._partial_size = [], 0
@@ -86,12 +85,12 @@ class Splitter:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
-            self._data_size += len(value) + bool(self._data)  # with the line feed that joins them
+            self._data_size += len(value) + bool(self._data)  # including the line feed between data lines
             self._data.append(value)
         elif field == b"event":
             self._name = value
         elif field == _ERROR and value.strip():
-            # A server that fails in the middle of a stream may not go on to end the event it was at.
+            # A server that fails in the middle of a stream may not send the blank line that ends its current event.
             self._check_size(len(value) + len(_ERROR))
             return (*self._dispatch(), Event(value, _ERROR))
         self._check_size(self._data_size + len(self._name))

@@ -1,7 +1,7 @@
-"""Steps: what one event of an upstream's answer means, whichever API it is written in.
+"""Steps: the meaning of one event, independent of the model API.
 
-The engine decides by steps how an answer ended, and wires that are not the upstream's own say answers by them.
-`choice` is the number of the answer among those that one request asked for, 0 for the first or only one.
+The engine determines from steps how an answer ended, and client protocols of other APIs are written from them. `choice`
+is the number of the answer among those that one request asked for, starting with 0.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Reasoning(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A refusal's words to append: the model declined."""
+    """Text of a refusal by the model, to append."""
 
     text: str
     choice: int = 0
 
 
 class ToolCall(NamedTuple):
-    """A piece of a tool call, as the upstream sent it: most say `id` and `name` once, some with every piece.
+    """A piece of a tool call, as the upstream sent it: most send `id` and `name` once, some with every piece.
 
-    `place` is the call's number within the choice, or -1 where the upstream leaves it out: then it is the call with
-    this id, or the last one. A name with an id other than that of the call at its place begins another call.
+    `place` is the call's number within the choice, or -1 if the upstream leaves it out; then the piece belongs to the
+    call with this id, or to the last one. A name with another id than that of the call at this place starts a new call.
     """
 
     place: int
@@ -48,34 +48,34 @@ class ToolCall(NamedTuple):
 
 
 class Other(NamedTuple):
-    """Output of another kind: an image, audio, a part that this service does not know."""
+    """Other output: an image, audio, or a part that this service does not know."""
 
     choice: int = 0
 
 
 class Usage(NamedTuple):
-    """What the answer has cost so far, as the upstream says it. A later one replaces it."""
+    """The token usage so far, as the upstream sent it. A later one replaces it."""
 
     usage: Json
 
 
 class Finish(NamedTuple):
-    """The upstream says that a choice has ended, and why. Output of that choice after it withdraws it."""
+    """The upstream's finish reason for a choice. Later output of the same choice withdraws it."""
 
     reason: str
     choice: int = 0
 
 
 class EndMark(NamedTuple):
-    """The API's own mark that nothing comes after it."""
+    """The API's mark for the end of the stream."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """The upstream's own error, in its own words, bounded.
+    """The upstream's own error, with limited length.
 
-    `status` is an HTTP status from 400 to 599 where the upstream named one; `passing` tells whether another call may
-    do better; `body` is the error as JSON text in the API's own shape, empty where there is none.
+    `status` is an HTTP status from 400 to 599, if the upstream sent one. `passing` means that the error is transient,
+    so that another call may succeed. `body` is the error as JSON text in the API's own format, or empty.
     """
 
     message: str

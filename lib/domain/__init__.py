@@ -1,1 +1,1 @@
-"""Pure values: what a generation is, how it ends, what a message holds, what can go wrong. Uses no other room."""
+"""Pure values: generations and their states, messages, journal segments, errors. May import no other package."""

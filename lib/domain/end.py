@@ -1,4 +1,4 @@
-"""The states of a generation, and how it ended."""
+"""A generation's states, and its outcome."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Fields = dict[str, Any]
 
 
 class State(StrEnum):
-    """`queued → streaming → completed | stopped | incomplete | failed`; the last four never change."""
+    """`queued → streaming → completed | stopped | incomplete | failed`. The last four are final."""
 
     QUEUED = "queued"
     STREAMING = "streaming"
@@ -29,10 +29,10 @@ LIVE = (State.QUEUED, State.STREAMING)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
-    """How a generation ended.
+    """A generation's outcome.
 
-    `reason` is a stable word of Holdfast's; None where the answer is whole. `error` has `message` and `code`, and where
-    the upstream sent them `type`, `param`, `status` (its HTTP status), `body` (its own error as JSON text),
+    `reason` is one of Holdfast's documented codes, or None if the answer is complete. `error` has `message` and `code`,
+    and if the upstream sent them `type`, `param`, `status` (its HTTP status), `body` (its error as JSON text),
     `contentType` and `retryAfter` (seconds).
     """
 

@@ -1,7 +1,7 @@
-"""What can go wrong, as a caller may see it.
+"""The errors that clients may see.
 
-Every error that may reach a client is one of these: an HTTP status, a public code and a message that is safe to
-show. The cause is chained with `from` and stays on the server; no internal exception's text may enter a message.
+Each has an HTTP status, a public code and a message that is safe to show. The cause is chained with `from` and stays on
+the server. Text of internal exceptions must not get into a message.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class HoldfastError(Exception):
-    """Base of every error a client may see; by itself, a fault of ours."""
+    """Base of all errors that a client may see. By itself it means an internal error."""
 
     status = 500
     code = "internal_error"
@@ -29,7 +29,7 @@ class HoldfastError(Exception):
 
 
 class InvalidRequest(HoldfastError):
-    """The request can't be served as it is; the message names the field and the remedy."""
+    """The request is invalid. The message names the field and the remedy."""
 
     status = 400
     code = "invalid_request"
@@ -37,7 +37,7 @@ class InvalidRequest(HoldfastError):
 
 
 class Unauthenticated(HoldfastError):
-    """No valid identity came with the request."""
+    """The request has no valid credentials."""
 
     status = 401
     code = "unauthenticated"
@@ -45,7 +45,7 @@ class Unauthenticated(HoldfastError):
 
 
 class NotFound(HoldfastError):
-    """There is no such thing, or it is another user's."""
+    """The resource does not exist, or belongs to another user."""
 
     status = 404
     code = "not_found"
@@ -53,7 +53,7 @@ class NotFound(HoldfastError):
 
 
 class Conflict(HoldfastError):
-    """The request contradicts what is already there."""
+    """The request conflicts with what already exists."""
 
     status = 409
     code = "conflict"
@@ -61,7 +61,7 @@ class Conflict(HoldfastError):
 
 
 class TooLarge(HoldfastError):
-    """The request's body is over the limit."""
+    """The request body is over the size limit."""
 
     status = 413
     code = "request_too_large"
@@ -69,7 +69,7 @@ class TooLarge(HoldfastError):
 
 
 class UnsupportedMediaType(HoldfastError):
-    """The request's body is not JSON."""
+    """The request body is not JSON."""
 
     status = 415
     code = "unsupported_media_type"
@@ -77,7 +77,7 @@ class UnsupportedMediaType(HoldfastError):
 
 
 class TooManyRequests(HoldfastError):
-    """The user has as many live generations as is allowed."""
+    """The user has reached the limit of live generations."""
 
     status = 429
     code = "too_many_generations"
@@ -85,16 +85,16 @@ class TooManyRequests(HoldfastError):
 
 
 class Unavailable(HoldfastError):
-    """A part that the request needs can't be reached now; trying again later is right."""
+    """A service that the request needs can't be reached. The client should retry later."""
 
     status = 503
     code = "unavailable"
 
 
 class Unreachable(Unavailable):
-    """Firestore did not answer, or asked for a later try. A commit may have taken effect all the same.
+    """Firestore did not answer, or asked for a retry. A commit may have taken effect nevertheless.
 
-    `cause` is the kind of error, in a word, for the log.
+    `cause` is the kind of error, for the log.
     """
 
     def __init__(self, cause: str):
@@ -103,11 +103,11 @@ class Unreachable(Unavailable):
 
 
 class StillRunning(HoldfastError):
-    """The answer is not complete within the time one response may take."""
+    """The answer was not complete within the time limit of one response."""
 
     status = 504
     code = "still_running"
 
 
 class ConfigurationError(Exception):
-    """The settings are wrong; the message names every variable that is."""
+    """The settings are wrong. The message names every wrong variable."""

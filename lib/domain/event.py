@@ -1,4 +1,4 @@
-"""One event of an upstream's answer, as it came: what the journal numbers and keeps, and what a wire frames."""
+"""One event of an upstream's answer, unchanged. The journal numbers and stores events, and the wires frame them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """The event's data (its `data` lines joined by a line feed) and its name, empty where it has none."""
+    """An event's data (its `data` lines joined by line feeds), and its name or empty bytes."""
 
     data: bytes
     name: bytes = b""

@@ -1,6 +1,6 @@
-"""A generation: one answer to one request, from its start to its end.
+"""A generation: one answer to one request.
 
-A pure value. `fields` and `from_fields` are the document's contents, in camelCase, as plain Python.
+A pure value. `fields` and `from_fields` convert it to and from its document's fields, which are in camelCase.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from lib.domain.end import End, Fields, State
 class Generation:
     """One answer to one request.
 
-    `message_path` is the message document's path, `dialect` names the API that `request` is written in and that
-    `upstream` speaks. `request` is the client's body (`request_parts` counts the documents it lies in when it is too
-    large for one), `request_hash` what tells a repeated request from another. `watchers` has a lease for each api
-    process with viewers.
+    `message_path` is the path of the message document. `dialect` names the API in which `request` is written and which
+    `upstream` supports. `request` is the client's body; if it is too large, it is stored in `request_parts` further
+    documents instead. `request_hash` distinguishes a repeated request from a different one. `watchers` has the expiry
+    of a lease for each api process with viewers.
     """
 
     id: str
@@ -94,7 +94,7 @@ LISTED_FIELDS = [_camel(name) for name in Generation.__slots__ if name not in ("
 
 
 def message_path(owner: str, chat_id: str | None, message_id: str) -> str:
-    """Where an app finds the message."""
+    """The path of the message document, which applications read."""
     if chat_id is None:
         return f"users/{owner}/messages/{message_id}"
     return f"users/{owner}/chats/{chat_id}/messages/{message_id}"

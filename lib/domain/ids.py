@@ -1,4 +1,4 @@
-"""Ids that users give: what Firestore and a path can take."""
+"""Validation of ids that come from outside, so that they are valid in Firestore and in paths."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _RESERVED_ID = re.compile(r"__.*__")
 
 
 def document_id(value: str, param: str) -> str:
-    """`value`, if Firestore and a path can take it as a document's id. Errors: `InvalidRequest` that names `param`.
+    """Returns `value` if it is valid as a document id. Errors: `InvalidRequest`, which names `param`.
 
-    Firestore: valid UTF-8 of at most 1,500 bytes, no slash, not `.` or `..`, not `__.*__`. Holdfast allows 200 bytes,
-    so that a whole path stays far below Firestore's 6 KiB, and nothing that can't be printed.
+    Firestore requires valid UTF-8 of at most 1,500 bytes, no slash, not `.` or `..`, not `__.*__`. Holdfast allows 200
+    bytes, so that a whole path stays far below Firestore's limit of 6 KiB, and only printable characters.
     """
     remedy = f"give 1 to {MAX_ID_BYTES} bytes of printable characters without '/', not '.', '..' or '__…__'"
     if (

@@ -1,6 +1,6 @@
-"""The message as an app shows it: a document of its own, whole from the moment a generation is asked for.
+"""The message document that applications show. It exists, with all its fields, from the start of a generation.
 
-Pure. Says what is in the document at each stage, and how what is too large for one document is laid out in several.
+Pure. Defines the document's fields at each stage, and how content that is too large for one document is divided.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 from lib.domain.end import Fields, State
 from lib.domain.generation import Generation
 
-INLINE_BYTES = 700 << 10  # of text in the message's own document; Firestore takes 1 MiB with all names and numbers
+INLINE_BYTES = 700 << 10  # of text in the message document; Firestore allows 1 MiB including names and numbers
 PART_BYTES = 900 << 10
-_SHORT = 256  # characters: an id, a name, a reason; it stays where it is,
-_SHORT_BYTES = 100 << 10  # unless there are very many of them
+_SHORT = 256  # characters: ids, names and reasons stay in the message document,
+_SHORT_BYTES = 100 << 10  # up to this many bytes beyond `INLINE_BYTES`
 _LEVELS = 15
 _MEMBERS = 5_000
 _NAME_BYTES = 1_000
@@ -25,11 +25,11 @@ _NAME_BYTES = 1_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Said:
-    """What an upstream's events add up to.
+    """The answer that an upstream's events add up to.
 
-    `fields` are the message's own: `content`, and where there are such `reasoning`, `refusal`, `toolCalls`,
-    `finishReason`, `choices` and `extra`. `model` is the upstream's word for it, `usage` as the upstream sent it;
-    `input_tokens` and `output_tokens` are read from it.
+    `fields` go into the message: `content`, and if present `reasoning`, `refusal`, `toolCalls`, `finishReason`,
+    `choices` and `extra`. `model` and `usage` are as the upstream sent them, and `input_tokens` and `output_tokens` are
+    read from `usage`.
     """
 
     fields: Fields
@@ -41,9 +41,9 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A further piece of one of the message's texts; `field` is its dotted place in the message.
+    """The continuation of a text that did not fit into the message document. `field` is the text's dotted path there.
 
-    Like the message, and unlike generations and journals, it does not expire.
+    Like the message, and unlike generations and journals, parts do not expire.
     """
 
     id: str
@@ -55,7 +55,7 @@ class Part:
 
 
 def opening(generation: Generation) -> Fields:
-    """The message from the first moment on."""
+    """The message's initial fields."""
     return {
         "role": "assistant",
         "content": "",
@@ -73,14 +73,14 @@ def opening(generation: Generation) -> Fields:
 
 
 def started(now: datetime) -> Fields:
-    """What changes when the answer begins."""
+    """The fields that change when the answer starts."""
     return {"state": str(State.STREAMING), "updatedAt": now}
 
 
 def ended(generation: Generation, said: Said) -> tuple[Fields, list[Part]]:
-    """What changes when the answer has ended, and the parts that its own document can't hold.
+    """The fields that change when the answer has ended, and the parts that do not fit into the message document.
 
-    The parts' ids have the attempt in them: a worker that lost its lease can't overwrite those of the one that has it.
+    Part ids contain the attempt's number, so a worker that has lost its lease can't overwrite its successor's.
     """
     kept = {name: _kept(value) for name, value in said.fields.items()}
     fields, parts = spill(kept, prefix=f"{generation.attempt}-")
@@ -99,16 +99,16 @@ def ended(generation: Generation, said: Said) -> tuple[Fields, list[Part]]:
 
 
 def plain(fields: Fields) -> Fields:
-    """What of the fields Firestore takes in any case: the words, and none of an upstream's structures."""
+    """The fields that Firestore is certain to accept: texts and dates, but no structures from an upstream."""
     return {
         name: value for name, value in fields.items() if isinstance(value, str | datetime | None) or name == "parts"
     }
 
 
 def _kept(value: Any) -> Any:
-    """A structure that Firestore can hold, or its JSON text.
+    """The value itself if Firestore can store it, and otherwise its JSON text.
 
-    Firestore takes 20 levels of maps and lists, names of 1,500 bytes, and 40,000 entries in indexes for a document.
+    Firestore allows 20 levels of maps and lists, names of 1,500 bytes, and 40,000 index entries per document.
     """
     levels = members = 0
     inner = [value]
@@ -127,9 +127,9 @@ def _kept(value: Any) -> Any:
 
 
 def spill(fields: Mapping[str, Any], prefix: str, inline: int = INLINE_BYTES) -> tuple[Fields, list[Part]]:
-    """The fields with at most `inline` bytes of text, and the rest of each text in parts of at most `PART_BYTES`.
+    """The fields cut to at most `inline` bytes of text, and the rest of each text in parts of at most `PART_BYTES`.
 
-    Short texts stay, up to `_SHORT_BYTES` beyond that.
+    Short texts are kept whole, up to `_SHORT_BYTES` beyond `inline`.
     """
     parts: list[Part] = []
     left = inline
@@ -155,7 +155,7 @@ def spill(fields: Mapping[str, Any], prefix: str, inline: int = INLINE_BYTES) ->
 
 
 def cut(text: str, size: int) -> tuple[str, str]:
-    """`text` in two: as many whole characters as `size` bytes of UTF-8 hold, and the rest."""
+    """Cuts `text` in two: the whole characters that fit into `size` bytes of UTF-8, and the rest."""
     if len(text) * 4 <= size:
         return text, ""
     encoded = text.encode()
@@ -166,7 +166,7 @@ def cut(text: str, size: int) -> tuple[str, str]:
 
 
 def pieces(text: str, size: int) -> list[str]:
-    """`text` in pieces of at most `size` bytes of UTF-8 each, in whole characters."""
+    """Cuts `text` into pieces of at most `size` bytes of UTF-8 each, between characters."""
     found = []
     while text:
         piece, text = cut(text, size)

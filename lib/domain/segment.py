@@ -1,4 +1,4 @@
-"""The journal's documents as values: sealed segments, and the head, which is the open segment and the lease."""
+"""The journal's documents as pure values: sealed segments, and the head, which is the open segment and the lease."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lib.domain.end import End, Fields
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """A run of the journal: events `first` to `last`, all of them read by attempt `attempt`.
+    """Events `first` to `last` of the journal, all read by attempt `attempt`.
 
-    `events` is their zlib stream, `text` the visible text they add. An event too large for one document lies in several
-    segments of the same `first`, whose `events` and `text` are to be joined.
+    `events` is a zlib stream, and `text` the visible text that the events add. An event that is too large for one
+    document is stored in several segments with the same `first`, whose `events` and `text` must be joined.
     """
 
     first: int
@@ -29,15 +29,14 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Head(Segment):
-    """The journal's open segment, which is the generation's lease as well.
+    """The journal's open segment, which is also the generation's lease.
 
-    Whoever writes it says how long it may be silent (`lease_until`), and writes it only over the version it knows
-    (`version`, the document's update time). `claims` counts the attempts that have held it, so the attempt that holds
-    it now has that number; `attempt` is the one whose events the open segment has. `holder` is a random word of the
-    writer's: it tells its writes from those of a rival that meant the same. `released`: that attempt has given the
-    generation up, so nobody holds it. `created_at` is the generation's: a
-    generation that was deleted and started anew under the same id has another. `end` is there once the generation has
-    ended. An empty head has `last == first - 1`.
+    A writer replaces only the version it knows (`version`, the document's update time). Each write extends the lease to
+    `lease_until`. `claims` counts the attempts that have held the lease, and is therefore the latest attempt's number;
+    `attempt` is the one whose events are in the open segment. `holder` is a random id of the writer, which tells its
+    writes from equal ones of a rival. `released` means that the latest attempt has given up the lease. `created_at` is
+    the generation's creation time, which differs if a generation was deleted and created again with the same id. `end`
+    is set once the generation has ended. An empty head has `last == first - 1`.
     """
 
     lease_until: datetime
@@ -49,7 +48,7 @@ class Head(Segment):
     version: Any = None
 
     def leased(self, now: datetime) -> bool:
-        """Whether a worker holds the generation."""
+        """Whether a worker holds the lease."""
         return self.claims > 0 and self.lease_until > now
 
     def fields(self) -> Fields:
@@ -78,5 +77,5 @@ class Head(Segment):
 
 
 def empty_head(created_at: datetime, lease_until: datetime) -> Head:
-    """The head that a generation is created with: no worker has claimed it, and none is late before `lease_until`."""
+    """The head of a new generation, which no worker has claimed. `lease_until` is when one should have."""
     return Head(first=1, last=0, events=b"", text="", attempt=0, lease_until=lease_until, created_at=created_at)

@@ -1,4 +1,4 @@
-"""What a task says: which generation is to be worked. A pure value, known to both sides of the queue."""
+"""The body of a task: which generation the worker is to run. A pure value, shared by both sides of the queue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib.domain.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the worker is told: which generation, and the path of its message."""
+    """A generation's id, and the path of its message."""
 
     generation_id: str
     message_path: str

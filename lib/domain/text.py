@@ -1,10 +1,10 @@
-"""Text that UTF-8 can hold."""
+"""Repairing text that UTF-8 can't encode."""
 
 from __future__ import annotations
 
 
 def well_formed(text: str) -> str:
-    """`text` with the halves of surrogate pairs joined, and a lone half replaced."""
+    """`text` with surrogate pairs joined and lone surrogates replaced."""
     if text.isascii():
         return text
     try:

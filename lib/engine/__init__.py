@@ -1,4 +1,4 @@
-"""The worker: it claims a generation, makes the upstream call, and commits what came of it.
+"""The worker: it claims a generation, makes the upstream call, and commits the answer.
 
-May use `upstream`, `journal`, `dialects`, `cloud`, `domain` and `runtime`.
+May import `upstream`, `journal`, `dialects`, `cloud`, `domain` and `runtime`.
 """

@@ -1,8 +1,8 @@
-"""One attempt at a claimed generation: the whole upstream call, and how it ends.
+"""One attempt at a claimed generation: the upstream call and its outcome.
 
-A thread of the reader's makes the call, the committer commits what it brings. The attempt's own thread starts both,
-waits for the outcome (it watches for a stop and for deadlines meanwhile), and finishes the generation or releases it.
-Nothing here knows of clients.
+The reader's thread makes the call, and the committer commits what it reads. The attempt's own thread starts both, waits
+for the outcome while it watches for stops and deadlines, and then finishes or releases the generation. Nothing here may
+depend on clients.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from lib.runtime.telemetry import Span, Telemetry
 from lib.upstream.call import Call, Session
 from lib.upstream.fault import UpstreamFault
 
-RETRY_AFTER_SECONDS = 30.0  # the longest an upstream's Retry-After is honoured
-CHAT_SECONDS = 0.5  # between two looks whether something is saved that the chat is to be told of
-READER_SECONDS = 1.0  # for a reading thread to notice that its call was cut
+RETRY_AFTER_SECONDS = 30.0  # the longest Retry-After that is honoured
+CHAT_SECONDS = 0.5  # how often to check whether the first event is saved, which updates the chat
+READER_SECONDS = 1.0  # for the reading thread to notice that its call was cut
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Another attempt may do better or go on, after this many seconds; nothing that was read is lost."""
+    """Another attempt should follow after this many seconds. Everything that was read is saved."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The generation has ended, or is another's to end."""
+    """The generation has ended. `state` is None if it was deleted or another worker holds it."""
 
     state: State | None
 
 
 class Attempt:
-    """One claimed generation, to its end. `key` is the upstream's key, if it needs one."""
+    """Runs one claimed generation. `key` is the upstream's API key, if it needs one."""
 
     def __init__(
         self,
@@ -95,10 +95,10 @@ class Attempt:
         self._asked = Asked(model=self._generation.model, streamed=True)
         self._call: tuple[Buffer, Reader] | None = None
         self._to_leave = False
-        self._chat_told = False
+        self._chat_touched = False
 
     def claimed(self, live: int) -> None:
-        """Logs that it begins, and how many are under way here."""
+        """Logs the claim. `live` is the number of attempts running in this process."""
         generation = self._generation
         waited = generation.started_at - generation.created_at if generation.started_at else timedelta(0)
         log.info(
@@ -113,10 +113,10 @@ class Attempt:
         )
 
     def run(self) -> Ended | RetryLater:
-        """Makes the call and ends the generation.
+        """Makes the call, and finishes or releases the generation.
 
-        Errors: `Fenced` where it is another's, `Unreachable` where Firestore stayed away for too long. Whatever else is
-        raised leaves the generation claimed, and to be ended.
+        Errors: `Fenced` if it lost the lease, `Unreachable` if Firestore failed for too long. After any other exception
+        the generation is still claimed, and the caller must end it.
         """
         self._request = orjson.loads(self._store.request(self._generation))
         self._asked = self._dialect.check(self._request)
@@ -135,26 +135,26 @@ class Attempt:
         return self._exchange(rest, answer)
 
     def leave(self, *, at_once: bool) -> None:
-        """Gives the generation up, as the process ends: where another attempt can go on with it, or else `at_once`.
+        """For shutdown: gives up the generation if another attempt can continue it, or with `at_once` in any case.
 
-        May be called from any thread, and again.
+        May be called from any thread, and repeatedly.
         """
         self._to_leave = self._to_leave or at_once
         if self._call is None:
             return
         buffer, reader = self._call
 
-        def go_on_elsewhere(answer: Answer) -> None:
+        def close_if_resumable(answer: Answer) -> None:
             if buffer.last == 0 or self._rest(answer) is not None:
                 buffer.close(Signal.SHUTDOWN)
 
         if at_once:
             buffer.close(Signal.SHUTDOWN)
         elif self._generation.attempt < self._settings.max_attempts:
-            reader.look(go_on_elsewhere)  # what is said while this is found out could make it wrong
+            reader.look(close_if_resumable)  # under the reader's lock: a further event could change the result
 
     def _rest(self, answer: Answer) -> Rest | None:
-        """What to ask for so that the upstream goes on with `answer`, where it can."""
+        """The request that continues `answer`, or None if it can't be continued."""
         return self._dialect.rest(self._request, answer, self._upstream.prefill)
 
     def _exchange(self, rest: Rest, answer: Answer) -> Ended | RetryLater:
@@ -197,7 +197,7 @@ class Attempt:
             return self._conclude(buffer, reader, commits.leave())
 
     def _interval(self) -> float:
-        """How many seconds two commits are apart: more where commits are slow, and where nobody is watching."""
+        """The seconds between two commits: more if commits are slow, and if nobody is watching."""
         watched = self._watched_until > self._clock()
         seconds = (
             self._committer.stretched(self._settings.flush_seconds)
@@ -207,7 +207,7 @@ class Attempt:
         return max(seconds, 2 * self._journal.commit_seconds) if seconds else 0.0
 
     def _on_change(self, document: Document | None, buffer: Buffer, commits: Commits) -> None:
-        """What others write to the generation: a stop, a deletion, a viewer's lease."""
+        """Handles what others write to the generation's document: a stop, a deletion, a viewer's lease."""
         if document is None:
             buffer.close(Signal.DELETED)
             return
@@ -217,21 +217,21 @@ class Attempt:
         commits.hurry()
 
     def _wait(self, buffer: Buffer, reader: Reader) -> None:
-        """Waits for the outcome, which a deadline may be."""
+        """Waits for the outcome. A deadline that passes becomes the outcome."""
         watch = Watch(self._upstream.deadlines, reader)
         while True:
             seconds = watch.next() - time.monotonic()
-            if buffer.wait(seconds if self._chat_told else min(seconds, CHAT_SECONDS)):
+            if buffer.wait(seconds if self._chat_touched else min(seconds, CHAT_SECONDS)):
                 return
             if self._journal.last:
-                self._tell_chat()
+                self._touch_chat()
             if (fault := watch.passed()) is not None:
                 buffer.close(fault)
 
-    def _tell_chat(self) -> None:
-        """Says in the chat, once, that it has a new message: when something of it is saved, which need not wait."""
-        if not self._chat_told:
-            self._chat_told = True
+    def _touch_chat(self) -> None:
+        """Sets the chat's `lastMessageAt`, once, after the first event was saved."""
+        if not self._chat_touched:
+            self._chat_touched = True
             try:
                 self._store.touch_chat(self._generation, self._clock())
             except Exception:
@@ -282,14 +282,14 @@ class Attempt:
         return self._finish(answer, failure, status=outcome.status)
 
     def _release(self, seconds: float) -> RetryLater:
-        """Lets go of the generation: the task comes again, and another attempt goes on."""
+        """Releases the generation. The task is delivered again, and another attempt continues."""
         self._journal.release()
         return RetryLater(min(seconds, RETRY_AFTER_SECONDS))
 
     def _finish(self, answer: Answer, end: End, entries: Sequence[Entry] = (), status: int | None = None) -> Ended:
         said = answer.said()
         ended = self._journal.finish(entries, replace(end, usage=said.usage), said)
-        self._tell_chat()
+        self._touch_chat()
         asked, metrics = ended.created_at, self._journal.metrics
         well = end.state in (State.COMPLETED, State.STOPPED)
         log.log(
@@ -312,7 +312,7 @@ class Attempt:
 
 
 def _whole(answer: Answer) -> bool:
-    """Whether the upstream has said all, whatever came after it."""
+    """Whether the upstream's answer is complete, whatever came after it."""
     return answer.finished and not answer.withdrawn
 
 
@@ -329,7 +329,7 @@ def _ms(time: timedelta) -> int:
 
 
 def failure_of(fault: UpstreamFault) -> Fields:
-    """The fault as a generation keeps it, with the upstream's own words for the client."""
+    """The fault as a generation's `error`, with the upstream's own error for the client."""
     error: Fields = {"message": fault.message, "code": fault.reason, "status": fault.status}
     if fault.retry_after:
         error["retryAfter"] = fault.retry_after

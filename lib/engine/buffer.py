@@ -1,7 +1,7 @@
-"""What one call has read and nobody has committed yet, and how the call ended.
+"""The events that one call has read but that are not committed yet, and the call's outcome.
 
-A bounded queue and an outcome that is written once. The reader puts events in, the committer takes them out, and
-whoever learns first that the attempt is over says so.
+A bounded queue, and an outcome that is set once. The reader puts events in and the committer takes them out. The first
+to notice that the attempt is over sets the outcome.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from lib.domain.event import Event
 from lib.journal.codec import Entry, record
 from lib.journal.writer import BATCH_BYTES
 
-HELD_BYTES = 32 << 20  # of records in memory while Firestore takes none; past it the upstream is read no further
+HELD_BYTES = 32 << 20  # of records buffered while Firestore accepts no commits; past it reading pauses
 
 
 class Signal(Enum):
-    """How an attempt ends that did not fail."""
+    """The outcomes of an attempt that did not fail."""
 
     WHOLE = "the upstream's answer is whole"
     STOPPED = "its user stopped it"
@@ -30,11 +30,11 @@ Outcome = Signal | Exception
 
 
 class Closed(Exception):
-    """The attempt is over: nothing more is taken in."""
+    """The attempt is over, so no more events are accepted."""
 
 
 class Buffer:
-    """`last` is the number of the last event that is saved already; the next one put in is `last + 1`."""
+    """`last` is the number of the last event read, at first that of the last event saved by earlier attempts."""
 
     def __init__(self, last: int, held_bytes: int = HELD_BYTES):
         self.last = last
@@ -45,7 +45,7 @@ class Buffer:
         self._outcome: Outcome | None = None
 
     def put(self, event: Event, text: str) -> None:
-        """Numbers the event and keeps it, with the visible text that it adds. Errors: `Closed`."""
+        """Numbers an event and buffers it. `text` is the visible text that it adds. Errors: `Closed`."""
         kept = record(event)
         with self._changed:
             if self._outcome is not None:
@@ -55,7 +55,7 @@ class Buffer:
             self._bytes += len(kept)
 
     def take(self) -> list[Entry]:
-        """Takes out the oldest entries, as many as one commit takes in."""
+        """Removes and returns the oldest entries, as many as fit into one commit."""
         with self._changed:
             size = count = 0
             while count < len(self._entries) and (count == 0 or size + len(self._entries[count].record) <= BATCH_BYTES):
@@ -77,7 +77,7 @@ class Buffer:
         return self._bytes > self._held_bytes
 
     def close(self, outcome: Outcome) -> bool:
-        """Says how the attempt ends, unless that was said before. Says whether this outcome is the one."""
+        """Sets the outcome, unless it is set already. Returns whether it was set."""
         with self._changed:
             if self._outcome is not None:
                 return False
@@ -90,12 +90,12 @@ class Buffer:
         return self._outcome
 
     def wait(self, seconds: float) -> bool:
-        """Waits for the outcome; says whether it is there."""
+        """Waits up to `seconds` for the outcome. Returns whether it is set."""
         with self._changed:
             return self._changed.wait_for(lambda: self._outcome is not None, max(0.0, seconds))
 
     def wait_for_room(self, seconds: float) -> bool:
-        """Waits until it is not full, or there is an outcome; says whether that came in time."""
+        """Waits up to `seconds` until the buffer is no longer full or the outcome is set. Returns False on time-out."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while self._bytes > self._held_bytes and self._outcome is None:

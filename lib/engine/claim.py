@@ -1,11 +1,11 @@
 """Claiming a generation for an attempt.
 
-The head of the journal is the lease. A claim is the first commit of an attempt's journal, over the head as it was read,
-so of two claims at the same instant one loses, and who held the generation before can write nothing more.
+The head of the journal is the lease. A claim is an attempt's first commit, a compare-and-set on the head that it read.
+So of two simultaneous claims one fails, and the previous holder can't write any more.
 
-A lease may run out while its worker is alive: Firestore has taken no commits for a while, and the worker holds what it
-read meanwhile. To take it over then would lose that. So a claim over a lease that ran out first shows that commits work
-again, and leaves the worker the time to make one.
+A lease may expire while its worker is alive: Firestore accepted no commits for a while, and the worker has buffered
+what it read meanwhile. Taking over at once would lose that. So before claiming an expired lease, this first checks that
+commits work again, and gives the worker time to make one.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from lib.domain.task import Task
 from lib.journal.writer import RETRY_SECONDS, Clock, Fenced, Journal
 
 TRIES = 5
-TAKEOVER_SECONDS = RETRY_SECONDS[1] + 1.0  # a live worker's next try comes before that
+TAKEOVER_SECONDS = RETRY_SECONDS[1] + 1.0  # longer than a live worker's longest back-off
 
 
 class Held(Exception):
-    """A live lease has the generation; the task is to be tried again later."""
+    """Another worker holds the lease. The task should be retried later."""
 
 
 class RanOut(Exception):
-    """The lease ran out, and its worker may be alive: claim again after `TAKEOVER_SECONDS`, with this `version`."""
+    """The lease has expired, but its worker may be alive. Claim again after `TAKEOVER_SECONDS`, with this `version`."""
 
     def __init__(self, version: Version):
         super().__init__("a lease ran out")
@@ -40,7 +40,7 @@ class RanOut(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An attempt's hold: the generation as it is now, the head it found, and the journal to go on with."""
+    """A successful claim: the updated generation, the head that was found, and the journal to write to."""
 
     generation: Generation
     found: Head
@@ -49,7 +49,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """A generation whose attempts are used up, and whose last one no longer holds it: it is to be ended."""
+    """All attempts are used up and the last one's lease has expired, so the generation must be ended."""
 
     generation: Generation
     found: Head
@@ -58,10 +58,10 @@ class Exhausted:
 def claim(
     store: Store, task: Task, lease: timedelta, clock: Clock, max_attempts: int, given_time: Version = None
 ) -> Claim | Exhausted | None:
-    """Claims a task's generation, or gives None where it has ended or is gone.
+    """Claims a task's generation. Returns None if it has ended or was deleted.
 
-    `given_time` is the version of a head whose lease had run out, and whose worker was given the time to write it.
-    Errors: `Held`; `RanOut`; `Unreachable`, also where a claim may have taken effect: only that attempt is lost by it.
+    `given_time` is the `version` of an earlier `RanOut`, whose worker has had `TAKEOVER_SECONDS` to write the head.
+    Errors: `Held`; `RanOut`; `Unreachable`, after which the claim may have taken effect and cost one attempt.
     """
     for _ in range(TRIES):
         generation, head = store.generation_and_head(task.generation_id, task.message_path)
@@ -95,4 +95,4 @@ def _show_that_commits_work(store: Store, generation: Generation, now: datetime)
     try:
         store.patch(generation, {"takeoverAt": now})
     except Stale:
-        pass  # it was deleted, as the next look will show
+        pass  # it was deleted, which the next read shows

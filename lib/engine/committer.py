@@ -1,10 +1,11 @@
-"""The commits of a process's live attempts: each when it is due, and those that are due together in one call.
+"""Commits the events of all attempts in a process: each when it is due, and those due together in one call.
 
-One thread keeps the due times, and takes from each attempt's buffer what a commit of it can hold; a few others make the
-calls. A plain write of a head goes out with others in one batch, in which each write is done, or fails, by itself.
-What is more than that, and what failed, goes out alone. An attempt has one commit in flight at a time.
+One scheduling thread tracks when commits are due, and takes from each attempt's buffer what fits into one commit. A
+pool of threads makes the calls. A commit that only writes a head goes into a batch with others, in which each write
+succeeds or fails independently. Larger commits and retries are sent alone. Each attempt has at most one commit in
+flight.
 
-Whatever an attempt's commit raises is that attempt's fault, and becomes its outcome. Nobody else's commits wait for it.
+An exception from an attempt's commit becomes that attempt's outcome. It must not affect or delay other attempts.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from lib.domain.errors import Unreachable
 from lib.engine.buffer import Buffer
 from lib.journal.writer import RETRY_SECONDS, Journal, Prepared
 
-TICKS = 2  # in an interval, to which the commits of many attempts are rounded, so that several are due at once
-MANY = 4  # attempts, from which on that is done
-SLACK = 0.05  # of the interval, by which few attempts wait longer: an event that comes just then is taken along
-SHARE = 0.01  # of the interval, by which each of many attempts makes it longer
-WRITES_A_CALL = 16  # a document that is slow to write holds up no more of them
+TICKS = 2  # per interval; with many attempts, commits are rounded to ticks so that several are due at once
+MANY = 4  # live attempts from which on ticks are used
+SLACK = 0.05  # of the interval, added when there are few attempts, to include an event that arrives just then
+SHARE = 0.01  # of the interval, added for each attempt when there are many
+WRITES_A_CALL = 16  # limits how many commits one slow document delays
 CALLS_AT_ONCE = 16
-EARLY_SECONDS = 0.005  # before a commit is due, for what waits in the socket to be read
-IN_FLIGHT_SECONDS = 60.0  # after which who leaves waits no longer: only a very large event can take that long
+EARLY_SECONDS = 0.005  # how long before a commit is due the socket is read
+IN_FLIGHT_SECONDS = 60.0  # how long `leave` waits for a commit; only a very large event can take longer
 
 Batch = Callable[[Sequence[Put]], Sequence[Version | Exception]]
 
@@ -40,28 +41,28 @@ log = logging.getLogger(__name__)
 
 
 class Commits:
-    """The commits of one attempt: what `Committer.join` gives. `interval` is the seconds between two of them.
+    """The commits of one attempt, from `Committer.join` until `leave`. `interval` is the seconds between two of them.
 
-    Lives until `leave`. All of its state is guarded by the committer's lock, but for reads of `due` and `idle`.
+    The committer's lock guards all state, except for reads of `due` and `idle`.
     """
 
     def __init__(self, committer: Committer, buffer: Buffer, journal: Journal, interval: Callable[[], float]):
         self.buffer = buffer
         self.journal = journal
         self.interval = interval
-        self.due = 0.0  # the moment of the monotonic clock at which it is looked at next
-        self.idle = True  # there was nothing to commit when it last was
-        self.began = float("-inf")  # when its last commit was begun
-        self.renewed = time.monotonic()  # when the head was last known to be written
-        self.pending: Prepared | None = None  # what a failed commit left, to be tried again
+        self.due = 0.0  # on the monotonic clock
+        self.idle = True  # there was nothing to commit when last due
+        self.began = float("-inf")  # when the last commit was started
+        self.renewed = time.monotonic()  # when the head was last written
+        self.pending: Prepared | None = None  # a failed commit to retry
         self.pause = RETRY_SECONDS[0]
         self.in_flight = False
-        self.over = False  # nothing more is begun
-        self.error: Exception | None = None  # what went wrong with them
+        self.over = False  # no more commits are started
+        self.error: Exception | None = None
         self._committer = committer
 
     def events_came(self) -> None:
-        """The buffer has something. It is committed as soon as the interval allows."""
+        """The buffer has events. They are committed as soon as the interval allows."""
         if self.idle:
             self._committer.wake(self)
 
@@ -70,19 +71,19 @@ class Commits:
         self._committer.wake(self)
 
     def until_due(self) -> float:
-        """For how many seconds no commit can take what comes now; 0 where that is not known."""
+        """The seconds until the next commit can take new events, or 0 if that is unknown."""
         return 0.0 if self.idle else self.due - self._committer.early - time.monotonic()
 
     def leave(self) -> Prepared | None:
-        """Ends the commits, once none is in flight. Gives what is to be committed before anything else.
+        """Stops committing, and waits for a commit in flight. Returns a failed commit that must be retried first.
 
-        May be called again. Errors: what went wrong with the commits; `Unreachable` where one is in flight too long.
+        May be called again. Errors: the exception that ended the commits; `Unreachable` if one is in flight too long.
         """
         return self._committer.leave(self)
 
 
 class Committer:
-    """`batch` is `Store.batch`; `renewal` is how long a head may stay unwritten, in seconds: a part of the lease."""
+    """Commits for all attempts. `batch` is `Store.batch`. An idle head is rewritten after `renewal` seconds."""
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class Committer:
         self._running = False
 
     def join(self, buffer: Buffer, journal: Journal, interval: Callable[[], float]) -> Commits:
-        """Commits what comes into `buffer` from now on. The interval is asked for before each commit."""
+        """Commits what is put into `buffer` from now on. `interval` is called before each commit, and gives seconds."""
         commits = Commits(self, buffer, journal, interval)
         with self._changed:
             if not self._running:
@@ -139,17 +140,17 @@ class Committer:
 
     @property
     def early(self) -> float:
-        """How many seconds before a commit is due its reader is to read: the more read at once, the longer it takes."""
+        """How many seconds before a commit is due readers should read: more if many attempts read at the same time."""
         return EARLY_SECONDS * (1 + len(self._live) / 16)
 
     def stretched(self, seconds: float) -> float:
-        """The interval between two commits of an attempt, where `seconds` is what was set."""
+        """The configured interval of `seconds`, extended according to the number of live attempts."""
         live = len(self._live)
         return seconds * (1 + (SHARE * live if live >= MANY else SLACK))
 
     @contextmanager
     def _own_fault(self, commits: Commits) -> Iterator[None]:
-        """Whatever is raised inside ends these commits, and becomes the outcome of their attempt."""
+        """An exception inside ends these commits and becomes their attempt's outcome."""
         try:
             yield
         except Exception as error:
@@ -158,7 +159,7 @@ class Committer:
                 self._changed.notify_all()
             commits.buffer.close(error)
 
-    # The thread that keeps the due times
+    # The scheduling thread
 
     def _schedule(self, commits: Commits, due: float) -> None:
         commits.due = due
@@ -214,7 +215,7 @@ class Committer:
             log.exception("no thread could be started for a commit, which waits for a free one")
 
     def _prepared(self, commits: Commits) -> Prepared | None:
-        """What is to be committed now; None where there is nothing, and the commits are put off."""
+        """The next commit. If there is nothing to commit, reschedules and returns None."""
         now = time.monotonic()
         prepared = commits.pending
         if prepared is None:
@@ -224,14 +225,14 @@ class Committer:
                     commits.idle = True
                     self._land(commits, commits.renewed + self._renewal)
                 if not commits.buffer.empty:
-                    self.wake(commits)  # something came just now, and was told that it need not wake anybody
+                    self.wake(commits)  # events that arrived in between did not wake it, since it was not idle yet
                 return None
             prepared = commits.journal.prepare(entries)
         commits.began = now
         commits.idle = False
         return prepared
 
-    # The threads that make the calls
+    # The pool's threads
 
     def _commit_together(self, batch: Sequence[tuple[Commits, Prepared, Put]]) -> None:
         outcomes: Sequence[tuple[tuple[Commits, Prepared, Put], Version | Exception]]
@@ -264,9 +265,9 @@ class Committer:
             self._land(commits, min(self._next_due(commits, now), now + self._renewal))
 
     def _failed(self, commits: Commits, prepared: Prepared, error: Exception) -> None:
-        """The next try is made alone, and finds out what it was: a lost answer, a rival, what can't be written.
+        """Schedules a retry, which is sent alone and finds out why this try failed.
 
-        Errors: `Unreachable`, where the journal's patience is over.
+        Errors: `Unreachable`, once the journal gives up.
         """
         due = time.monotonic()
         if isinstance(error, Unreachable):
@@ -278,7 +279,7 @@ class Committer:
             self._land(commits, due)
 
     def _land(self, commits: Commits, due: float) -> None:
-        """Nothing of these commits is in flight any more. The lock is held."""
+        """Records that no commit is in flight any more. The caller holds the lock."""
         commits.in_flight = False
         if not commits.over:
             self._schedule(commits, due)

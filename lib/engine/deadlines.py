@@ -1,4 +1,4 @@
-"""An upstream's deadlines, watched by the attempt: the call's own time-outs are only behind them."""
+"""Enforces an upstream's deadlines. The attempt polls this; the call's own time-outs are longer, as a fallback."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SECOND_LOOK_SECONDS = 0.5
 
 
 class Watch:
-    """The deadlines of one call, as moments of the monotonic clock.
+    """The deadlines of one call, on the monotonic clock.
 
-    Silence counts at the second look: after a standstill of the whole process, what came meanwhile is still unread.
+    Silence must be confirmed by a second check: after the whole process was paused, received bytes are still unread.
     """
 
     def __init__(self, deadlines: Deadlines, reader: Reader):
@@ -25,12 +25,12 @@ class Watch:
         self._second_look = 0.0
 
     def next(self) -> float:
-        """When to look again."""
+        """When to check again."""
         silence = self._second_look if self._reader.last_activity == self._suspected else self._silence()
         return min(self._total, silence)
 
     def passed(self) -> UpstreamFault | None:
-        """The fault that a deadline's passing is, if one has passed."""
+        """The fault for a deadline that has passed, or None."""
         now = time.monotonic()
         if now >= self._total:
             return UpstreamFault("deadline", "The answer took longer than it may.", status=504)

@@ -1,8 +1,8 @@
-"""Reading one upstream answer to its end, into the buffer.
+"""Reads one upstream answer into the buffer.
 
-One thread a call. It reads bytes, splits them into events, asks the dialect what they mean, and decides how the answer
-ended; it never waits for a commit. Between two reads it may sleep until shortly before the next commit is due: what a
-steady stream brings meanwhile waits in the socket, and is read at one go.
+Each call has one reading thread. It splits bytes into events, lets the dialect interpret them, and decides the call's
+outcome. It must never wait for a commit. Between two reads it may sleep until shortly before the next commit is due, so
+that the events of a steady stream gather in the socket and cost one read.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from lib.engine.buffer import Buffer, Closed, Signal
 from lib.upstream.call import Call, Head
 from lib.upstream.fault import UpstreamFault
 
-ERROR_BODY_BYTES = 64 << 10  # of a refusal
-DECISIVE_BYTES = len(b"event:")  # of a body, from which its kind can be told: the longest name a stream begins with
-LONGEST_SLEEP_SECONDS = 0.25  # so that a silent upstream is told from one that is not listened to
+ERROR_BODY_BYTES = 64 << 10
+DECISIVE_BYTES = len(b"event:")  # enough of a body to tell its kind: the longest field name that starts a stream
+LONGEST_SLEEP_SECONDS = 0.25  # short enough not to be mistaken for silence of the upstream
 SHORTEST_SLEEP_SECONDS = 0.002
-BULK_BYTES = 8 << 10  # of one piece: no token is so long, and there is likely more
+BULK_BYTES = 8 << 10  # in one read: no token is that long, so more is likely to follow
 ROOM_SECONDS = 1.0
 
 Seen = TypeVar("Seen")
 
 
 class Pace(Protocol):
-    """When what is read can be committed."""
+    """When events that are read can be committed."""
 
     def events_came(self) -> None:
         """There is something to commit."""
         ...
 
     def until_due(self) -> float:
-        """For how many seconds nothing more can be committed; 0 where it is not known."""
+        """The seconds until the next commit can take new events, or 0 if that is unknown."""
         ...
 
 
 class Reader:
     """Reads `call` into `buffer`.
 
-    `answer` is what is saved already; what is read is added to it. `asked` is what the client asked for, `max_event`
-    the most bytes that one event may have.
+    `answer` is what earlier attempts saved; new events are added to it. `asked` is what the client asked for.
+    `max_event` limits the size of one event, in bytes.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Reader:
         self.last_activity = time.monotonic()
 
     def run(self) -> None:
-        """Reads to the end, and says how it ended. The body of the reading thread."""
+        """Reads to the end and sets the outcome. Runs in the reading thread."""
         outcome: Signal | Exception
         try:
             try:
@@ -96,7 +96,7 @@ class Reader:
         self._buffer.close(outcome)
 
     def look(self, at: Callable[[Answer], Seen]) -> Seen:
-        """What `at` sees in the answer, which is then what the buffer was given and not a part of an event more."""
+        """Calls `at` with the answer, while it holds exactly the events that were put into the buffer."""
         with self._folding:
             return at(self._answer)
 
@@ -145,7 +145,7 @@ class Reader:
             try:
                 over = self._take(event)
             except Malformed:
-                continue  # it was cut with the rest
+                continue  # the stream broke in the middle of this event
             if over is not None:
                 return over
         if broken is not None:
@@ -167,7 +167,7 @@ class Reader:
         return self._unless_empty()
 
     def _take(self, event: Event) -> Signal | Exception | None:
-        """Takes one event in; gives the outcome where it is the last one."""
+        """Handles one event. Returns the outcome if it is the last one."""
         read = self._reading.read(event)
         if read.kept:
             with self._folding:
@@ -184,12 +184,12 @@ class Reader:
         return over
 
     def _rest(self, *, bulk: bool) -> None:
-        """Waits, after something came, while the buffer is full, or while no commit could take what comes next.
+        """Pauses between two reads: while the buffer is full, and until shortly before the next commit is due.
 
-        What comes in bulk is read on: it would only fill the socket.
+        Bulk data is read on without the second pause, since it would only fill the socket.
         """
         while self._buffer.full and not self._buffer.wait_for_room(ROOM_SECONDS):
-            self._active()  # an upstream that nobody listens to is not silent
+            self._active()  # while reading is paused, the upstream is not silent
         end_is_near = self._answer.finished and not self._answer.withdrawn
         pause = 0.0 if bulk or end_is_near else min(self._pace.until_due(), LONGEST_SLEEP_SECONDS)
         if pause >= SHORTEST_SLEEP_SECONDS:
@@ -198,14 +198,14 @@ class Reader:
             raise Closed
 
     def _unless_empty(self) -> Signal | Exception:
-        """The upstream says that its answer is whole. One without a word is none."""
+        """The outcome once the upstream says that its answer is complete. An empty answer is a fault."""
         if self._answer.silent:
             return UpstreamFault("upstream_empty", "The upstream's answer is empty.", passing=True)
         return Signal.WHOLE
 
     def _refusal(self, head: Head) -> UpstreamFault:
         if head.status in (401, 403):
-            # It is this service's key that was refused: the operator's matter, and none of the client's.
+            # The upstream refused this service's key, which is for the operator to fix and must not reach the client.
             return UpstreamFault("upstream_key", "The upstream refused this service's credentials.")
         if not 400 <= head.status < 600:
             return UpstreamFault(

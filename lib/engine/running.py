@@ -1,4 +1,4 @@
-"""The attempts under way in this process, and what becomes of them when it is to end."""
+"""The attempts that run in this process, and how they are handed over at shutdown."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 
 from lib.engine.attempt import Attempt, Ended, RetryLater
 
-HAND_OVER_SECONDS = 6.0  # of the ten that a process has to end; what is read no further then is saved in the rest
+HAND_OVER_SECONDS = 6.0  # of the ten that a process has to end; the rest is for the last commits
 _POLL_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
 
 class Running:
-    """Runs attempts, each in the thread that asks for it."""
+    """Runs attempts, each in its caller's thread."""
 
     def __init__(self, hand_over_seconds: float = HAND_OVER_SECONDS) -> None:
         self._hand_over_seconds = hand_over_seconds
@@ -26,7 +26,7 @@ class Running:
     def run(self, attempt: Attempt) -> Ended | RetryLater:
         """Runs a claimed attempt to its end. Errors: as `Attempt.run`.
 
-        Where the process has handed everything over already, the attempt is given up before it makes its call.
+        If the hand-over is over already, the attempt is given up before it makes its call.
         """
         with self._lock:
             self._attempts.add(attempt)
@@ -41,7 +41,7 @@ class Running:
                 self._attempts.discard(attempt)
 
     def hand_over(self) -> None:
-        """Lets go of what another process can go on with; the rest is read on for as long as there is time."""
+        """Gives up the attempts that another process can continue at once, and the others when the time is over."""
         deadline = time.monotonic() + self._hand_over_seconds
         while self._leave(at_once=False) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)

@@ -1,7 +1,7 @@
-"""The worker's door: Cloud Tasks comes in, one delivery at a time, and a generation is worked to its end.
+"""The worker's HTTP endpoint: each request is one delivery of a task by Cloud Tasks, and runs one generation.
 
-A 2xx tells the queue that nothing is left to do; a 503 that it is to come again. Only the queue's own service account
-may enter. Nothing here serves a client. When the process is to end, the attempts under way are handed over.
+A 2xx tells the queue that the task is done, and a 503 that it must be delivered again. Only the queue's own service
+account is accepted. Nothing here may serve a client. At shutdown, running attempts are handed over.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from lib.upstream.call import Session, new_session
 
 MAX_TASK_BYTES = 64 << 10
 HELD_RETRY_SECONDS = 5
-CLAIMS_AT_ONCE = 4  # of a process: where a hundred tasks begin together, the answers under way get their share too
-CLAIM_WAIT_SECONDS = 2.0  # for a place among them, after which a task goes on all the same
+CLAIMS_AT_ONCE = 4  # per process, so that a hundred new tasks do not starve the running answers
+CLAIM_WAIT_SECONDS = 2.0  # how long a task waits for one of them before it claims anyway
 
 log = logging.getLogger(__name__)
 
 
 class Unworkable(Exception):
-    """This process can't work the generation, and no other try of it will do better. `reason` is a stable word."""
+    """This worker can't run the generation, and a retry would not help. `reason` is a documented code."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
@@ -58,7 +58,7 @@ class Unworkable(Exception):
 
 
 class Worker:
-    """What becomes of one task. `environ` is where the upstreams' keys are, `session` what makes the calls."""
+    """Runs tasks. `environ` has the upstreams' API keys, and `session` makes the upstream calls."""
 
     def __init__(
         self,
@@ -87,10 +87,10 @@ class Worker:
         self._takeover_seconds = takeover_seconds
         self._claims = threading.BoundedSemaphore(CLAIMS_AT_ONCE)
         self._committer = Committer(store.batch, settings.lease_seconds / 3)
-        shutdown.call(self._running.hand_over)
+        shutdown.add_callback(self._running.hand_over)
 
     def work(self, task: Task) -> Ended | RetryLater:
-        """Works the task's generation, where it is free. Errors: `Held`, `Unreachable`."""
+        """Runs the task's generation. Errors: `Held` if another worker does, `Unreachable`."""
         claimed = self._claim(task)
         if claimed is None:
             log.info("nothing to do for a task", extra={"generation": task.generation_id})
@@ -163,13 +163,13 @@ class Worker:
         )
 
     def _end_exhausted(self, exhausted: Exhausted) -> Ended:
-        """Ends what has used its attempts up, and whose last worker was lost."""
+        """Ends a generation that has used up its attempts and whose last worker was lost."""
         generation, head = exhausted.generation, exhausted.found
         said, silent = self._saved(generation, head)
         return self._end(generation, head, ending.lost(generation, silent=silent), said)
 
     def _end_failed(self, claimed: Claim, error: Exception) -> Ended:
-        """Ends what an attempt could not work, whatever it raised, with what is saved. Errors: `Unreachable`."""
+        """Ends a generation whose attempt raised `error`, with what is saved. Errors: `Unreachable`."""
         if isinstance(error, Unworkable):
             reason, message = error.reason, error.message
         elif isinstance(error, RequestLost):
@@ -209,7 +209,7 @@ class Worker:
         return Ended(ended.state)
 
     def _saved(self, generation: Generation, head: Head) -> tuple[Said, bool]:
-        """What is saved of an answer, and whether that is no output: its bare text where it can't be understood."""
+        """What is saved of an answer, and whether that is no output. If events can't be read, only the visible text."""
         try:
             dialect = self._dialects[generation.dialect]
             answer = folded(dialect, replay(self._store, generation, head))
@@ -231,7 +231,7 @@ def create_worker(
     telemetry: Telemetry,
     dialects: Mapping[str, Dialect],
 ) -> Flask:
-    """The worker as a Flask application. `environ` is where the upstreams' keys are."""
+    """The worker as a Flask application. `environ` has the upstreams' API keys."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_TASK_BYTES
     worker = Worker(settings, store, listener, environ, shutdown, telemetry, dialects)

@@ -1,4 +1,4 @@
-"""The log of an upstream's events: its format and codec, and its one writer.
+"""The durable log of an upstream's events: its format, its codec and its only writer.
 
-May use `cloud`, `domain` and `runtime`.
+May import `cloud`, `domain` and `runtime`.
 """

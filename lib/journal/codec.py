@@ -1,9 +1,9 @@
-"""How events lie in a segment: records in a zlib stream that may still grow.
+"""How events are encoded in a segment: records in a zlib stream that may still grow.
 
-A record is `RS name LF data`, after the JSON text sequences of RFC 7464. The data of an event is JSON, in which a bare
-record separator can't occur, so records are told apart by it alone. A segment that grows is flushed after each commit,
-so that every version of it holds whole records. The open segment has one zlib stream on each side: what was seen before
-is neither compressed nor decompressed again.
+A record is `RS name LF data`, similar to the JSON text sequences of RFC 7464. An event's data is JSON, which can't
+contain an unescaped record separator, so the separator alone delimits records. The stream is flushed at each commit, so
+every version of an open segment holds whole records. Writer and readers each keep one zlib stream for the open segment,
+so nothing is compressed or decompressed twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SEPARATOR = b"\x1e"
 
 
 class Entry(NamedTuple):
-    """One numbered event as the journal keeps it, with the visible text it adds."""
+    """A numbered event, encoded as a record, and the visible text that it adds."""
 
     seq: int
     record: bytes
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 
 def record(event: Event) -> bytes:
-    """The event as a record."""
+    """Encodes an event as a record."""
     data, name = event
     if _SEPARATOR in data or name:
         data, name = data.replace(_SEPARATOR, b"\\u001e"), name.replace(_SEPARATOR, b"").replace(b"\n", b"")
@@ -38,7 +38,7 @@ def record(event: Event) -> bytes:
 
 
 def events_of(records: bytes) -> list[Event]:
-    """The events of whole records."""
+    """Decodes whole records."""
     events = []
     for each in records.split(_SEPARATOR)[1:]:
         name, _, data = each.partition(b"\n")
@@ -47,7 +47,7 @@ def events_of(records: bytes) -> list[Event]:
 
 
 class Decoder:
-    """Reads a segment's events from its zlib stream as that grows."""
+    """Decodes a segment's events as its zlib stream grows."""
 
     def __init__(self, first: int):
         self.first = first
@@ -55,16 +55,16 @@ class Decoder:
         self._decompress = zlib.decompressobj()
 
     def feed(self, events: bytes) -> list[Event]:
-        """The events that `events`, the whole stream so far, has beyond those of the last call."""
+        """Takes the whole stream so far, and returns the events that are new since the last call."""
         new, self._seen = events[self._seen :], len(events)
         return events_of(self._decompress.decompress(new))
 
 
 def decoded(segments: Iterable[Segment]) -> Iterator[tuple[int, list[Event]]]:
-    """Each segment's first number and its events. Documents of the same `first` are one segment.
+    """Each segment's first event number and its events. Documents with the same `first` form one segment.
 
-    An attempt that was lost while it wrote the documents of a large event may have left some that the next one did not
-    write over; they have another `attempt` than the first of them.
+    An attempt that was lost while it wrote the documents of a large event may leave some that its successor did not
+    overwrite. They are skipped: their `attempt` differs from the first document's.
     """
     for first, documents in groupby(segments, key=lambda segment: segment.first):
         parts = list(documents)
@@ -72,13 +72,13 @@ def decoded(segments: Iterable[Segment]) -> Iterator[tuple[int, list[Event]]]:
 
 
 def replay(store: Store, generation: Generation, head: Head) -> Iterator[Event]:
-    """All events that the journal has, up to `head`. Errors: `Unreachable`."""
+    """All events in the journal up to `head`. Errors: `Unreachable`."""
     for segments in (store.segments(generation, 0, head.first), [head]):
         for _, events in decoded(segments):
             yield from events
 
 
 def saved_text(store: Store, generation: Generation, head: Head) -> str:
-    """The visible text that the journal has, up to `head`. Errors: `Unreachable`."""
+    """The visible text in the journal up to `head`. Errors: `Unreachable`."""
     sealed = store.segments(generation, 0, head.first, select=("first", "text", "attempt"))
     return "".join(segment.text for segment in (*sealed, head))

@@ -1,7 +1,7 @@
-"""Ending what nobody works: when that may be done, and what the end then is.
+"""Ending a generation that no worker runs: when that is allowed, and with what outcome.
 
-The engine ends a generation whose attempts are used up; the api ends one that no task will pick up again. Both write
-through the journal, so whoever turns out to be alive after all is fenced, or fences them.
+The worker ends generations that have used up their attempts. The api ends generations that no task will pick up again.
+Both write through the journal, so if another writer turns out to be alive, one of the two is fenced.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from lib.domain.message import Said
 from lib.domain.segment import Head
 from lib.journal.writer import LONGEST_OUTAGE_SECONDS, Clock, Journal
 
-_MARGIN_SECONDS = 30.0  # for clocks that differ, and for a process that stood still
-# After a lease's end a worker may still sit out an outage of Firestore, with events that nobody else has.
+_MARGIN_SECONDS = 30.0  # for clock differences and paused processes
+# After its lease has expired, a worker may still be waiting for Firestore with events that are saved nowhere.
 LOST_GRACE = timedelta(seconds=LONGEST_OUTAGE_SECONDS + _MARGIN_SECONDS)
 
 
 def may_be_ended(head: Head, now: datetime) -> bool:
-    """Whether no worker can hold the generation any more."""
+    """Whether no worker can be running the generation any more."""
     return head.end is None and now > head.lease_until + LOST_GRACE
 
 
 def lost(generation: Generation, *, silent: bool) -> End:
-    """How a generation ends that no worker goes on with. `silent`: no output of it is saved.
+    """The outcome of a generation whose worker was lost. `silent`: no output is saved.
 
-    A stop that no worker lived to see is a stop.
+    If a stop was requested before, the outcome is that stop.
     """
     if generation.stop_requested_at is not None:
         return stopped()
@@ -43,17 +43,17 @@ def lost(generation: Generation, *, silent: bool) -> End:
 
 
 def stopped() -> End:
-    """The end that a user asked for."""
+    """The outcome of a user's stop."""
     return End(state=State.STOPPED, reason="stopped")
 
 
 def end_unworked(
     store: Store, generation: Generation, head: Head, end: End, said: Said, clock: Clock, *, patience: float
 ) -> tuple[Generation, Journal]:
-    """Ends a generation over `head`, the version of the head that no worker holds, with what is saved.
+    """Ends a generation with what is saved, by replacing `head`, whose lease no worker holds.
 
-    `patience` is for how many seconds Firestore may fail. Gives the generation as it is now, and the journal that wrote
-    it. Errors: `Fenced` where somebody else was faster; `Unreachable`.
+    `patience` is how long to retry while Firestore fails, in seconds. Returns the ended generation, and the journal
+    that wrote it. Errors: `Fenced` if another writer was faster; `Unreachable`.
     """
     journal = Journal(
         store,

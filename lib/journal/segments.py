@@ -1,7 +1,7 @@
-"""Laying an attempt's events out in segments: the open one, which the head holds, and those that are sealed.
+"""Dividing an attempt's events into segments: the open one, which the head contains, and the sealed ones.
 
-Pure. A segment that has grown past `SEAL_BYTES` is sealed by the next events that come, so that what a commit seals is
-what the head had before it: a viewer that keeps up has seen it all, and reads nothing.
+Pure. A segment that has grown past `SEAL_BYTES` is sealed when the next events arrive. So a commit seals only events
+that the head had before, and a viewer that keeps up never has to read a sealed segment.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from lib.domain.segment import Head, Segment
 from lib.domain.text import well_formed
 from lib.journal.codec import Entry
 
-SEAL_BYTES = 80 << 10  # of raw records in the head: a short answer has no more
-DOCUMENT_BYTES = 384 << 10  # of raw records one document may have, so that events and text stay below 1 MiB
-# Events are much alike: little effort and a window of 8 KiB make them nearly as small as much would, in a third of the
-# time and a quarter of the memory.
+SEAL_BYTES = 80 << 10  # of raw records in the head; short answers stay below it
+DOCUMENT_BYTES = 384 << 10  # of raw records per document, so that events and text stay below 1 MiB
+# Events resemble each other: the lowest level and a window of 8 KiB compress nearly as well as the defaults, in a third
+# of the time and with a quarter of the memory.
 _COMPRESSION = (1, zlib.DEFLATED, 13, 5)
 
 
 class Sealed(NamedTuple):
-    """A segment that is never written again. `part` is its number among those of one event too large for one, or 0."""
+    """A segment that is final. `part` numbers the segments of an event too large for one, and is else 0."""
 
     segment: Segment
     part: int = 0
 
 
 class _OpenSegment:
-    """A segment that grows: each time only what is new is compressed."""
+    """A growing segment. Only new entries are compressed."""
 
     def __init__(self, first: int, attempt: int):
         self.first, self.last, self.attempt = first, first - 1, attempt
@@ -42,7 +42,7 @@ class _OpenSegment:
 
     @classmethod
     def found(cls, head: Head) -> _OpenSegment:
-        """A segment that another attempt wrote. Nothing can be added to its stream: seal it first."""
+        """The segment of another attempt. Its stream can't be extended, so it must be sealed first."""
         segment = cls(head.first, head.attempt)
         segment.last, segment._events, segment._text = head.last, bytearray(head.events), [head.text]
         return segment
@@ -71,7 +71,7 @@ class _OpenSegment:
 
 
 class Segmenter:
-    """Lays out what attempt `attempt` adds to the journal that ends with `head`."""
+    """Divides what attempt `attempt` appends to the journal that ends with `head`."""
 
     def __init__(self, head: Head, attempt: int):
         self._attempt = attempt
@@ -82,11 +82,11 @@ class Segmenter:
 
     @property
     def open(self) -> Segment:
-        """The open segment as it is now."""
+        """The current open segment."""
         return self._open.segment()
 
     def add(self, entries: Sequence[Entry]) -> list[Sealed]:
-        """Puts the entries into the open segment; gives the segments that are full on the way."""
+        """Appends entries. Returns the segments that this seals."""
         sealed: list[Sealed] = []
         waiting: list[Entry] = []
         size = 0
@@ -116,7 +116,7 @@ class Segmenter:
         return Sealed(segment)
 
     def _large(self, entry: Entry) -> list[Sealed]:
-        """An event too large for one document, as several segments of the same `first`."""
+        """Several segments with the same `first`, for an event that is too large for one document."""
         events = zlib.compress(entry.record)
         blobs = [events[at : at + DOCUMENT_BYTES] for at in range(0, len(events), DOCUMENT_BYTES)]
         texts = message.pieces(well_formed(entry.text), DOCUMENT_BYTES)

@@ -1,7 +1,7 @@
-"""The journal's one writer: an attempt's events, in order, into Firestore, by compare-and-set on the head.
+"""The journal's only writer: it appends an attempt's events in Firestore, by compare-and-set on the head.
 
-Whoever writes the head holds the generation; who loses a compare-and-set has lost it, and writes no more. An attempt
-has one writer, and one commit of it is in flight at a time, from whichever thread.
+Whoever wrote the head last holds the generation. A writer that loses a compare-and-set has lost it and must not write
+again. Each attempt has one writer, which may be used from any thread but has at most one commit in flight.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from lib.journal.codec import Entry
 from lib.journal.segments import Sealed, Segmenter
 from lib.runtime.metrics import CommitMetrics
 
-BATCH_BYTES = 1 << 20  # of raw records that one commit takes in
-COMMIT_BYTES = 1 << 20  # of further documents in one commit, by their longest field: the emulator takes 4 MiB in all
-RETRY_SECONDS = (0.05, 2.0)  # the shortest and the longest pause between two tries
+BATCH_BYTES = 1 << 20  # of raw records per commit
+COMMIT_BYTES = 1 << 20  # of further documents per commit, counting longest fields; the emulator accepts 4 MiB in all
+RETRY_SECONDS = (0.05, 2.0)  # the shortest and the longest back-off
 GIVE_UP_SECONDS = 300.0
 CLAIM_SECONDS = 2.0  # the same, for a claim
-# From a writer's last commit that took effect to its last try: it gives up after a try that began within its patience.
+# From a writer's last successful commit to its last try, which may begin just before it gives up.
 LONGEST_OUTAGE_SECONDS = GIVE_UP_SECONDS + RETRY_SECONDS[1] + COMMIT_SECONDS + READ_SECONDS
 
 Clock = Callable[[], datetime]
@@ -51,22 +51,22 @@ log = logging.getLogger(__name__)
 
 
 class Fenced(Exception):
-    """Another writer has the generation, or it was deleted: nothing more may be written."""
+    """Another writer holds the generation, or it was deleted. This one must not write any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is to be committed at once: the head's segment, and those that are sealed on the way to it."""
+    """The contents of one commit: the head's segment, and the segments that it seals."""
 
     segment: Segment
     sealed: Sequence[Sealed] = ()
 
 
 class Journal:
-    """One attempt's hold on a generation's journal, over the head as it was found.
+    """One attempt's access to a generation's journal, starting from the head that it found.
 
-    `claims` is the attempt's number. The first commit is the claim: it succeeds only where nobody wrote the head in the
-    meantime. `lease` is how long the head may be silent before others may take the generation over.
+    `claims` is the attempt's number. The first commit is the claim, which succeeds only if the head has not changed.
+    `lease` is how long the head may go unwritten before another attempt may take over.
     """
 
     def __init__(
@@ -97,25 +97,25 @@ class Journal:
 
     @property
     def last(self) -> int:
-        """The number of the last event that is saved."""
+        """The number of the last saved event."""
         return self._saved.last
 
-    # A commit in steps, for who commits for many
+    # A commit in steps, for the committer, which batches the commits of many attempts
 
     def prepare(self, entries: Sequence[Entry]) -> Prepared:
-        """Takes the entries in. What comes of it must be committed before the next ones are prepared."""
+        """Adds entries to the open segment. The result must be committed before `prepare` is called again."""
         sealed = self._segmenter.add(entries)
         return Prepared(self._segmenter.open, sealed)
 
     def plain(self, prepared: Prepared) -> Put | None:
-        """The commit as one write of the head, where it is no more than that. Say `committed` when it is done."""
+        """The commit as a single write of the head, or None if it needs more. Call `committed` once it is done."""
         if prepared.sealed:
             return None
         now = self._clock()
         return self._store.head(self._generation, self._head(prepared.segment, now), now, self._version)
 
     def committed(self, prepared: Prepared, version: Version, seconds: float, writes: int = 1) -> None:
-        """The commit took effect, `seconds` after it was begun."""
+        """Records that the commit took effect, `seconds` after it was started."""
         self._failing_since = None
         self._version = version
         self.commit_seconds = seconds
@@ -124,9 +124,9 @@ class Journal:
         self._saved = prepared.segment
 
     def failed(self, error: Unreachable) -> None:
-        """A try failed, and may have taken effect all the same: `attempt_commit` finds out.
+        """Records a failed try, which may have taken effect nevertheless: `attempt_commit` finds out.
 
-        Errors: `Unreachable`, where all tries have failed for as long as this writer is patient.
+        Errors: `Unreachable`, once all tries have failed for `give_up_seconds`.
         """
         now = time.monotonic()
         if self._failing_since is None:
@@ -140,23 +140,23 @@ class Journal:
             raise error
 
     def attempt_commit(self, prepared: Prepared, also: Sequence[Write] = (), end: End | None = None) -> None:
-        """Tries once to commit what was prepared, together with `also`; also where an earlier try may have done it.
+        """Tries once to commit what was prepared, together with `also`. Safe if an earlier try may have taken effect.
 
-        Errors: `Unreachable`, after which it may be tried again; `Fenced`; `Refused`.
+        Errors: `Unreachable`, after which it may be retried; `Fenced`; `Refused`.
         """
         now = self._clock()
         pieces = [self._store.piece(self._generation, *each, now) for each in prepared.sealed if each.part]
         for group in _groups(pieces):
-            # One commit could not hold them. Nobody sees them before the head moves past them, and an attempt that is
-            # lost in between leaves them to be written over.
+            # They are too large for one commit. Readers ignore them until the head is past them, and if this attempt is
+            # lost in between, the next one overwrites them.
             self._attempt(Prepared(self._saved), group)
         sealed = [self._store.seal(self._generation, each.segment, now) for each in prepared.sealed if not each.part]
         self._attempt(prepared, [*sealed, *also], end)
 
-    # A commit as a whole, for who has only this one to make
+    # A commit as one call
 
     def commit(self, prepared: Prepared, also: Sequence[Write] = (), end: End | None = None) -> None:
-        """Commits what was prepared, together with `also`, and tries again for as long as it is patient.
+        """Commits what was prepared, together with `also`. Retries for `give_up_seconds`.
 
         Errors: `Unreachable`, `Fenced`, `Refused`.
         """
@@ -174,19 +174,19 @@ class Journal:
     def claim(self, *also: Write) -> None:
         """The first commit, which takes the lease, together with `also`.
 
-        It is not insisted on: whoever held the generation before may be waiting for Firestore as well, with events that
-        nobody else has. Errors: as `commit`.
+        It gives up early: the previous holder may be waiting for Firestore too, with events that are saved nowhere.
+        Errors: as `commit`.
         """
         self._patience = CLAIM_SECONDS
         self.commit(Prepared(self._saved), also)
         self._patience = self._give_up_seconds
 
     def append(self, entries: Sequence[Entry], also: Sequence[Write] = ()) -> None:
-        """Commits the entries, or with none of them only the lease, together with `also`. Errors: as `commit`."""
+        """Commits the entries together with `also`. Without entries it only renews the lease. Errors: as `commit`."""
         self.commit(self.prepare(entries), also)
 
     def finish(self, entries: Sequence[Entry], end: End, said: Said) -> Generation:
-        """Commits the last entries, the end, the message and the generation at once. Errors: as `commit`."""
+        """Commits the last entries, the outcome, the message and the generation at once. Errors: as `commit`."""
         prepared = self.prepare(entries)
         ended = replace(self._generation, attempt=self._claims).ended(end, prepared.segment.last, self._clock())
         fields, parts = message.ended(ended, said)
@@ -200,7 +200,7 @@ class Journal:
         return ended
 
     def release(self) -> None:
-        """Gives the generation up, for the next attempt to take at once. Errors: as `commit`."""
+        """Gives up the lease, so that the next attempt can claim it at once. Errors: as `commit`."""
         self._lease, self._released = timedelta(0), True
         self.commit(Prepared(self._saved))
 
@@ -210,9 +210,9 @@ class Journal:
         return [Patch(ended.message_path, fields), Patch(ended.path, changed)]
 
     def _save(self, parts: Sequence[Part]) -> None:
-        """Saves what the message's own document can't hold. Nothing refers to it before the generation's end.
+        """Saves the parts that do not fit into the message document. Nothing refers to them before the last commit.
 
-        The head is written with it, so that nothing is left of a generation that is deleted meanwhile.
+        Each commit writes the head too, so that nothing is left behind if the generation is deleted meanwhile.
         """
         for group in _groups([self._store.part(self._generation, part) for part in parts]):
             self.commit(Prepared(self._saved), group)
@@ -228,7 +228,7 @@ class Journal:
             if found and found.version == self._version and self._writes_message(also):
                 raise _MessageGone from error
             if found and found.version != self._version and self._is_as_left(found):
-                # The database was restored from a copy, or a renewal's answer was lost: only the version differs.
+                # Only the version differs: the database was restored from a backup, or a renewal's response was lost.
                 self._version = found.version
                 raise Unreachable("the head has another version") from error
             version = _ours(found, head, error)
@@ -257,18 +257,18 @@ class Journal:
 
 
 class _MessageGone(Exception):
-    """The head is as it was known, so what failed a commit is the message: somebody deleted it."""
+    """The commit failed although the head is unchanged, so the message document was deleted."""
 
 
 def _ours(found: Head | None, meant: Head, error: Exception) -> Version:
-    """The head's version, if it is what was meant: a commit took effect and its answer was lost. Errors: `Fenced`."""
+    """The head's version, if the commit took effect and only its response was lost. Errors: `Fenced`."""
     if found and (found.holder, found.last, found.end) == (meant.holder, meant.last, meant.end):
         return found.version
     raise Fenced from error
 
 
 def _groups(writes: Sequence[Write]) -> list[list[Write]]:
-    """The writes in groups that one commit holds each."""
+    """Divides writes into groups that each fit into one commit."""
     groups: list[list[Write]] = []
     size = 0
     for write in writes:
@@ -282,13 +282,13 @@ def _groups(writes: Sequence[Write]) -> list[list[Write]]:
 
 
 def _length(write: Write) -> int:
-    """About how many bytes a write has: those of its longest field."""
+    """The approximate size of a write: that of its longest field."""
     values = [] if isinstance(write, Delete) else write.fields.values()
     return max((len(value) for value in values if isinstance(value, bytes | str)), default=0)
 
 
 def retried(action: Callable[[], None], seconds: float) -> None:
-    """Does what may be done twice, again while Firestore can't be reached, for `seconds`. Errors: `Unreachable`."""
+    """Retries an idempotent action for `seconds` while Firestore can't be reached. Errors: `Unreachable`."""
     pause, longest = RETRY_SECONDS
     deadline = time.monotonic() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""What every process needs: settings and the catalog of upstreams, logs, metrics, traces, health, shutdown.
+"""What every process needs: settings, the catalog of upstreams, logs, metrics, traces, health, shutdown.
 
-May use `domain`.
+May import `domain`.
 """

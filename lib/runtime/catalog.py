@@ -1,7 +1,7 @@
-"""The upstreams there are, and which of them serves a model.
+"""The configured upstreams, and which of them serves a model.
 
-Pure values, from a TOML file or from the environment. The key itself is not here: an upstream names the variable that
-has it, and only the worker reads that.
+Pure values, read from a TOML file or from environment variables. They must not contain an API key: an upstream names
+the variable that holds its key, and only the worker reads that variable.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from lib.domain.errors import ConfigurationError, InvalidRequest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deadlines:
-    """How long an upstream may take, in seconds: to connect, until its status line, between two pieces of its body, and
-    in all."""
+    """Limits in seconds: to connect, until the status line, between two reads of the body, and for the whole call."""
 
     connect: float = 10.0
     first_byte: float = 300.0
@@ -29,7 +28,7 @@ class Deadlines:
 
 
 class Prefill(StrEnum):
-    """How an upstream is asked to go on with an answer that broke off."""
+    """How an upstream is asked to continue an interrupted answer."""
 
     OPENROUTER = "openrouter"
     ANTHROPIC = "anthropic"
@@ -37,7 +36,7 @@ class Prefill(StrEnum):
 
 
 class Usage(StrEnum):
-    """Whether an upstream is asked to tell a stream's usage: always, or only where the client asks for it."""
+    """Whether to ask an upstream for a stream's token usage: always, or only if the client asks for it."""
 
     ASK = "ask"
     AS_ASKED = "as_asked"
@@ -45,11 +44,11 @@ class Usage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upstream:
-    """A server that speaks one or more model APIs at `base_url`.
+    """A server with one or more model APIs at `base_url`.
 
-    `speaks` names their dialects. `models` are exact names, prefixes that end in `*`, or `*` for all; `key_env` names
-    the variable that has the key; `usage` is `as_asked` where the server refuses to be asked for a stream's usage;
-    `prefill` is there where a broken-off answer is to be continued.
+    `models` are exact names, prefixes ending in `*`, or `*` for all. `speaks` lists the dialects it supports. `key_env`
+    names the variable that holds the API key. `usage` is `as_asked` for servers that reject a request for usage. If
+    `prefill` is set, interrupted answers are continued in that way.
     """
 
     name: str
@@ -62,7 +61,7 @@ class Upstream:
     deadlines: Deadlines = Deadlines()
 
     def fit(self, model: str) -> int:
-        """How closely this serves `model`: the length of what matches, more than any prefix if exact, -1 if not."""
+        """How closely a pattern matches `model`: the prefix's length, more if exact, -1 if none matches."""
         exact = len(model) + 1
         fits = [exact for name in self.models if name == model]
         fits += [len(name) - 1 for name in self.models if name.endswith("*") and model.startswith(name[:-1])]
@@ -70,7 +69,7 @@ class Upstream:
 
 
 class Catalog:
-    """All upstreams. The one whose pattern matches a model most closely serves it; among equals, the first."""
+    """All upstreams. A model is served by the closest match, and among equal matches by the first."""
 
     def __init__(self, upstreams: Sequence[Upstream]):
         self._upstreams = {upstream.name: upstream for upstream in upstreams}
@@ -82,7 +81,7 @@ class Catalog:
         return name in self._upstreams
 
     def serving(self, model: str) -> Upstream:
-        """The upstream for a model. Errors: `InvalidRequest`, with what there is."""
+        """The upstream for a model. Errors: `InvalidRequest`, which lists the available models."""
         best = max(self._upstreams.values(), key=lambda upstream: upstream.fit(model))
         if best.fit(model) < 0:
             there_is = ", ".join(name for name, _ in self.models())
@@ -92,12 +91,12 @@ class Catalog:
         return best
 
     def models(self) -> list[tuple[str, str]]:
-        """Each model's name or pattern, with its upstream's name."""
+        """Each model name or pattern, with the name of its upstream."""
         return [(model, upstream.name) for upstream in self._upstreams.values() for model in upstream.models]
 
     @property
     def longest(self) -> float:
-        """The longest time, in seconds, that any upstream may take in all."""
+        """The longest total deadline of any upstream, in seconds."""
         return max(upstream.deadlines.total for upstream in self._upstreams.values())
 
 
@@ -107,12 +106,12 @@ _KEYS = {"base_url", "models", "speaks", "key_env", "usage", "continue", "prefil
 
 
 def load(environ: Mapping[str, str]) -> Catalog:
-    """The catalog that the environment asks for.
+    """Reads the catalog from the environment.
 
-    `UPSTREAMS_FILE` names a TOML file with a table an upstream. Without it there is one upstream, `default`, from
-    `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated, `*` unless set), `UPSTREAM_SPEAKS` (comma-separated,
-    `chat_completions` unless set), `UPSTREAM_API_KEY`, `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE` and
-    `UPSTREAM_PREFILL_STYLE`. Errors: `ConfigurationError`, with every fault found.
+    `UPSTREAMS_FILE` names a TOML file with one table per upstream. Without it there is one upstream, `default`,
+    configured by `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated, default `*`), `UPSTREAM_SPEAKS`
+    (comma-separated, default `chat_completions`), `UPSTREAM_API_KEY`, `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE` and
+    `UPSTREAM_PREFILL_STYLE`. Errors: `ConfigurationError`, which lists all faults.
     """
     path = environ.get("UPSTREAMS_FILE")
     if path:
@@ -121,9 +120,9 @@ def load(environ: Mapping[str, str]) -> Catalog:
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"UPSTREAMS_FILE: {path} can't be read as TOML: {error}") from error
     elif environ.get("UPSTREAM_BASE_URL"):
-        tables = {"default": {"base_url": environ["UPSTREAM_BASE_URL"], "models": _listed(environ, "MODELS", "*")}}
+        tables = {"default": {"base_url": environ["UPSTREAM_BASE_URL"], "models": _split(environ, "MODELS", "*")}}
         if environ.get("UPSTREAM_SPEAKS"):
-            tables["default"]["speaks"] = _listed(environ, "SPEAKS")
+            tables["default"]["speaks"] = _split(environ, "SPEAKS")
         if environ.get("UPSTREAM_API_KEY"):
             tables["default"]["key_env"] = "UPSTREAM_API_KEY"
         for key in ("usage", "continue", "prefill_style"):
@@ -139,7 +138,7 @@ def load(environ: Mapping[str, str]) -> Catalog:
     return Catalog([_upstream(name, table) for name, table in tables.items()])
 
 
-def _listed(environ: Mapping[str, str], name: str, unset: str = "") -> list[str]:
+def _split(environ: Mapping[str, str], name: str, unset: str = "") -> list[str]:
     return [item.strip() for item in environ.get(f"UPSTREAM_{name}", unset).split(",") if item.strip()]
 
 
@@ -181,7 +180,7 @@ def _either(names: Iterable[str]) -> str:
 
 
 def is_url(value: str) -> bool:
-    """Whether this is an http or https URL with a host."""
+    """Whether `value` is an http or https URL with a host."""
     try:
         parts = urlsplit(value)
     except ValueError:

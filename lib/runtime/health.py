@@ -1,7 +1,8 @@
-"""Whether this process lives, and whether it can reach what it needs: for probes, balancers and people.
+"""Health and readiness routes, for probes, load balancers and people.
 
-Anybody may ask, so asking must cost next to nothing: all who ask at once share one question, its answer stands for a
-second, nothing is ever written, and what doesn't answer is not asked again meanwhile. No word of why gets out.
+The routes are public, so they must be cheap and must not reveal why a check failed. Concurrent requests share one round
+of checks, and its result is cached for a second. A check that has not returned yet is not started again. Checks never
+write.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from flask import Flask, Response, jsonify
 
 from lib.domain.errors import Unavailable
 
-BOUND_SECONDS = 2.0
-KEPT_SECONDS = 1.0
+TIMEOUT_SECONDS = 2.0
+CACHE_SECONDS = 1.0
 ROUTES = _HEALTHZ, _HEALTH, _READY = "/healthz", "/health", "/ready"
 
 log = logging.getLogger(__name__)
@@ -26,50 +27,57 @@ Check = Callable[[], object]
 
 
 class Readiness:
-    """Asks each of `checks`, by what it is of, all at once. One that raises, or does not answer in time, is away."""
+    """Runs all `checks` in parallel. The keys are the names of what they check.
+
+    A check that raises, or does not return within `timeout_seconds`, has failed. A result is kept for `cache_seconds`.
+    """
 
     def __init__(
-        self, checks: Mapping[str, Check], *, bound_seconds: float = BOUND_SECONDS, kept_seconds: float = KEPT_SECONDS
+        self,
+        checks: Mapping[str, Check],
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        cache_seconds: float = CACHE_SECONDS,
     ):
         self._checks = checks
-        self._bound_seconds = bound_seconds
-        self._kept_seconds = kept_seconds
+        self._timeout_seconds = timeout_seconds
+        self._cache_seconds = cache_seconds
         self._lock = threading.Lock()
-        self._asked: dict[str, Future[object]] = {}
-        self._away: list[str] = []
-        self._until = float("-inf")
+        self._results: dict[str, Future[object]] = {}
+        self._failing: list[str] = []
+        self._fresh_until = float("-inf")
 
-    def away(self) -> list[str]:
-        """What is not there now, or was not a moment ago."""
+    def failing(self) -> list[str]:
+        """The names of the checks that failed, at most `cache_seconds` ago."""
         with self._lock:
-            if time.monotonic() >= self._until:
-                asked = {name: self._ask(name, check) for name, check in self._checks.items()}
-                done, _ = wait(asked.values(), self._bound_seconds)
-                away = [name for name, answer in asked.items() if answer not in done or answer.exception()]
-                if away != self._away:
-                    log.warning("readiness changed", extra={"cause": ", ".join(away) or "ready"})
-                self._away, self._until = away, time.monotonic() + self._kept_seconds
-            return self._away
+            if time.monotonic() >= self._fresh_until:
+                results = {name: self._start(name, check) for name, check in self._checks.items()}
+                done, _ = wait(results.values(), self._timeout_seconds)
+                failing = [name for name, result in results.items() if result not in done or result.exception()]
+                if failing != self._failing:
+                    log.warning("readiness changed", extra={"cause": ", ".join(failing) or "ready"})
+                self._failing, self._fresh_until = failing, time.monotonic() + self._cache_seconds
+            return self._failing
 
-    def _ask(self, name: str, check: Check) -> Future[object]:
-        under_way = self._asked.get(name)
-        if under_way is not None and not under_way.done():
-            return under_way
-        answer = self._asked[name] = Future()
+    def _start(self, name: str, check: Check) -> Future[object]:
+        running = self._results.get(name)
+        if running is not None and not running.done():
+            return running
+        result = self._results[name] = Future()
 
-        def ask() -> None:
+        def run() -> None:
             try:
-                answer.set_result(check())
+                result.set_result(check())
             except Exception as error:
-                answer.set_exception(error)
+                result.set_exception(error)
 
-        threading.Thread(target=ask, name=f"ready-{name}", daemon=True).start()
-        return answer
+        threading.Thread(target=run, name=f"ready-{name}", daemon=True).start()
+        return result
 
     def serve(self, app: Flask) -> None:
-        """`/health`, and `/ready`: 503 where anything is away.
+        """Adds `/health`, and `/ready`, which answers 503 if any check fails.
 
-        On Cloud Run `/healthz` never gets here: Google's front end answers it with a 404 of its own.
+        On Cloud Run `/healthz` never arrives: Google's front end answers it with a 404.
         """
 
         @app.get(_HEALTHZ)
@@ -79,6 +87,8 @@ class Readiness:
 
         @app.get(_READY)
         def ready() -> Response:
-            if away := self.away():
-                raise Unavailable(f"Not ready: no answer from {' and '.join(away)}.", code="not_ready", retry_after=1)
+            if failing := self.failing():
+                raise Unavailable(
+                    f"Not ready: no answer from {' and '.join(failing)}.", code="not_ready", retry_after=1
+                )
             return jsonify(status="ok")

@@ -1,10 +1,10 @@
-"""The log: one JSON object a line, as Cloud Logging reads it, and never a word of what users and models say.
+"""The log: one JSON object per line for Cloud Logging, without any text from users or models.
 
-A line's words are constants of this code. What varies goes into the fields named here: numbers, and words of our own.
-Nothing else gets through, whoever logs it: no argument that is no number, no text that a library has made up, and no
-exception's message, since it may quote a prompt or an answer. An exception is told by its type and where it came from.
+Messages are constants in the code. Values go into the fields listed here, which hold numbers and words that this code
+chooses. Everything else is dropped, whoever logs it: arguments that are not numbers, text that a library formatted, and
+exception messages, which may quote a prompt or an answer. An exception is logged by its type and stack.
 
-Fields are those of "Structured logging" (Cloud Logging), a stack is as Error Reporting groups it.
+Fields follow "Structured logging" (Cloud Logging). Stack traces have the format that Error Reporting groups by.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _OURS = ("lib", "main")
 _REPORTED = "type.googleapis.com/google.devtools.clouderrorreporting.v1beta1.ReportedErrorEvent"
 _FRAMES = 50
 _CHAIN = 10
-_CAUSE = "The above exception was the direct cause of the following exception:"  # Python's words
+_CAUSE = "The above exception was the direct cause of the following exception:"  # as Python prints it
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ _labels: ContextVar[Mapping[str, object] | None] = ContextVar("labels", default=
 
 @contextmanager
 def labelled(**labels: object) -> Iterator[None]:
-    """What is logged in here, and in a copy of this context, is of this generation and attempt."""
+    """Adds labels to every line logged inside, and in copies of the context: `generation`, `attempt`."""
     before = _labels.set(labels)
     try:
         yield
@@ -72,7 +72,7 @@ def labelled(**labels: object) -> Iterator[None]:
 
 
 class Line(logging.Formatter):
-    """A record as a line. `project` is whose traces they are; a trace is left out before it is known."""
+    """Formats a record as one line of JSON. Until `project` is known, lines have no trace."""
 
     project = ""
 
@@ -80,7 +80,7 @@ class Line(logging.Formatter):
         line: dict[str, Any] = {
             "severity": _severity(record.levelno),
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "message": _words(record),
+            "message": _message(record),
             "logger": record.name,
         }
         line |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
@@ -99,16 +99,16 @@ class Line(logging.Formatter):
             }
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and record.levelno < logging.ERROR:
-            line.setdefault("cause", _kind(error))  # a stack would make it an error for Error Reporting
+            line.setdefault("cause", _kind(error))  # with a stack, Error Reporting would count it as an error
         elif error is not None:
             line["stack_trace"] = stack(error)
         elif record.levelno >= logging.ERROR:
-            line["@type"] = _REPORTED  # without a stack it has to be told that this is one
+            line["@type"] = _REPORTED  # tells Error Reporting that it is an error despite having no stack
         return json.dumps(line, default=lambda value: type(value).__name__)
 
 
 class Logs:
-    """The log of a process, all of it: the service's, its server's and its libraries'."""
+    """All logging of a process: the service's, the server's and the libraries'."""
 
     def __init__(self, stream: TextIO):
         self._line = Line()
@@ -116,26 +116,26 @@ class Logs:
         self._handler.setFormatter(self._line)
 
     @classmethod
-    def of_function(cls, environ: Mapping[str, str]) -> Self:
-        """Takes the log over where this is functions-framework, which then serves until the process ends."""
+    def for_function(cls, environ: Mapping[str, str]) -> Self:
+        """Takes over all logging, if functions-framework runs this process."""
         logs = cls(sys.stdout)
-        if "FUNCTION_TARGET" in environ:  # which it sets before it imports a function's module
-            logs.take_over()
+        if "FUNCTION_TARGET" in environ:  # functions-framework sets it before it imports main.py
+            logs.install()
         return logs
 
-    def of_project(self, project: str) -> None:
-        """Says whose traces they are."""
+    def set_project(self, project: str) -> None:
+        """Sets the project that trace ids belong to."""
         self._line.project = project
 
-    def take_over(self) -> None:
-        logging.raiseExceptions = False  # a line that can't be written would be printed, with its arguments
+    def install(self) -> None:
+        logging.raiseExceptions = False  # else a failure to write a line prints it, with its arguments
         root = logging.getLogger()
         root.handlers[:] = [self._handler]
         root.setLevel(logging.WARNING)
         for name in _OURS:
             logging.getLogger(name).setLevel(logging.INFO)
         for name in ("gunicorn.error", "gunicorn.access"):
-            # gunicorn gives its loggers a handler of its own, later; a filter comes before that one.
+            # gunicorn adds its own handlers later; a filter runs before any handler.
             logging.getLogger(name).addFilter(self._divert)
         logging.captureWarnings(True)
         sys.excepthook = _uncaught
@@ -148,21 +148,21 @@ class Logs:
 
 
 def stack(error: BaseException) -> str:
-    """An exception as Python prints it, with its causes, and without a message."""
-    told = ""
+    """A traceback as Python prints it, with causes, but without the exceptions' messages."""
+    text = ""
     each: BaseException | None = error
     for _ in range(_CHAIN):
         if each is None:
             break
         frames = "".join(traceback.format_tb(each.__traceback__, -_FRAMES))
-        told = f"Traceback (most recent call last):\n{frames}{_kind(each)}\n{told}"
+        text = f"Traceback (most recent call last):\n{frames}{_kind(each)}\n{text}"
         if each.__cause__ is not None:
-            each, told = each.__cause__, f"\n{_CAUSE}\n\n{told}"
+            each, text = each.__cause__, f"\n{_CAUSE}\n\n{text}"
         elif each.__context__ is not None and not each.__suppress_context__:
-            each, told = each.__context__, f"\n{_CONTEXT}\n\n{told}"
+            each, text = each.__context__, f"\n{_CONTEXT}\n\n{text}"
         else:
             break
-    return told
+    return text
 
 
 def _kind(error: BaseException) -> str:
@@ -171,8 +171,8 @@ def _kind(error: BaseException) -> str:
     return f"{name}: [Errno {error.errno}]" if isinstance(error, OSError) and isinstance(error.errno, int) else name
 
 
-def _words(record: logging.LogRecord) -> str:
-    """The words that were written down in the code, with none but numbers filled in."""
+def _message(record: logging.LogRecord) -> str:
+    """The message as written in the code, with only numbers filled in."""
     ours = record.name.partition(".")[0] in _OURS
     if not isinstance(record.msg, str) or not (ours or record.args):
         return f"{record.name} has something to say, which may hold what a user said"

@@ -1,4 +1,4 @@
-"""What is counted for the log: how often something was done, how long it took, and what an attempt's commits were."""
+"""Counters and durations that are reported as fields of log lines. Nothing here may send or log them itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(slots=True)
 class Durations:
-    """How long something took, each time; in seconds, and shown in milliseconds."""
+    """How often something was done and how long it took. Added in seconds, reported in milliseconds."""
 
     count: int = 0
     total: float = 0.0
@@ -30,9 +30,9 @@ class Durations:
 
 @dataclass(slots=True)
 class CommitMetrics:
-    """An attempt's commits, the documents they wrote, and how many tries failed.
+    """An attempt's commits, the number of documents they wrote, and the number of failed tries.
 
-    `first_saved` is when its first event was saved.
+    `first_saved` is when the attempt's first event was saved.
     """
 
     commits: Durations = field(default_factory=Durations)
@@ -41,13 +41,13 @@ class CommitMetrics:
     first_saved: datetime | None = None
 
     def add(self, seconds: float, writes: int, first_saved: datetime | None) -> None:
-        """Counts a commit that took effect; `first_saved` where it is the first with an event."""
+        """Counts a commit that took effect. `first_saved` is the current time if it was the first with an event."""
         self.commits.add(seconds)
         self.writes += writes
         self.first_saved = self.first_saved or first_saved
 
     def fields(self) -> dict[str, int | None]:
-        """As the log has it."""
+        """The fields of a log line."""
         return {
             "commits": self.commits.count,
             "writes": self.writes,

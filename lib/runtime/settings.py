@@ -1,6 +1,7 @@
-"""Everything that can be set, read once from the environment.
+"""The settings, read once from the environment.
 
-`Settings.from_env` names every variable that is wrong, at once, with the remedy. No other room reads the environment.
+`Settings.from_env` reports every wrong variable at once, with the remedy. No other module reads settings from the
+environment.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from lib.runtime.catalog import MAX_SECONDS, Catalog, is_url
 
 MAX_DAYS = 36_500
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
-MAX_EVENT_BYTES = 16 << 20  # half of what an attempt holds while Firestore takes no commits
+MAX_EVENT_BYTES = 16 << 20  # half of what an attempt buffers while Firestore accepts no commits
 
 
 def _text(value: str) -> str:
@@ -30,14 +31,14 @@ def _url(value: str) -> str:
     return value
 
 
-def _whole(value: str) -> int:
+def _positive_int(value: str) -> int:
     if not value.isdecimal() or int(value) == 0:
         raise ValueError("a whole number above 0")
     return int(value)
 
 
 def _event_bytes(value: str) -> int:
-    if (number := _whole(value)) > MAX_EVENT_BYTES:
+    if (number := _positive_int(value)) > MAX_EVENT_BYTES:
         raise ValueError(f"{MAX_EVENT_BYTES} at the most, since an attempt holds events in memory")
     return number
 
@@ -61,7 +62,7 @@ def _dispatch_seconds(value: str) -> float:
 
 
 def _origins(value: str) -> tuple[str, ...]:
-    """Plain names alone: Flask-CORS takes `http://localhost:*` for a pattern, and lets in whatever begins with it."""
+    """Exact origins only: Flask-CORS takes `http://localhost:*` for a pattern that matches any suffix."""
     origins = tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
     if origins == ("*",) or (origins and all(_ORIGIN.fullmatch(origin) for origin in origins)):
         return origins
@@ -93,138 +94,144 @@ def _number(value: str) -> float:
         return -1.0
 
 
-def _of(
+def _setting(
     variable: str, read: Callable[[str], Any], default: Any = ..., about: str = "", target: str = "api, worker"
 ) -> Any:
-    """A setting: its variable, how it is read, its default (none: it must be set), a line for the documents, and which
-    of the functions go by it.
+    """A setting: its variable, its parser, its default (none: it is required), a line for the documentation, and the
+    functions that use it.
     """
     return field(metadata={"variable": variable, "read": read, "default": default, "about": about, "target": target})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What both functions run by."""
+    """The settings of both functions."""
 
-    project: str = _of("GOOGLE_CLOUD_PROJECT", _text, about="The project whose Firestore and Cloud Tasks are used.")
-    database: str = _of("FIRESTORE_DATABASE", _text, "(default)", "The Firestore database.")
-    firestore_emulator: str | None = _of(
+    project: str = _setting(
+        "GOOGLE_CLOUD_PROJECT", _text, about="The project whose Firestore and Cloud Tasks are used."
+    )
+    database: str = _setting("FIRESTORE_DATABASE", _text, "(default)", "The Firestore database.")
+    firestore_emulator: str | None = _setting(
         "FIRESTORE_EMULATOR_HOST", _text, None, "host:port of a Firestore emulator; only for local use."
     )
-    location: str = _of("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.", target="api")
-    queue: str = _of("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.", target="api")
-    tasks_emulator: str | None = _of(
+    location: str = _setting("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.", target="api")
+    queue: str = _setting("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.", target="api")
+    tasks_emulator: str | None = _setting(
         "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use.", target="api"
     )
-    worker_url: str = _of(
+    worker_url: str = _setting(
         "WORKER_URL", _url, about="The worker's URL: the target of tasks, and the audience of their token."
     )
-    invoker: str = _of("TASKS_INVOKER", _text, about="E-mail of the service account whose token tasks carry.")
-    oidc_certs_url: str = _of(
+    invoker: str = _setting("TASKS_INVOKER", _text, about="E-mail of the service account whose token tasks carry.")
+    oidc_certs_url: str = _setting(
         "OIDC_CERTS_URL",
         _url,
         "https://www.googleapis.com/oauth2/v3/certs",
         "Where the keys that verify tasks' tokens are; only for local use.",
         target="worker",
     )
-    auth_emulator: str | None = _of(
+    auth_emulator: str | None = _setting(
         "FIREBASE_AUTH_EMULATOR_HOST",
         _text,
         None,
         "host:port of a Firebase Auth emulator, whose unsigned tokens are accepted; only for local use.",
         target="api",
     )
-    cors_origins: tuple[str, ...] = _of(
+    cors_origins: tuple[str, ...] = _setting(
         "CORS_ORIGINS",
         _origins,
         ("*",),
         "The web origins that may call, comma-separated, or `*` for all.",
         target="api",
     )
-    app_check: str = _of(
+    app_check: str = _setting(
         "APP_CHECK", _app_check, "off", "`enforced`: every call must have an App Check token.", target="api"
     )
-    app_check_keys_url: str = _of(
+    app_check_keys_url: str = _setting(
         "APP_CHECK_KEYS_URL",
         _url,
         "https://firebaseappcheck.googleapis.com/v1/jwks",
         "Where the keys that verify App Check tokens are; only for local use.",
         target="api",
     )
-    max_request_bytes: int = _of(
-        "MAX_REQUEST_BYTES", _whole, 10 << 20, "The largest request body, in bytes.", target="api"
+    max_request_bytes: int = _setting(
+        "MAX_REQUEST_BYTES", _positive_int, 10 << 20, "The largest request body, in bytes.", target="api"
     )
-    max_event_bytes: int = _of(
+    max_event_bytes: int = _setting(
         "MAX_EVENT_BYTES",
         _event_bytes,
         8 << 20,
         "The largest single upstream event, in bytes; at most 16777216.",
         target="worker",
     )
-    max_live_generations: int = _of(
-        "MAX_LIVE_GENERATIONS", _whole, 20, "How many live generations a user may have.", target="api"
+    max_live_generations: int = _setting(
+        "MAX_LIVE_GENERATIONS", _positive_int, 20, "How many live generations a user may have.", target="api"
     )
-    max_attempts: int = _of(
-        "MAX_ATTEMPTS", _whole, 3, "How many attempts a generation gets, each with one upstream call.", target="worker"
+    max_attempts: int = _setting(
+        "MAX_ATTEMPTS",
+        _positive_int,
+        3,
+        "How many attempts a generation gets, each with one upstream call.",
+        target="worker",
     )
-    flush_seconds: float = _of(
+    flush_seconds: float = _setting(
         "FLUSH_SECONDS",
         _seconds_or_none,
         0.1,
         "The interval between commits while somebody watches; longer where many answers run in one process.",
         target="worker",
     )
-    unwatched_flush_seconds: float = _of(
+    unwatched_flush_seconds: float = _setting(
         "UNWATCHED_FLUSH_SECONDS",
         _seconds_or_none,
         1.2,
         "The interval between commits while nobody watches.",
         target="worker",
     )
-    lease_seconds: float = _of(
+    lease_seconds: float = _setting(
         "LEASE_SECONDS",
         _seconds,
         15.0,
         "How long a worker may go without a commit before another may take over.",
         target="worker",
     )
-    status_wait_seconds: float = _of(
+    status_wait_seconds: float = _setting(
         "STATUS_WAIT_SECONDS",
         _seconds,
         10.0,
         "How long the response waits for the upstream's status before it sends its own.",
         target="api",
     )
-    keepalive_seconds: float = _of(
+    keepalive_seconds: float = _setting(
         "KEEPALIVE_SECONDS", _seconds, 15.0, "The interval between keep-alives of a silent stream.", target="api"
     )
-    send_seconds: float = _of(
+    send_seconds: float = _setting(
         "SEND_SECONDS",
         _seconds,
         60.0,
         "How long a client may accept no data before it is dropped.",
         target="api",
     )
-    response_seconds: float = _of(
+    response_seconds: float = _setting(
         "RESPONSE_SECONDS",
         _seconds,
         3300.0,
         "How long one response may last before it ends with the cursor to resume from.",
         target="api",
     )
-    dispatch_seconds: float = _of(
+    dispatch_seconds: float = _setting(
         "DISPATCH_SECONDS", _dispatch_seconds, 1800.0, "The tasks' dispatch deadline, 15 to 1800.", target="api"
     )
-    retention: timedelta = _of(
+    retention: timedelta = _setting(
         "RETENTION_DAYS", _days, timedelta(days=7), "How long generations and journals are kept."
     )
-    traces_endpoint: str | None = _of(
+    traces_endpoint: str | None = _setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         _url,
         None,
         "Where OpenTelemetry traces go, as OTLP over HTTP; without it no spans are made.",
     )
-    upstream_traced: str = _of(
+    upstream_traced: str = _setting(
         "UPSTREAM_TRACEPARENT",
         _off_or_on,
         "off",
@@ -243,7 +250,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """The settings of an environment. Errors: `ConfigurationError`, a line for each variable that is wrong."""
+        """Reads the settings from `environ`. Errors: `ConfigurationError`, with one line per wrong variable."""
         values: dict[str, Any] = {}
         faults: list[str] = []
         for each in fields(cls):

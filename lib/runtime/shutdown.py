@@ -1,8 +1,9 @@
-"""The end of a server process, told in time to whoever has something to save.
+"""Callbacks for a server process that is about to end.
 
-Cloud Run sends SIGTERM and ten seconds later SIGKILL. gunicorn takes the signal and lets requests run on, and tells
-nobody: only the main thread may set a signal handler, and that one is gunicorn's. So in each process that it forks the
-signal is blocked, a thread waits for it, and gunicorn's own handler is called once everybody was told.
+Cloud Run sends SIGTERM and ten seconds later SIGKILL. gunicorn handles SIGTERM by letting requests finish, and has no
+hook for the application. A handler of our own is impossible, because only the main thread can set one, and gunicorn
+sets its own there. So each forked process blocks the signal, a thread waits for it, runs the callbacks, and then calls
+gunicorn's handler.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ log = logging.getLogger(__name__)
 
 
 class Shutdown:
-    """Calls back when the process is told to end. A callback may take its time, within the platform's ten seconds."""
+    """Runs callbacks on SIGTERM, in order. All of them together must finish within the platform's ten seconds."""
 
     def __init__(self) -> None:
         self._begun = threading.Event()
         self._callbacks: list[Callable[[], object]] = []
 
     @classmethod
-    def of_forked(cls, environ: Mapping[str, str]) -> Self:
-        """Waits for SIGTERM in every process that is forked from this one, where this is functions-framework."""
+    def in_forks(cls, environ: Mapping[str, str]) -> Self:
+        """Waits for SIGTERM in every process forked from this one, if functions-framework runs this process."""
         shutdown = cls()
-        if "FUNCTION_TARGET" in environ:  # which it sets before it imports a function's module
+        if "FUNCTION_TARGET" in environ:  # functions-framework sets it before it imports main.py
             os.register_at_fork(after_in_child=shutdown._watch)
         return shutdown
 
@@ -36,7 +37,7 @@ class Shutdown:
     def begun(self) -> bool:
         return self._begun.is_set()
 
-    def call(self, callback: Callable[[], object]) -> None:
+    def add_callback(self, callback: Callable[[], object]) -> None:
         self._callbacks.append(callback)
 
     def begin(self) -> None:
@@ -48,7 +49,7 @@ class Shutdown:
                 log.exception("a shutdown step failed")
 
     def _watch(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in all threads: they have it from this one
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads started later inherit the mask
         threading.Thread(target=self._wait, name="shutdown", daemon=True).start()
 
     def _wait(self) -> None:

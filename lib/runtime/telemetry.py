@@ -1,8 +1,8 @@
-"""Spans: what took how long, from the client's request over the queue to the upstream.
+"""Trace spans, from the client's request through the queue to the upstream call.
 
-Off unless an endpoint is set, and OpenTelemetry is imported only then. The provider is this object's own, not the
-process's: Google's libraries would otherwise add spans of theirs. A span holds names, numbers and ids; no exception is
-recorded in one, since its message may quote what was said. Build it after a server's fork: it has a thread.
+Off unless an endpoint is configured, and OpenTelemetry is imported only then. The tracer provider is private to this
+module, because Google's libraries would add their own spans to a global one. Spans contain names, numbers and ids. They
+must not record exceptions, whose messages may quote prompts or answers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from lib.runtime import trace
 from lib.runtime.settings import Settings
 from lib.runtime.trace import Trace
 
-CLOSE_SECONDS = 1.0  # for the spans under way to end
-SEND_SECONDS = 1.5  # for what has ended to be sent; both are left of the ten once a worker has handed over
+CLOSE_SECONDS = 1.0  # for open spans to end
+SEND_SECONDS = 1.5  # for ended spans to be sent; a worker's shutdown leaves time for both within its ten seconds
 _GOOGLE_SCOPE = "https://www.googleapis.com/auth/trace.append"
 
 Kind = Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER"]
@@ -30,33 +30,33 @@ Value = str | int | float | bool | None
 
 
 class Span:
-    """A piece of work. `trace` is what is done for it belongs to; with `with`, that is all that is done inside."""
+    """One span. `trace` is the context for work that belongs to it; as a context manager it makes that current."""
 
-    def __init__(self, telemetry: Telemetry, made: Any, place: Trace | None):
-        self.trace = place
+    def __init__(self, telemetry: Telemetry, span: Any, context: Trace | None):
+        self.trace = context
         self._telemetry = telemetry
-        self._made = made
-        self._before: Token[Trace | None] | None = None
+        self._span = span
+        self._token: Token[Trace | None] | None = None
 
     def set(self, **attributes: Value) -> None:
-        """Says more of it. What is None is left out, and `a__b` stands for `a.b`."""
-        if self._made is not None:
-            self._made.set_attributes(_attributes(attributes))
+        """Sets attributes. None values are left out, and `a__b` stands for `a.b`."""
+        if self._span is not None:
+            self._span.set_attributes(_attributes(attributes))
 
     def fail(self, reason: str) -> None:
-        """It did not come to a good end, by a word of ours."""
-        if self._made is not None:
+        """Marks the span as failed. `reason` must not contain text from users or models."""
+        if self._span is not None:
             from opentelemetry.trace import Status, StatusCode
 
-            self._made.set_status(Status(StatusCode.ERROR, reason))
+            self._span.set_status(Status(StatusCode.ERROR, reason))
 
     def end(self) -> None:
-        if self._made is not None:
-            self._made.end()
+        if self._span is not None:
+            self._span.end()
             self._telemetry.ended()
 
     def __enter__(self) -> Self:
-        self._before = trace.current.set(self.trace)
+        self._token = trace.current.set(self.trace)
         return self
 
     def __exit__(
@@ -64,13 +64,16 @@ class Span:
     ) -> None:
         if kind is not None:
             self.fail(kind.__name__)
-        if self._before is not None:
-            trace.current.reset(self._before)
+        if self._token is not None:
+            trace.current.reset(self._token)
         self.end()
 
 
 class Telemetry:
-    """Makes spans with an SDK's provider, or none at all."""
+    """Makes spans with an SDK tracer provider, or no spans without one.
+
+    Construct it after the server has forked: the provider runs a thread.
+    """
 
     def __init__(self, provider: Any = None):
         self._provider = provider
@@ -79,21 +82,21 @@ class Telemetry:
         self._changed = threading.Condition()
 
     @classmethod
-    def of(cls, settings: Settings, service: str) -> Self:
-        """What the settings ask for. Errors: `ConfigurationError`."""
+    def from_settings(cls, settings: Settings, service: str) -> Self:
+        """Telemetry as configured by the settings. Errors: `ConfigurationError`."""
         return cls(_provider(settings.traces_endpoint, settings.project, service) if settings.traces_endpoint else None)
 
     def span(self, name: str, kind: Kind = "INTERNAL", **attributes: Value) -> Span:
-        """Begins a piece of work, as a part of the one at hand. Use it with `with`, or end it."""
-        above = trace.current.get()
+        """Starts a span below the current one. Use it as a context manager, or call `end`."""
+        parent = trace.current.get()
         if self._tracer is None:
-            return Span(self, None, above)
+            return Span(self, None, parent)
         from opentelemetry.trace import SpanKind
 
         with self._changed:
             self._open += 1
         made = self._tracer.start_span(
-            name, context=_below(above), kind=SpanKind[kind], attributes=_attributes(attributes)
+            name, context=_context_below(parent), kind=SpanKind[kind], attributes=_attributes(attributes)
         )
         its = made.get_span_context()
         return Span(self, made, Trace(f"{its.trace_id:032x}", f"{its.span_id:016x}", its.trace_flags.sampled))
@@ -103,19 +106,19 @@ class Telemetry:
             self._open -= 1
             self._changed.notify_all()
 
-    def follow(self, app: Flask, but: Collection[str] = ()) -> None:
-        """From now on each request of `app` belongs to the trace it names, and is a span, to the end of its answer.
+    def instrument(self, app: Flask, excluded: Collection[str] = ()) -> None:
+        """Traces each request of `app`, in the trace that its headers name, until its response has been sent.
 
-        `but` are routes that are followed nowhere.
+        Routes in `excluded` are not traced.
         """
 
         @app.before_request
         def begin() -> None:
             route = request.url_rule.rule if request.url_rule else "no route"
-            if route in but:
+            if route in excluded:
                 return
             given = request.headers
-            trace.current.set(Trace.of(given.get("traceparent"), given.get("X-Cloud-Trace-Context")))
+            trace.current.set(Trace.from_headers(given.get("traceparent"), given.get("X-Cloud-Trace-Context")))
             g.span = self.span(
                 f"{request.method} {route}", "SERVER", http__request__method=request.method, http__route=route
             )
@@ -139,12 +142,12 @@ class Telemetry:
             return response
 
     def close(self) -> None:
-        """The process is to end: waits for the spans under way, and sends what there is, for a bounded time."""
+        """For shutdown: waits for open spans and sends the ended ones, both for a limited time."""
         if self._provider is None:
             return
         with self._changed:
             self._changed.wait_for(lambda: self._open == 0, CLOSE_SECONDS)
-        # The SDK's own flush knows no bound.
+        # The SDK's flush has no timeout.
         sending = threading.Thread(target=self._provider.force_flush, name="flush-spans", daemon=True)
         sending.start()
         sending.join(SEND_SECONDS)
@@ -157,20 +160,20 @@ def _attributes(given: dict[str, Value]) -> dict[str, Any]:
     return {name.replace("__", "."): value for name, value in given.items() if value is not None}
 
 
-def _below(above: Trace | None) -> Any:
-    """A context of OpenTelemetry's in which a span becomes a part of `above`."""
+def _context_below(parent: Trace | None) -> Any:
+    """An OpenTelemetry context whose new spans are children of `parent`."""
     from opentelemetry.context import Context
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-    if above is None:
+    if parent is None:
         return Context()
-    flags = TraceFlags(TraceFlags.SAMPLED if above.sampled else TraceFlags.DEFAULT)
-    its = SpanContext(int(above.trace_id, 16), int(above.span_id, 16), is_remote=True, trace_flags=flags)
-    return set_span_in_context(NonRecordingSpan(its), Context())
+    flags = TraceFlags(TraceFlags.SAMPLED if parent.sampled else TraceFlags.DEFAULT)
+    context = SpanContext(int(parent.trace_id, 16), int(parent.span_id, 16), is_remote=True, trace_flags=flags)
+    return set_span_in_context(NonRecordingSpan(context), Context())
 
 
 def _provider(endpoint: str, project: str, service: str) -> Any:
-    """OTLP over HTTP to `{endpoint}/v1/traces`; what else OTEL_… variables say is the SDK's to read."""
+    """A provider that sends OTLP over HTTP to `{endpoint}/v1/traces`. The SDK reads the other OTEL_… variables."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -184,7 +187,7 @@ def _provider(endpoint: str, project: str, service: str) -> Any:
 
 
 def session_for(endpoint: str) -> Any:
-    """How to get there: Google's own endpoint wants the service account's token, any other the SDK's plain session."""
+    """An HTTP session with the service account's token for Google's endpoint; None (the SDK's default) for others."""
     if not (urlsplit(endpoint).hostname or "").endswith(".googleapis.com"):
         return None
     import google.auth

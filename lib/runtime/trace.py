@@ -1,6 +1,6 @@
-"""Which trace the work at hand belongs to: read from a request, said in the log, passed on to the queue.
+"""The trace context of the current work: parsed from a request, added to log lines, passed on to the queue.
 
-A value and one context variable. It is followed whether spans are made or not, and making them is `telemetry`'s.
+One value and one context variable. The context is propagated even if no spans are made; `telemetry` makes those.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SPANS = range(1, 1 << 64)
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A place in a trace: the trace's id (32 hex digits), the id of the span above (16), and whether it is recorded."""
+    """A trace context: the trace's id (32 hex digits), the parent span's id (16), and whether the trace is recorded."""
 
     trace_id: str
     span_id: str
@@ -26,14 +26,14 @@ class Trace:
 
     @property
     def traceparent(self) -> str:
-        """The header of "Trace Context" (W3C), which says the same."""
+        """The `traceparent` header of "Trace Context" (W3C)."""
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
     @classmethod
-    def of(cls, traceparent: str | None, cloud: str | None) -> Self | None:
-        """What a request's `traceparent` says, or else the older `X-Cloud-Trace-Context` of Google's.
+    def from_headers(cls, traceparent: str | None, cloud: str | None) -> Self | None:
+        """Parses a `traceparent` header, or else Google's older `X-Cloud-Trace-Context`.
 
-        The latter is `TRACE_ID/SPAN_ID;o=OPTIONS`, with the span as a decimal number, or 0 where there is none.
+        The latter is `TRACE_ID/SPAN_ID;o=OPTIONS`. Its span id is decimal, and 0 if there is none.
         """
         found = _TRACEPARENT.fullmatch((traceparent or "").strip())
         if found and not (found[1] == "00" and found[5]):

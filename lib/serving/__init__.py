@@ -1,4 +1,4 @@
-"""What a client can do: start, find, list, stop and delete generations, and follow them.
+"""Everything a client can do with generations: start, find, list, stop, delete and follow them.
 
-May use `journal`, `dialects`, `cloud`, `domain` and `runtime`; never `upstream` or `engine`.
+May import `journal`, `dialects`, `cloud`, `domain` and `runtime`; never `upstream` or `engine`.
 """

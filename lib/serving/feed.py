@@ -1,7 +1,6 @@
-"""One generation's head as this process follows it, however many viewers watch: each event is decoded once.
+"""The newest events of one followed generation, shared by all viewers in this process. Each event is decoded once.
 
-Nothing here reads or writes Firestore: a feed is told of the head's versions, in whatever order, and holds the newest
-events of it.
+Nothing here may read or write Firestore: a feed receives versions of the head, in any order.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from lib.journal.codec import Decoder
 from lib.runtime.metrics import Durations
 from lib.serving.viewer_lease import ViewerLease
 
-WINDOW_BYTES = 256 << 10  # of sealed events a feed still holds; a viewer that is further behind reads the journal
-FIRST_READ_SECONDS = 2.0  # without a first word from the listener; nobody can be shown anything before it
+WINDOW_BYTES = 256 << 10  # of sealed events in memory; a viewer that is further behind reads the journal
+FIRST_READ_SECONDS = 2.0  # without a first state from the listener, before the head is read directly
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Events in order, numbered up to `last`; and the end, if nothing comes after them."""
+    """Consecutive events, of which `last` is the number of the last one. `end` is set if no more follow."""
 
     events: list[Event]
     last: int
@@ -36,7 +35,7 @@ class Piece:
 
     @property
     def first(self) -> int:
-        """The number of the first event, where there is one."""
+        """The number of the first event, if there is one."""
         return self.last - len(self.events) + 1
 
 
@@ -47,7 +46,7 @@ class Gone(NotFound):
 
 
 class Feed:
-    """The newest events of a generation, for any number of viewers. `lease` tells its worker of them."""
+    """The newest events of a generation, for any number of viewers. `lease` tells the worker that there are any."""
 
     def __init__(self, generation: Generation, lease: ViewerLease):
         self.generation = generation
@@ -65,7 +64,7 @@ class Feed:
         self._last_activity = time.monotonic()
 
     def on_change(self, document: Document | None) -> bool:
-        """Takes the head in as it is now, and says whether that is news: what is older changes nothing."""
+        """Applies a version of the head. Returns whether it was news; older versions are ignored."""
         head = Head.from_fields(document.fields, document.version) if document else None
         with self._changed:
             self._last_activity = time.monotonic()
@@ -90,7 +89,7 @@ class Feed:
         self._events += fresh
         self._size += data_bytes(fresh)
         if self._size > WINDOW_BYTES:
-            # What the head holds is nowhere else yet, so only what is sealed may go.
+            # The head's events are in no sealed segment yet, so only sealed events may be dropped.
             sealed = max(0, head.first - self._first)
             self._size -= data_bytes(self._events[:sealed])
             del self._events[:sealed]
@@ -99,7 +98,7 @@ class Feed:
         return True
 
     def wait(self, cursor: int, seconds: float) -> None:
-        """Waits until there is something after `cursor`, or a viewer's lease to write, or the time is over.
+        """Waits up to `seconds` for something after `cursor`, or for the viewer's lease to be due.
 
         Errors: `Gone`.
         """
@@ -115,7 +114,7 @@ class Feed:
         raise Gone("The generation was deleted.")
 
     def after(self, cursor: int) -> Piece | None:
-        """What is held after `cursor`, or None where older events are needed first."""
+        """The events in memory after `cursor`, or None if older events must be read first."""
         with self._changed:
             if self._head is None:
                 return Piece([], cursor)
@@ -129,7 +128,7 @@ class Feed:
             return self._first
 
     def silent(self, now: float, interval: float) -> bool:
-        """Whether it is time to read the head without the listener's help; says so once an interval, in seconds."""
+        """Whether the head must be read directly, after `interval` seconds without a change. True once per interval."""
         with self._changed:
             if self._head is None:
                 interval = min(interval, FIRST_READ_SECONDS)
@@ -145,19 +144,19 @@ class Feed:
 
     @property
     def known_live(self) -> bool:
-        """Whether the head has been seen, and has no end."""
+        """Whether the head has been seen and the generation has not ended."""
         with self._changed:
             return not self._gone and self._head is not None and self._head.end is None
 
     @property
     def live(self) -> bool:
-        """Whether nothing says that the generation has ended."""
+        """Whether the generation is not known to have ended."""
         with self._changed:
             return not self._gone and (self._head is None or self._head.end is None)
 
 
 def data_bytes(events: Iterable[Event]) -> int:
-    """How many bytes of data the events have."""
+    """The total size of the events' data."""
     return sum([len(event.data) for event in events])
 
 

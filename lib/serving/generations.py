@@ -1,7 +1,7 @@
-"""What a user can do with generations: start, find, list, stop, delete. The same for every client protocol.
+"""A user's operations on generations, independent of the client protocol: start, find, list, stop, delete.
 
-Decides who may see what, and when a request is a repeated one. It never calls the upstream and can't: the task queue is
-the only way there.
+Decides who may see what, and whether a request is a repetition. It must not be able to call the upstream: it only adds
+tasks to the queue.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from lib.serving.healing import INSIST_SECONDS, Dialects, Healer
 from lib.serving.start_request import StartRequest, checked, new_generation
 from lib.serving.tail import Tail, Tails
 
-START_GRACE = timedelta(minutes=30)  # how long a task may be on its way before its generation counts as lost
-STOP_WAIT_SECONDS = 3.0  # longer than a worker's pause between two tries of a commit
+START_GRACE = timedelta(minutes=30)  # how long a task may wait in the queue before its generation counts as lost
+STOP_WAIT_SECONDS = 3.0  # longer than a worker's longest back-off
 LIMIT_RETRY_SECONDS = 5
 MAX_PAGE = 100
 _READ_TRIES = 3
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The generation, this client's place in it, and what the request asked. `attached`: it was there already."""
+    """The generation, this client's tail, and what the request asked for. `attached`: the generation existed before."""
 
     generation: Generation
     tail: Tail
@@ -84,7 +84,7 @@ class Generations:
         return Started(there, self._tails.open(there, 0), found.asked, attached=True)
 
     def _start(self, generation: Generation) -> Tail:
-        # It takes as long as the creation, so it is under way meanwhile.
+        # Counting takes as long as creating, so both are done at the same time.
         counting = self._store.counting_live(generation.owner, self._settings.max_live_generations)
         now = generation.created_at
         self._create(generation, empty_head(now, now + START_GRACE))
@@ -96,7 +96,7 @@ class Generations:
             if not isinstance(error, TooManyRequests):
                 log.warning("generation not queued", extra={"generation": generation.id})
             tail.close()
-            self._leave_nothing_of(generation)
+            self._delete_unqueued(generation)
             raise
         log.info(
             "generation queued",
@@ -110,7 +110,7 @@ class Generations:
         return tail
 
     def _check_limit(self, generation: Generation, counted: int) -> None:
-        """Whether a user may have this one besides the others that are live. Errors: `TooManyRequests`."""
+        """Checks the limit of live generations. Errors: `TooManyRequests`."""
         limit = self._settings.max_live_generations
         if counted >= limit and self._live_besides(generation) >= limit:
             raise TooManyRequests(
@@ -119,13 +119,13 @@ class Generations:
             )
 
     def _live_besides(self, generation: Generation) -> int:
-        """How many other generations its owner has live, those that are lost ended first."""
+        """The number of the owner's other live generations, after ending lost ones."""
         limit = self._settings.max_live_generations + 1
         live = self.list(generation.owner, chat_id=None, states=LIVE, after=None, limit=limit)
         return sum(1 for each, _ in live if each.id != generation.id and not each.state.terminal)
 
     def _create(self, generation: Generation, head: Head) -> None:
-        """Creates it, also where Firestore fails once. Errors: `Exists`, `Unreachable`."""
+        """Creates the generation, with one retry. Errors: `Exists`, `Unreachable`."""
         opening = message.opening(generation)
         try:
             self._store.create(generation, opening, head)
@@ -134,17 +134,17 @@ class Generations:
             if found is None:
                 self._store.create(generation, opening, head)
             elif found.created_at != generation.created_at:
-                raise Exists from None  # it is another request's, not this one's whose answer was lost
+                raise Exists from None  # another request created it; it is not this one's commit with a lost response
 
-    def _leave_nothing_of(self, generation: Generation) -> None:
-        """Deletes what could not be queued, also where Firestore fails at times."""
+    def _delete_unqueued(self, generation: Generation) -> None:
+        """Deletes a generation that could not be queued, with retries."""
         try:
             retried(lambda: self._store.delete(generation), INSIST_SECONDS)
         except Unreachable:
             log.warning("a generation that was not queued could not be deleted", extra={"generation": generation.id})
 
     def _repeated(self, asked: Generation) -> Generation:
-        """The generation that is already there under the same id or message. Errors: `Conflict`."""
+        """The existing generation with the same id or message. Errors: `Conflict`."""
         found = self._store.generation(asked.id) or self._store.generation_of_message(asked.message_path)
         if found is None or found.owner != asked.owner:
             raise Conflict(
@@ -166,13 +166,13 @@ class Generations:
         return found
 
     def find(self, uid: str, generation_id: str) -> tuple[Generation, Head]:
-        """A user's generation and its journal's head. Errors: `NotFound`, also where it is another user's."""
+        """A user's generation and its journal's head. Errors: `NotFound`, also if it belongs to another user."""
         for _ in range(_READ_TRIES):
             generation = self._owned(uid, generation_id)
             head = self._store.read_head(generation)
             if head is None:
                 raise NotFound("There is no such generation.", code="generation_not_found")
-            # Between the two reads it may have been deleted, and another started under its id.
+            # Between the two reads it may have been deleted and created again with the same id.
             if head.created_at == generation.created_at and not self._healer.heal(generation, head):
                 return generation, head
         raise Unavailable("The generation is changing. Try again.", retry_after=1)
@@ -184,13 +184,13 @@ class Generations:
         return generation
 
     def answer(self, generation: Generation) -> tuple[Generation, int, str]:
-        """The generation as it is now, the number of its last event, and the text there is."""
+        """The current generation, the number of its last event, and its text so far."""
         generation, head = self.find(generation.owner, generation.id)
         said, _ = self._healer.saved(generation, head)
         return generation, head.last, str(said.fields["content"])
 
     def resume(self, generation: Generation, after: int) -> Tail:
-        """A viewer's place in a generation, after event `after`."""
+        """A tail that starts after event `after`."""
         return self._tails.open(generation, after)
 
     def list(
@@ -213,7 +213,7 @@ class Generations:
         return generation, head.last
 
     def stop(self, uid: str, generation_id: str) -> tuple[Generation, Head]:
-        """Stops a generation and waits, for a bounded time, until it has ended. Errors: `NotFound`, `Conflict`."""
+        """Stops a generation, and waits for a limited time until it has ended. Errors: `NotFound`, `Conflict`."""
         generation, head = self.find(uid, generation_id)
         if generation.state.terminal:
             raise Conflict(f"The generation has ended: it is {generation.state}.", code="generation_ended")
@@ -230,12 +230,12 @@ class Generations:
         generation, now = self.find(uid, generation_id)
         if not held or generation.state.terminal or now.version != head.version or now.leased(self._clock()):
             return generation, now
-        # Its lease ran out, and in the time that a live worker would have taken for its next try nothing was written.
+        # The lease expired, and a live worker would have retried by now, so no worker runs it.
         self._healer.stop(generation, now)
         return self.find(uid, generation_id)
 
     def delete(self, uid: str, generation_id: str) -> None:
-        """Deletes a generation with its message and journal; one that runs is stopped by that. Errors: `NotFound`."""
+        """Deletes a generation with its message and journal, which also stops it. Errors: `NotFound`."""
         generation = self._owned(uid, generation_id)
         retried(lambda: self._store.delete(generation), INSIST_SECONDS)
         log.info("generation deleted", extra={"generation": generation.id, "state": str(generation.state)})

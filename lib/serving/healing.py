@@ -1,7 +1,7 @@
-"""What becomes of a generation that nobody works: first another task, and an end once no worker can still hold it.
+"""Recovers generations that no worker runs: first with a second task, and later by ending them.
 
-Whoever reads a generation calls this with what was read. The task queue delivers late, or a worker waits for Firestore
-with events that nobody else has: so an end is never early, and a second task is the first remedy.
+Every read of a generation calls this with what it read. A generation must not be ended early, because the task queue
+may deliver late, and a worker may be waiting for Firestore with events that are saved nowhere.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from lib.journal import ending
 from lib.journal.codec import replay, saved_text
 from lib.journal.writer import Clock, Fenced
 
-REQUEUE_AFTER = timedelta(seconds=15)  # queued, or after a lease's end, without a worker
-REQUEUE_EVERY = timedelta(seconds=60)  # for one generation
-INSIST_SECONDS = 2.0  # on a stop, where Firestore fails: somebody waits for it
-PAUSE_SECONDS = 5.0  # after Firestore could not be written to: whoever reads must not wait for it each time
+REQUEUE_AFTER = timedelta(seconds=15)  # queued, or with an expired lease
+REQUEUE_EVERY = timedelta(seconds=60)  # per generation
+INSIST_SECONDS = 2.0  # of retries for a user's request
+PAUSE_SECONDS = 5.0  # after a failed write, so that not every read waits for Firestore
 
 Dialects = Mapping[str, Dialect]
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Healer:
-    """Queues or ends what nobody works."""
+    """Requeues or ends generations that no worker runs."""
 
     def __init__(self, store: Store, queue: TaskQueue, dialects: Dialects, clock: Clock):
         self._store = store
@@ -45,7 +45,7 @@ class Healer:
         self._paused_until = float("-inf")
 
     def heal(self, generation: Generation, head: Head) -> bool:
-        """Sees to a generation as it was read; says whether there is news to read. Where Firestore fails: later."""
+        """Recovers a lost generation. Returns whether it must be read again. Does nothing if Firestore fails."""
         if head.end is not None or time.monotonic() < self._paused_until:
             return False
         try:
@@ -58,9 +58,10 @@ class Healer:
         return False
 
     def requeue(self, generation: Generation, head: Head) -> None:
-        """Another task for a generation that waits for a worker: its own may be lost. Two do no harm.
+        """Adds a second task for a generation that waits for a worker, in case its first was lost. Duplicates are safe.
 
-        The time is committed first, so that no tasks pile up where Firestore takes no commits. Errors: `Unreachable`.
+        The time is committed first, so that tasks do not pile up while Firestore accepts no commits.
+        Errors: `Unreachable`.
         """
         now = self._clock()
         waiting_since = head.lease_until if head.claims else generation.created_at
@@ -91,14 +92,14 @@ class Healer:
         return True
 
     def stop(self, generation: Generation, head: Head) -> None:
-        """Ends a generation that no worker holds as its user asked. Errors: `Unreachable`."""
+        """Ends a generation that no worker runs, with the outcome of a user's stop. Errors: `Unreachable`."""
         said, _ = self.saved(generation, head)
         self._end(generation, head, ending.stopped(), said, patience=INSIST_SECONDS)
 
     def saved(self, generation: Generation, head: Head) -> tuple[Said, bool]:
-        """What the journal adds up to, and whether that is nothing. Errors: `Unreachable`.
+        """What is saved of the answer, and whether that is nothing. Errors: `Unreachable`.
 
-        In a dialect that this version does not know, it is the visible text alone.
+        If this version does not know the dialect, only the visible text.
         """
         dialect = self._dialects.get(generation.dialect)
         if dialect is None:
@@ -112,7 +113,7 @@ class Healer:
         return answer.said(), answer.silent
 
     def _end(self, generation: Generation, head: Head, end: End, said: Said, *, patience: float) -> None:
-        """Ends it with what is saved, unless somebody else is faster."""
+        """Ends the generation with what is saved, unless another writer is faster."""
         try:
             ended, journal = ending.end_unworked(
                 self._store, generation, head, end, said, self._clock, patience=patience

@@ -1,6 +1,6 @@
-"""A request to start a generation: how it is checked, and the generation that it asks for.
+"""Validates a request to start a generation, and derives the generation from it.
 
-Knows no field of a model API: a dialect reads the request, and this room decides which upstream and ids it means.
+Must not know fields of any model API: a dialect reads the body, and this module chooses the upstream and the ids.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from lib.runtime.settings import Settings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StartRequest:
-    """A request to start: the body as it came, and the ids and the idempotency key that came with it.
+    """A request to start: the unchanged body, and the ids and the idempotency key that came with it.
 
-    `dialect` names the API that the body is written in. None where the client protocol is not a model API's own: the
-    body is then in the dialect that its model's upstream speaks, and its answer is always streamed from there.
+    `dialect` names the API that the body is written in. It is None if the client protocol belongs to no model API: then
+    the body is in the dialect that the model's upstream supports, and the upstream is always asked for a stream.
     """
 
     body: bytes
@@ -40,7 +40,7 @@ class StartRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """A request that can be served: what it asks for, its body as it is kept, and who is to answer it."""
+    """A valid request: what it asks for, its body as it is stored, and its upstream."""
 
     asked: Asked
     body: bytes
@@ -50,7 +50,7 @@ class Checked:
 
 
 def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dialect]) -> Checked:
-    """Errors: `InvalidRequest`, which names the field."""
+    """Validates a request. Errors: `InvalidRequest`, which names the field."""
     body, fields = request.body, _json(request.body)
     if request.dialect is not None:
         name = request.dialect
@@ -90,7 +90,7 @@ def new_generation(
     watchers: dict[str, datetime],
     now: datetime,
 ) -> Generation:
-    """The generation that a request asks for. Errors: `InvalidRequest` for an id that can't be one."""
+    """The generation for a valid request. Errors: `InvalidRequest` for an invalid id."""
     chat_id = document_id(request.chat_id, "X-Chat-Id") if request.chat_id is not None else None
     if request.message_id is not None and chat_id is None:
         raise InvalidRequest(
@@ -142,5 +142,5 @@ def _model(fields: Any) -> str:
 
 
 def _derived(kind: str, *parts: str) -> str:
-    """An id that the same user and key, or chat and message, always give."""
+    """A deterministic id: the same user and key, or chat and message, always give the same one."""
     return hashlib.sha256("\0".join((kind, *parts)).encode()).hexdigest()[:32]

@@ -1,11 +1,11 @@
-"""The journal's readers: the events after a cursor, as they come, for any number of viewers.
+"""Reads the journal for viewers: the events after a cursor, as they are committed.
 
-A process follows a generation's head once, however many watch it: one listener, each event decoded once. A viewer that
-lacks older events reads the sealed segments. Nothing here writes but the viewer's lease; nothing here may call the
-upstream or know how to.
+A process listens to a generation's head once, however many viewers watch it, and decodes each event once. A viewer that
+lacks older events reads the sealed segments. The only thing written here is the viewer's lease. Nothing here may be
+able to call the upstream.
 
-Every wait has a bound. A listener may die without a word, or miss a version, so a feed that has been silent reads the
-head itself.
+Every wait has a time limit. A listener may fail silently or miss a version, so after some silence the head is read
+directly.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from lib.journal.writer import Clock
 from lib.serving.feed import Feed, Gone, Piece, data_bytes
 from lib.serving.viewer_lease import ViewerLease
 
-REREAD_SECONDS = 7.0  # of silence; a head that is worked is written at least every third of its lease
+REREAD_SECONDS = 7.0  # of silence; a live worker writes the head at least every third of its lease
 WATCH_LEASE = timedelta(seconds=30)
-BACKLOG_BYTES = 256 << 10  # of older events a viewer holds at a time
-_LONGEST_WAIT_SECONDS = 1.0  # after which a viewer looks at what has to be done now and then
+BACKLOG_BYTES = 256 << 10  # of older events in memory per viewer
+_LONGEST_WAIT_SECONDS = 1.0  # between two calls of `keep`
 
 Heal = Callable[[Generation, Head], object]
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Tail:
-    """One viewer's place in a generation. Close it, or use it with `with`."""
+    """One viewer's position in a generation. Close it, or use it as a context manager."""
 
     def __init__(self, tails: Tails, feed: Feed, cursor: int):
         self._tails = tails
@@ -49,7 +49,7 @@ class Tail:
         self._closed = False
 
     def next(self, seconds: float) -> Piece:
-        """What comes after the cursor, which moves on; without events and end when there was nothing for `seconds`.
+        """Waits up to `seconds` for what comes after the cursor, and advances it. On time-out the piece is empty.
 
         Errors: `Gone`, `Unreachable`.
         """
@@ -80,10 +80,9 @@ class Tail:
                 self._tails.keep(self._feed)
 
     def follow(self, piece: Piece, *, keepalive: float, seconds: float) -> Iterator[Piece]:
-        """What one response is made from: `piece`, what comes after it, and an empty piece every `keepalive` seconds.
+        """Yields the contents of one response: `piece`, what follows it, and an empty piece every `keepalive` seconds.
 
-        Ends with the piece that has the end, or without one after `seconds`, or when the process is to end. Closes
-        this. Errors: as `next`.
+        Stops after the piece that has the end, after `seconds`, or at shutdown. Closes the tail. Errors: as `next`.
         """
         deadline = time.monotonic() + seconds
         try:
@@ -97,7 +96,7 @@ class Tail:
             self.close()
 
     def wait_for_end(self, seconds: float) -> None:
-        """Waits until the generation has ended or is gone, or the time is over."""
+        """Waits up to `seconds` until the generation has ended or was deleted."""
         deadline = time.monotonic() + seconds
         try:
             while self.next(max(0.0, deadline - time.monotonic())).end is None:
@@ -108,7 +107,7 @@ class Tail:
 
     @property
     def closing(self) -> bool:
-        """Whether this process is about to end, so that the viewer should come back to another."""
+        """Whether this process is about to end, so that the viewer should reconnect."""
         return self._tails.closing
 
     @property
@@ -116,7 +115,7 @@ class Tail:
         return self._feed.generation.id
 
     def close(self) -> None:
-        """Leaves the generation; safe to call twice."""
+        """Stops watching. Safe to call twice."""
         if not self._closed:
             self._closed = True
             self._tails.leave(self._feed)
@@ -129,10 +128,10 @@ class Tail:
 
 
 class Tails:
-    """All that this process follows.
+    """The tails of all generations that this process follows.
 
-    `viewer` names the process in the viewer's lease. `heal` is called with the head of a generation that was silent for
-    a while, and may end it.
+    `viewer` identifies the process in the viewer's lease. `heal` is called with the head of a generation that has been
+    silent for a while, and may end it.
     """
 
     def __init__(
@@ -155,19 +154,22 @@ class Tails:
         self._watch_lease = watch_lease
         self._lock = threading.Lock()
         self._feeds: dict[str, Feed] = {}
-        self._leases: dict[str, ViewerLease] = {}  # by the generation's id, as its document is
+        self._leases: dict[str, ViewerLease] = {}  # by generation id
         self.closing = False
 
     def close(self) -> None:
-        """The process is about to end: nobody need wait for more."""
+        """For shutdown: ends all waits."""
         self.closing = True
 
     def first_lease(self) -> dict[str, datetime]:
-        """The viewer's lease that a generation is created with. Open its first tail as `created`."""
+        """The viewer's lease to create a generation with. Its first tail must be opened with `created`."""
         return {self._viewer: self._clock() + self._watch_lease}
 
     def open(self, generation: Generation, cursor: int, *, created: bool = False) -> Tail:
-        """A viewer that has everything up to `cursor`. `created`: with `first_lease`, just now."""
+        """A tail for a viewer that has all events up to `cursor`.
+
+        `created`: the generation was created just now, with `first_lease`.
+        """
         with self._lock:
             lease = self._leases.get(generation.id)
             if lease is None:
@@ -211,7 +213,7 @@ class Tails:
             )
 
     def keep(self, feed: Feed) -> None:
-        """What has to be done now and then while a feed is watched, by whichever viewer comes by first."""
+        """Periodic work for a watched feed, done by whichever viewer calls first: renew the lease, reread the head."""
         now = time.monotonic()
         if feed.known_live and feed.lease.due(now):
             feed.lease.keep()
@@ -226,14 +228,14 @@ class Tails:
                 log.warning("the head could not be read again", extra={"generation": feed.generation.id})
 
     def older(self, feed: Feed, cursor: int) -> Iterator[Piece]:
-        """The sealed events after `cursor` and before what the head holds, a bounded piece at a time."""
+        """Yields the sealed events between `cursor` and the first event in memory, in pieces of limited size."""
         events: list[Event] = []
         size = 0
         for first, segment in decoded(self._store.segments(feed.generation, cursor, feed.first)):
             if first + len(segment) <= cursor + 1:
                 continue
             if first > cursor + 1:
-                break  # the one before it is no longer there
+                break  # the segment before it has expired
             fresh = segment[cursor + 1 - first :]
             events += fresh
             size += data_bytes(fresh)

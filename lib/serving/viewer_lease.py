@@ -1,7 +1,7 @@
-"""The viewer's lease: a field of a generation's document that tells its worker that somebody is watching.
+"""The viewer's lease: a field of a generation's document that tells the worker that somebody is watching.
 
-Each api process has a field of its own there and is the only one that writes it. So what this process has written is
-the truth: what it once read of the field may be old.
+Each api process has its own field, and no other process writes it. So this process relies on what it has written, never
+on what it has read, which may be stale.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class ViewerLease:
-    """This process's lease on one generation, for all of its viewers here.
+    """This process's lease on one generation, shared by all viewers here.
 
-    It is there while somebody watches, and removed when the last viewer leaves. One write is under way at a time, and
-    whoever made it looks again what is wanted now. So a removal never lands after the lease of a viewer who came in the
-    meantime, and that viewer has its lease as soon as the removal is through.
+    The field exists while somebody watches, and is removed when the last viewer leaves. Only one write is in flight,
+    and after it the writing thread checks what is wanted now. So a removal can't overwrite the lease of a viewer who
+    arrived in the meantime, and that viewer's lease is written right after the removal.
     """
 
     def __init__(
@@ -49,23 +49,23 @@ class ViewerLease:
         self._length = length
         self._lock = threading.Lock()
         self._viewers = 0
-        self._until = float("-inf")  # on the monotonic clock; of the lease that was written last
+        self._until = float("-inf")  # when the last written lease expires, on the monotonic clock
         self._there = False  # whether the document may have the field
         self._writing = False
         self._not_before = float("-inf")
 
     def created(self) -> None:
-        """The generation's document was created with a whole lease just now."""
+        """Records that the generation's document was just created with a full lease."""
         with self._lock:
             self._until, self._there = self._monotonic() + self._length.total_seconds(), True
 
     def enter(self) -> None:
-        """A viewer has come. The lease is written by `keep`, once the generation is known to be live."""
+        """Adds a viewer. `keep` writes the lease, once the generation is known to be live."""
         with self._lock:
             self._viewers += 1
 
     def leave(self, *, live: bool) -> None:
-        """A viewer has left. The last one removes the lease, unless the generation has ended."""
+        """Removes a viewer, and with the last one the lease, unless the generation has ended."""
         with self._lock:
             self._viewers -= 1
             last = not self._viewers
@@ -73,7 +73,7 @@ class ViewerLease:
             self.keep()
 
     def due(self, now: float) -> bool:
-        """Whether the lease is to be written: `now` is on the monotonic clock."""
+        """Whether the lease must be written. `now` is on the monotonic clock."""
         with self._lock:
             return not self._writing and self._lease_wanted(now)
 
@@ -84,7 +84,7 @@ class ViewerLease:
             return not self._viewers and not self._writing
 
     def keep(self) -> None:
-        """Writes or removes the lease, as is wanted now; nothing where another thread is at it, which looks again."""
+        """Writes or removes the lease as needed. Does nothing if another thread is writing, which will check again."""
         while (wanted := self._begin()) is not None:
             began = self._monotonic()
             until = not_before = float("-inf")
@@ -102,9 +102,9 @@ class ViewerLease:
                     self._until, self._not_before, self._writing = until, not_before, False
 
     def _begin(self) -> bool | None:
-        """Whether this thread is to write the lease (True) or remove it (False); None where there is nothing to do.
+        """Whether this thread must write the lease (True) or remove it (False), or None if there is nothing to do.
 
-        A write whose answer is lost may have taken effect, so the field counts as there from now on.
+        A write whose response is lost may have taken effect, so from here on the field counts as present.
         """
         with self._lock:
             if self._writing:

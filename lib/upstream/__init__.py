@@ -1,4 +1,4 @@
 """The call to an upstream: one HTTP exchange that can be cut at any moment.
 
-May use `dialects`, `cloud`, `domain` and `runtime`. Nothing that serves a client may import this room.
+May import `dialects`, `cloud`, `domain` and `runtime`. Nothing that serves a client may import this package.
 """

@@ -1,8 +1,8 @@
 """The call to the upstream: one HTTP exchange that can be cut at any moment.
 
-The one module that imports requests, and no module that serves a client may import this one. It reads bytes; what they
-mean is a dialect's matter, and what a refusal leads to is the engine's. How long each step may take is enforced by who
-cuts; the time-outs here are behind that, so that no thread waits for ever.
+The only module that imports requests. No module that serves a client may import this one. It reads bytes; dialects
+interpret them, and the engine decides what follows from a refusal. The engine also enforces the deadlines, by cutting
+the call. The time-outs here are longer, as a fallback so that no thread waits for ever.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from lib.upstream.retry_after import retry_after
 
 READ_BYTES = 64 << 10
 POOL = 256
-MARGIN_SECONDS = 5.0  # beyond the deadlines, which are enforced by who cuts
+MARGIN_SECONDS = 5.0  # beyond the deadlines, which the engine enforces by cutting
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 _UNSHOWABLE = re.compile(r"[^\w.+-]", re.ASCII)
 
 
 class Session(requests.Session):
-    """Keeps connections, and nothing else that one call could leave to the next.
+    """Keeps connections between calls, and no other state.
 
-    It asks the environment for proxies and certificates once a server, which takes longer than all else of a call.
+    Proxies and certificates are looked up in the environment once per server, because that takes longer than the rest
+    of sending a request.
     """
 
     def __init__(self) -> None:
@@ -51,11 +52,11 @@ class Session(requests.Session):
         return self._environment[server].copy()
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: a redirect is an answer like any other. requests would read all of it to prepare the next request."""
+        """None: redirects are not followed. requests would read the whole body to prepare the next request."""
 
 
 class _Adapter(HTTPAdapter):
-    """Uses connections that can be cut, through a proxy as well."""
+    """Uses connections that can be cut, also through a proxy."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -63,15 +64,15 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):  # which has connections of its own
+        if not proxy.lower().startswith("socks"):  # urllib3 has its own connections for SOCKS
             manager.pool_classes_by_scheme = POOLS
         return manager
 
 
 def new_session() -> Session:
-    """A session for all calls of a process: it keeps connections, and follows the environment's proxies.
+    """The session for all calls of a process. It keeps connections, and uses the environment's proxies.
 
-    It stores no cookies and sends none, since its calls are of many users. It never repeats a request.
+    It never stores or sends cookies, since its calls belong to many users. It never repeats a request.
     """
     session = Session()
     adapter = _Adapter(pool_connections=16, pool_maxsize=POOL)
@@ -82,10 +83,10 @@ def new_session() -> Session:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Head:
-    """What an upstream says before its body.
+    """An upstream's status and headers.
 
-    `content_type` is the header as it came, `media_type` its first part in lower case; both are empty where there is
-    none. `retry_after` is in seconds, 0.0 where nothing was asked for.
+    `content_type` is the unchanged header, and `media_type` its first part in lower case; both are empty if it is
+    missing. `retry_after` is in seconds, and 0.0 if the upstream sent none.
     """
 
     status: int
@@ -95,7 +96,7 @@ class Head:
 
 
 class Call:
-    """One request and its answer. One thread opens, reads and closes it; any thread may cut it.
+    """One request and its response. One thread opens, reads and closes it; any thread may cut it.
 
     `key` is sent as a bearer token. `traceparent` tells the upstream which trace the call is part of.
     """
@@ -115,13 +116,13 @@ class Call:
         self._traced = {"traceparent": traceparent} if traceparent else {}
         self._line = Line(send_timeout=self._longest_silence)
         self._response: requests.Response | None = None
-        self._raw: Any = None  # None where there is nothing to read
+        self._raw: Any = None  # None if there is nothing to read
         self._inflater: Inflater | None = None
         self._framed = False
         self._fault: UpstreamFault | None = None
 
     def open(self) -> Head:
-        """Sends the request and waits for the answer's head, whatever its status. Redirects are not followed.
+        """Sends the request and waits for the response's head, whatever its status. Redirects are not followed.
 
         Errors: `UpstreamFault`, with the reason `cancelled`, `upstream_key`, `upstream_tls`, `upstream_unreachable`,
         `upstream_timeout` or `upstream_encoding`.
@@ -147,10 +148,10 @@ class Call:
         )
 
     def read(self) -> bytes:
-        """The next piece of the body, its content coding undone, as soon as any of it is there; empty at its end.
+        """Returns the decoded bytes of the body that have arrived. Waits if there are none; empty at the end.
 
-        What has arrived together is given together. Errors: `UpstreamFault`, with the reason `upstream_disconnected`
-        after all that came before the break, or `cancelled`.
+        Errors: `UpstreamFault`, with the reason `cancelled`, or `upstream_disconnected` after all bytes that came
+        before the break were returned.
         """
         if self._fault is not None:
             raise self._fault
@@ -164,16 +165,16 @@ class Call:
             self._fail(_cancelled() if self._line.is_cut else _broken(error), error)
         if not piece:
             if self._line.is_cut:
-                self._fail(_cancelled())  # this end is of our own making
+                self._fail(_cancelled())  # the body ended because of the cut
             self._raw = None
         return piece
 
     def cut(self) -> None:
-        """Ends the exchange at once, from any thread. Nothing is sent after it, and whoever waits for it is woken."""
+        """Ends the exchange at once, from any thread. Nothing more is sent, and a waiting `open` or `read` returns."""
         self._line.cut()
 
     def close(self) -> None:
-        """Gives the connection back, or closes it where the answer was not read to its end. For the reading thread."""
+        """Returns the connection to the pool, or closes it if the body was not read to its end. Not thread-safe."""
         self._line.release()
         if self._response is not None:
             self._response.close()
@@ -202,7 +203,7 @@ class Call:
         )
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # An `auth` of our own, since requests would otherwise let a .netrc replace the header.
+        # A custom `auth`, because requests would otherwise let a .netrc file replace the header.
         if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
@@ -272,7 +273,7 @@ def _unanswered(error: Exception) -> UpstreamFault:
 
 
 def _certificate_refused(error: BaseException) -> bool:
-    """Whether that is at the bottom of it: any other fault of TLS may be a connection that broke."""
+    """Whether the certificate is the cause. Any other TLS error may be a broken connection."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ssl.SSLCertVerificationError):

@@ -1,6 +1,6 @@
-"""A body's content coding, undone. RFC 9110, section 8.4.1.
+"""Decodes a body's content coding (RFC 9110, section 8.4.1).
 
-urllib3 undoes it too, but drops what it had decoded of a piece before a flaw.
+urllib3 can decode too, but when it meets corrupt data it drops what it had decoded before that.
 """
 
 from __future__ import annotations
@@ -17,28 +17,30 @@ _NO_HEADER = -zlib.MAX_WBITS
 
 
 class Inflater:
-    """Decodes one of `CODINGS`. What is put in comes out in pieces of at most `PIECE_BYTES`."""
+    """Decodes one of `CODINGS`, in pieces of at most `PIECE_BYTES`."""
 
     def __init__(self, coding: str):
         self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
         self._packed = b""
-        self._more = False  # whether zlib keeps content for which the last piece had no room
+        self._more = False  # whether zlib has output that did not fit into the last piece
         self._begun = False
         self._flaw: zlib.error | None = None
-        self._may_be_bare = coding == "deflate"  # many send it without the header that it should have
+        self._may_be_bare = coding == "deflate"  # many servers leave out the zlib header
 
     @property
     def unfinished(self) -> bool:
-        """Whether it is in the middle of a compressed stream. Several may follow one another."""
+        """Whether the input so far ends in the middle of a compressed stream. Several streams may follow each other."""
         return self._begun
 
     def put(self, packed: bytes) -> None:
-        """Takes more in. All that was put in before must have been taken out."""
+        """Adds input. All output of earlier input must have been taken with `get`."""
         self._packed = packed
 
     def get(self) -> bytes:
-        """The next piece of the content; empty where more must be put in. Errors: `zlib.error`, after all content
-        before the flaw."""
+        """The next piece of output, empty if more input is needed.
+
+        Errors: `zlib.error` for corrupt input, after all output before it was returned.
+        """
         if self._flaw is not None:
             raise self._flaw
         while self._packed or self._more:

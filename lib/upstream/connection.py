@@ -1,9 +1,8 @@
 """Connections that can be cut at any moment, and the pools that keep them.
 
-urllib3 speaks HTTP here. What it leaves out is another thread that wants the exchange to end: a `Line` carries one
-call, knows the connection that serves it, and shuts that connection's socket when it is cut. Nothing is sent after
-that. So no step may wait on a socket that the line does not hold, nor wait for longer than a moment without asking the
-line.
+urllib3 implements HTTP, but can't end an exchange from another thread. So each call has a `Line`, which knows the
+socket of the connection in use and shuts it down when it is cut. Nothing is sent after that. No code here may wait on a
+socket that the line does not hold, or wait for longer than a moment without checking the line.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-BUFFER_BYTES = 16 << 10  # as much as a TLS record holds
+BUFFER_BYTES = 16 << 10  # the size of a TLS record
 INTERIM_RESPONSES = 20
-_LOOK_SECONDS = 0.2  # how often a connect looks whether the line was cut
+_LOOK_SECONDS = 0.2  # how often a connect checks whether the line was cut
 
 _carrying: ContextVar[Line] = ContextVar("carrying")
 
 
 class LineCut(OSError):
-    """The line was cut: nothing may be sent any more."""
+    """The line was cut, so nothing more may be sent."""
 
 
 class Line:
-    """What carries one call. Any thread can cut it at any moment.
+    """The connection of one call, which any thread can cut at any moment.
 
     `send_timeout` is how long the upstream may take to accept the request's bytes, in seconds.
     """
@@ -61,7 +60,7 @@ class Line:
 
     @contextmanager
     def carrying(self) -> Iterator[None]:
-        """Within it, whatever connection this thread uses serves this line."""
+        """Inside this context, any connection that this thread uses belongs to this line."""
         token = _carrying.set(self)
         try:
             yield
@@ -74,25 +73,25 @@ class Line:
             raise LineCut("the line was cut")
 
     def hold(self, sock: socket.socket) -> None:
-        """From now on, a cut shuts this socket. Errors: `LineCut`, where it was cut before."""
+        """From now on, a cut shuts down this socket. Errors: `LineCut` if the line was cut already."""
         with self._lock:
             self.check()
             self._drop_handle()
-            # A descriptor of its own, since TLS takes the original away from its socket object.
+            # A duplicate descriptor, because TLS detaches the original from its socket object.
             self._handle = socket.fromfd(sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
 
     def release(self) -> None:
-        """From now on, a cut shuts nothing. The connection may serve another line."""
+        """From now on, a cut has no effect on the socket. The connection may serve another line."""
         with self._lock:
             self._drop_handle()
 
     def cut(self) -> None:
-        """Shuts the connection, and lets no other be made. The thread that waits for it is woken."""
+        """Shuts down the connection, wakes a thread that waits for it, and prevents new connections."""
         with self._lock:
             self._is_cut = True
             if self._handle is not None:
-                with suppress(OSError):  # it has ended already
-                    # Else the kernel goes on to send what it has of the request.
+                with suppress(OSError):  # it is closed already
+                    # Otherwise the kernel would still send the rest of the request.
                     self._handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self._handle.shutdown(socket.SHUT_RDWR)
 
@@ -103,10 +102,10 @@ class Line:
 
 
 class Arriving(io.BufferedReader):
-    """A connection's bytes as they arrive: one wait gives all that is there.
+    """Buffers a connection's bytes as they arrive: one wait returns all that has arrived.
 
-    At its end it tells `line` that the connection is free. A connection on which more came than the answer is shut:
-    the rest would be taken for the next answer.
+    When closed, it releases the connection from its line. A connection that received more than the response is shut
+    down, because the rest would be taken for the next response.
     """
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase):
@@ -127,7 +126,7 @@ class Arriving(io.BufferedReader):
 
 
 class _Records(io.RawIOBase):
-    """Reads a socket. TLS gives one record a read, however many there are, and upstreams send one a token."""
+    """Reads all available TLS records at once. A plain read returns only one, and upstreams send one per token."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase):
         self._sock = sock
@@ -163,13 +162,13 @@ class _Records(io.RawIOBase):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass  # that was all
         except OSError as error:
-            self._error = error  # after what came before it
+            self._error = error  # raised by the next read, after these bytes
         finally:
             self._sock.settimeout(timeout)
         return size
 
     def stop(self) -> None:
-        """From now on there is nothing to read."""
+        """From now on, reads return the end of the stream."""
         self._ended = True
 
     def close(self) -> None:
@@ -178,7 +177,7 @@ class _Records(io.RawIOBase):
 
 
 class Response(http.client.HTTPResponse):
-    """An answer that passes interim responses over, and gives all chunks that have arrived at once."""
+    """A response that skips interim responses, and returns all chunks that have arrived at once."""
 
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None):
         super().__init__(sock, debuglevel, method, url)
@@ -186,18 +185,20 @@ class Response(http.client.HTTPResponse):
         self.fp = self._arriving
 
     def begin(self) -> None:
-        """Reads the head of the final response. RFC 9110, section 15.2: a client skips the interim ones it never
-        asked for; RFC 8297 has an example of such."""
+        """Reads the head of the final response.
+
+        RFC 9110, section 15.2: a client must skip unexpected interim responses. RFC 8297 defines one of them.
+        """
         for _ in range(INTERIM_RESPONSES):
             super().begin()
             if not 100 <= self.status < 200 or self.status == http.client.SWITCHING_PROTOCOLS:
                 self._arriving.line = _carrying.get()
                 return
-            self.headers = self.msg = None  # type: ignore[assignment]  # else it would not begin again
+            self.headers = self.msg = None  # type: ignore[assignment]  # the base class skips `begin` if they are set
         raise http.client.HTTPException(f"more than {INTERIM_RESPONSES} interim responses")
 
     def read1(self, n: int = -1) -> bytes:
-        """What is there of the body, at most `n` bytes; it waits only where there is nothing."""
+        """The bytes of the body that have arrived, at most `n`. Waits only if there are none."""
         if self.chunked and not self.chunk_left and self.fp is not None:
             whole = self._whole_chunks(n)
             if whole:
@@ -205,10 +206,10 @@ class Response(http.client.HTTPResponse):
         return super().read1(n)
 
     def _whole_chunks(self, n: int) -> bytes:
-        """The chunks that are there from end to end, framed as most are; any other framing is left to the base."""
+        """The complete chunks that have arrived, if they have the usual framing. Others are left to the base class."""
         there = self.fp.peek()
         at = 0
-        if self.chunk_left == 0:  # the end of the chunk before is still to come
+        if self.chunk_left == 0:  # the previous chunk's line end is still unread
             if not there.startswith(b"\r\n"):
                 return b""
             at = 2
@@ -232,14 +233,14 @@ _CHUNK_HEAD = re.compile(rb"([0-9a-fA-F]{1,7})\r\n")
 
 
 class _Connection(urllib3.connection.HTTPConnection):
-    """A connection that serves the line of the thread that uses it."""
+    """A connection that belongs to the line of the thread that uses it."""
 
     response_class = Response
 
     def _new_conn(self) -> socket.socket:
-        """Connects, looking now and then whether the line was cut.
+        """Connects, and regularly checks whether the line was cut.
 
-        Overridden as urllib3's own SOCKS connection does it: this is the hook for other ways to get a socket.
+        urllib3's SOCKS connection overrides the same method: it is the hook for creating sockets differently.
         """
         line = _carrying.get()
         timeout = self.timeout
@@ -267,7 +268,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         if self.sock is None:
             self.connect()
         line.hold(self.sock)
-        self.timeout = line.send_timeout  # the base hands it to the socket; until here it was the connect's
+        self.timeout = line.send_timeout  # the base class sets it on the socket; so far it was the connect time-out
         super().request(*args, **kwargs)
 
 
@@ -311,7 +312,7 @@ POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TlsPool}
 def _connected(
     line: Line, host: str, port: int, timeout: float | None, options: Sequence[tuple[int, int, int | bytes]]
 ) -> socket.socket:
-    """A connected socket. Each of the host's addresses gets an even share of the time that is left.
+    """A connected socket. The remaining time is divided evenly among the host's addresses.
 
     Errors: `LineCut`, `TimeoutError`, `OSError`.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong with an upstream, as the engine acts on it."""
+"""The failure of an upstream call, with what the engine needs to decide what to do next."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from lib.dialects.steps import Fault
 
 
 class UpstreamFault(Exception):
-    """The upstream did not answer as it should.
+    """The upstream call failed.
 
-    `reason` is a stable word of Holdfast's, `message` is safe to show. `passing` tells whether another call may do
-    better; `retry_after` is how long the upstream asked to be left alone, in seconds. `status` is the HTTP status that
-    a client gets where nothing was said before. `said` has the upstream's own words, where there are any, and
-    `content_type` is theirs.
+    `reason` is one of Holdfast's documented codes, and `message` is safe to show. `passing` means that the failure is
+    transient, so that another call may succeed. `retry_after` is how long the upstream asked to wait, in seconds.
+    `status` is the HTTP status for the client, if no status line was sent yet. `said` is the upstream's own error, if
+    it sent one, and `content_type` the type of its body.
     """
 
     def __init__(

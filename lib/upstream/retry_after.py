@@ -1,4 +1,4 @@
-"""How long an upstream asks to be left alone."""
+"""Parses how long an upstream asks its clients to wait."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds, at most `LONGEST_SECONDS`; 0.0 where none are asked for.
+    """The wait in seconds, at most `LONGEST_SECONDS`, or 0.0 if the upstream asks for none.
 
-    `Retry-After` has seconds or a date (RFC 9110, section 10.2.3), and from some upstreams fractions of a second.
-    `retry-after-ms`, of Azure and OpenAI, is the more exact of the two.
+    `Retry-After` is a number of seconds or a date (RFC 9110, section 10.2.3); some upstreams send fractions. Azure and
+    OpenAI send `retry-after-ms` too, which is more precise and takes precedence.
     """
     milliseconds = headers.get("retry-after-ms", "").strip()
     if _NUMBER.fullmatch(milliseconds):

@@ -1,4 +1,4 @@
-"""The client protocols, one file each: how a request is read and how an answer is said.
+"""The client protocols, one module each: how requests are read and answers are written.
 
-May use `serving`, `dialects`, `domain` and `runtime`.
+May import `serving`, `dialects`, `domain` and `runtime`.
 """

@@ -1,7 +1,7 @@
-"""The public door: an application with the routes of every client protocol, its errors, and who may call from where.
+"""The public application: the routes of all client protocols, error handling and CORS.
 
-What a request means is `serving`'s; how each protocol says it is its own file's. Nothing imported from here may know
-how to call the upstream.
+`serving` decides what a request does, and each protocol's module how it is written. Nothing imported here may be able
+to call the upstream.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def create_api(
 ) -> Flask:
     """The public API as a Flask application.
 
-    `identify` gives the user that a request's headers are of. Its errors: `Unauthenticated`, `Unavailable`.
+    `identify` returns the uid for a request's headers. Its errors: `Unauthenticated`, `Unavailable`.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes

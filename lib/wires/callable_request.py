@@ -1,4 +1,4 @@
-"""What a Firebase callable asks for: a start, a resumption or a stop, as `data` has it. Pure."""
+"""Parses the `data` of a Firebase callable: a start, a resumption or a stop. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """`data` is a request in the API that its model's upstream speaks, with the ids beside its own fields."""
+    """`data` is a request in the API that the model's upstream supports, with the ids added to its fields."""
 
     request: StartRequest
 
@@ -37,7 +37,7 @@ class Stop:
 
 
 def read(body: bytes) -> Start | Resume | Stop:
-    """What a call asks for. Errors: `InvalidRequest`."""
+    """Parses the body of a call. Errors: `InvalidRequest`."""
     try:
         call = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -1,7 +1,7 @@
-"""Values as the Firebase callable protocol has them: what the SDKs wrap, and what no SDK may see.
+"""Encodes and decodes values of the Firebase callable protocol. Pure.
 
-Rules are those of the "Protocol specification for https.onCall" and of the client SDKs, which are stricter: an object
-may have no `@type` of its own, and a line of a stream no line end of any kind in it. Pure.
+The rules are those of the "Protocol specification for https.onCall" and of the client SDKs, which are stricter: objects
+must not have a key `@type` of their own, and a line of a stream must not contain any kind of line end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lib.domain.errors import InvalidRequest
 
 _INT64 = "type.googleapis.com/google.protobuf.Int64Value"
 _WRAPPED = frozenset({_INT64, "type.googleapis.com/google.protobuf.UInt64Value"})
-_EXACT = range(-(1 << 53) + 1, 1 << 53)  # what a JavaScript number holds exactly
+_EXACT = range(-(1 << 53) + 1, 1 << 53)  # exact in a JavaScript number
 _INT64_RANGE = range(-(1 << 63), 1 << 63)
 _WRAPPED_RANGE = range(-(1 << 63), 1 << 64)
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
@@ -24,7 +24,7 @@ _ESCAPED_KEY = re.compile(r"@@+type")
 
 
 def decoded(value: Any) -> Any:
-    """A value as the SDKs encode it: those of iOS and Android wrap every 64-bit whole number."""
+    """Decodes a value. The SDKs of iOS and Android wrap every 64-bit integer."""
     if isinstance(value, list):
         return [decoded(item) for item in value]
     if not isinstance(value, dict):
@@ -42,10 +42,10 @@ def _unwrapped(value: Any) -> int:
 
 
 def encoded(value: Any) -> Any:
-    """A value as the SDKs can decode it.
+    """Encodes a value so that the SDKs can decode it.
 
-    A key `@type` becomes `@@type` (and that one `@@@type`, and so on), since the SDKs take it for one of their own; a
-    whole number that JavaScript can't hold is wrapped as the protocol has it, or a string beyond 64 bits.
+    A key `@type` becomes `@@type` (and that one `@@@type`, and so on), because the SDKs reserve it. An integer that is
+    not exact in JavaScript is wrapped as the protocol specifies, and beyond 64 bits becomes a string.
     """
     if isinstance(value, list):
         return [encoded(item) for item in value]
@@ -57,6 +57,6 @@ def encoded(value: Any) -> Any:
 
 
 def line(value: dict[str, Any]) -> bytes:
-    """One line of the stream. The line ends of Unicode are escaped: iOS splits a stream at them as well."""
+    """One line of the stream. Unicode line ends are escaped, because iOS splits the stream at them too."""
     data = orjson.dumps(value).replace(b"\xc2\x85", b"\\u0085")
     return b"data: %b\n\n" % data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")

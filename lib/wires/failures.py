@@ -1,6 +1,6 @@
-"""How an answer that failed, or any other error, is told to a client: with the upstream's words where they are its.
+"""The errors that clients get. An upstream's error keeps the status, code and message that the upstream sent.
 
-An upstream's error has the status, code and message that the upstream gave. No text of an internal exception gets out.
+Text of internal exceptions must not get out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FAILED = 502  # where the upstream gave no status
 
 @dataclass(frozen=True, slots=True)
 class UpstreamBody:
-    """The upstream's own error, as JSON text. `is_error`: it names itself one, so that it can stand in a stream."""
+    """The upstream's own error as JSON text. `is_error`: it has an `error` field, so it can be sent inside a stream."""
 
     body: str
     content_type: str
@@ -32,7 +32,7 @@ class UpstreamBody:
 
     @classmethod
     def of(cls, error: Fields) -> Self | None:
-        """What an end's error has of it; None where that is nothing, or no JSON object."""
+        """The upstream's body from a generation's `error`, or None if there is none or it is not a JSON object."""
         body, content_type = str(error.get("body") or ""), str(error.get("contentType") or "")
         try:
             fields = orjson.loads(body)
@@ -46,7 +46,7 @@ class UpstreamBody:
 
 
 class UpstreamFailure(HoldfastError):
-    """An answer that the upstream did not give, or not whole: its words, code and status, where it sent any."""
+    """The upstream failed, with its own message, code and status if it sent them."""
 
     status = _FAILED
     type = "upstream_error"
@@ -65,7 +65,7 @@ class UpstreamFailure(HoldfastError):
 
 
 class UpstreamRefusal(UpstreamFailure):
-    """There is no answer: before the status line, the upstream's own status and body are the response's."""
+    """There is no answer. If no status line was sent yet, the response has the upstream's own status and body."""
 
     def __init__(self, end: End):
         error = end.error or {}
@@ -76,7 +76,7 @@ class UpstreamRefusal(UpstreamFailure):
 
 
 class Interrupted(UpstreamFailure):
-    """The answer broke off. What there is of it is saved."""
+    """The answer was interrupted. What was read is saved."""
 
     code = "incomplete"
 
@@ -88,7 +88,7 @@ class Interrupted(UpstreamFailure):
 
 
 def shown(error: Exception) -> HoldfastError:
-    """An error as a client may see it. What the client does not see is logged."""
+    """The error to show to the client. Internal errors are logged and replaced."""
     if isinstance(error, HoldfastError):
         if isinstance(error, Unreachable):
             log.warning("Firestore can't be reached", extra={"cause": error.cause})

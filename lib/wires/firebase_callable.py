@@ -1,10 +1,10 @@
-"""The Firebase callable wire: what `httpsCallable(…)` sends and what it understands, unary and streaming.
+"""The Firebase callable protocol, as `httpsCallable(…)` uses it, unary and streaming.
 
-Rules are those of the "Protocol specification for https.onCall" and of the client SDKs, which are stricter: a stream
-has no line but `data: {json}`, and every path ends in one result or one error.
+The rules are those of the "Protocol specification for https.onCall" and of the client SDKs, which are stricter: all
+lines of a stream are `data: {json}`, and every response ends with one result or one error.
 
-The fields of its messages are this service's own, whichever API the answer comes from. `delta` among them is the
-visible text that an event adds.
+The message fields are Holdfast's own, whichever API the answer comes from. `delta` is the visible text that an event
+adds.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _HTTP = {
     "DEADLINE_EXCEEDED": 504,
 }
 
-_KEY_REFUSED = "upstream_key"  # the operator's fault, which no later try of the app's mends
+_KEY_REFUSED = "upstream_key"  # the operator must fix it, so the app's retries can't help
 _JSON_HEADERS = {"Content-Type": "application/json"}
 
 Json = dict[str, Any]
@@ -72,7 +72,7 @@ def register(
     identify: Callable[[Headers], str],
     dialects: Mapping[str, Dialect],
 ) -> None:
-    """Adds the route. `identify` gives the user that a request's headers are of."""
+    """Adds the route. `identify` returns the uid for a request's headers."""
 
     @app.post("/")
     def call() -> Response:
@@ -89,7 +89,7 @@ def register(
             return respond(generation, tail, wants_stream)
         except Exception as error:
             fields, status = failure(shown(error))
-            if wants_stream:  # in which errors have the status 200 as well
+            if wants_stream:  # in a stream, errors have status 200 too
                 return Response(line({"error": fields}), headers=STREAM_HEADERS)
             return Response(orjson.dumps({"error": fields}), status=status, mimetype="application/json")
 
@@ -116,7 +116,7 @@ def register(
 
 
 def result(generation: Generation, seq: int, content: str) -> Json:
-    """What every call that did not fail ends with: `seq` is the cursor to resume from where `state` is not an end."""
+    """The result of a call that did not fail. If `state` is not final, `seq` is the cursor to resume from."""
     return {
         "id": generation.id,
         "chatId": generation.chat_id,
@@ -130,7 +130,7 @@ def result(generation: Generation, seq: int, content: str) -> Json:
 
 
 class Failed(UpstreamRefusal):
-    """A generation that has no answer. The error's details say which."""
+    """A generation without an answer. The error's details identify the generation."""
 
     def __init__(self, generation: Generation):
         super().__init__(End(state=State.FAILED, reason=generation.reason, error=generation.error))
@@ -138,7 +138,7 @@ class Failed(UpstreamRefusal):
 
 
 def failure(error: HoldfastError) -> tuple[Json, int]:
-    """An error as the SDKs know it, `{"status", "message", "details"}`, and the HTTP status of a unary answer."""
+    """The error in the SDKs' format, `{"status", "message", "details"}`, and the HTTP status for a unary response."""
     status = _STATUS.get(error.status, "INTERNAL")
     details: Json = {"code": error.code, "param": _PARAMS.get(error.param or "", error.param)}
     if error.retry_after:
@@ -153,7 +153,7 @@ def failure(error: HoldfastError) -> tuple[Json, int]:
 
 
 def _upstream_failure(status: Any) -> str:
-    """An upstream's refusal. Its 401 or 403 would not be the caller's: it is about this service's key."""
+    """The status of an upstream's refusal. A 401 or 403 concerns this service's key, not the caller."""
     if status == 429:
         return "RESOURCE_EXHAUSTED"
     if status in (400, 404, 413, 422):
@@ -172,10 +172,10 @@ def messages(
     keepalive: float,
     seconds: float,
 ) -> Iterator[bytes]:
-    """The stream of a call: a start, a message for each event, heartbeats, and one result or error.
+    """The stream of a call: a start message, one message per event, heartbeats, and one result or error.
 
-    `dialect` is the answer's; None where this version does not know it. `ending` gives the result, once there is an end
-    or the time is over. Closes the tail.
+    `dialect` is the answer's, or None if this version does not know it. `ending` returns the result, after the end or
+    after `seconds`. Closes the tail.
     """
     opening = {"type": "start", "id": generation.id, "chatId": generation.chat_id, "messageId": generation.message_id}
     try:
@@ -194,35 +194,35 @@ def messages(
     except HoldfastError as error:
         yield line({"error": failure(error)[0]})
     except Exception:
-        log.exception("a call's stream failed")  # without a last word its app would wait for ever
+        log.exception("a call's stream failed")  # without a final message the app would wait for ever
         yield line({"error": failure(HoldfastError("Something went wrong here. Resume it."))[0]})
 
 
 def _sent(ended: Json, seq: int) -> Json:
-    """The result of a stream that has sent the events up to `seq`: where there are more, they are still to be had."""
+    """The result of a stream that has sent the events up to `seq`. If there are more, the client must resume."""
     if ended["seq"] <= seq:
         return ended
     return {**ended, "seq": seq, "state": str(State.STREAMING), "reason": None, "usage": None}
 
 
 def _said(event: Event, dialect: Dialect | None) -> Json:
-    """What a message tells of an event: the visible text it adds, and its JSON."""
+    """The message for an event: the visible text that it adds, and its JSON."""
     try:
         if dialect is not None:
             read = dialect.read(event)
             return {"delta": read.text, "event": encoded(read.payload)}
         return {"delta": "", "event": encoded(orjson.loads(event.data))}
     except (Malformed, orjson.JSONDecodeError):
-        return {"delta": "", "event": None}  # an older version let it through, or a newer one
+        return {"delta": "", "event": None}  # another version of this service accepted it
 
 
 def reply(ended: Json, streamed: bool) -> bytes:
-    """A call's result, where nothing came before it."""
+    """A response that consists only of the call's result."""
     return line({"result": ended}) if streamed else orjson.dumps({"result": ended})
 
 
 def ended(generation: Generation, seq: int, content: str) -> Json:
-    """The result, where there is an answer. Errors: `Failed`."""
+    """The result, if there is an answer. Errors: `Failed`."""
     if generation.state is State.FAILED:
         raise Failed(generation)
     return result(generation, seq, content)

@@ -1,8 +1,8 @@
-"""A tail as server-sent events, in the words of the dialect that its answer is in.
+"""Writes a tail as server-sent events in the format of the answer's dialect.
 
-Each event has its number as `id:`, for a client to resume after. What ends the stream has none: the dialect's end mark,
-which is said by this service once the answer is saved, or an error. A keep-alive is a comment on a line of its own
-directly before the next frame: OpenAI's Python SDK reads a comment that a blank line follows as an event, and fails.
+Each event has its number as `id:`, from which a client can resume. The last frame has no id: it is the dialect's end
+mark, which this service sends once the answer is saved, or an error. A keep-alive is a comment line directly before the
+next frame, without a blank line: OpenAI's Python SDK would take a comment with a blank line for an event, and fail.
 
 Rules: WHATWG HTML, section 9.2 "Server-sent events".
 """
@@ -25,7 +25,7 @@ WRITE_BYTES = 64 << 10
 
 
 def framed(piece: Piece) -> list[bytes]:
-    """The piece's events as frames."""
+    """The frames of a piece's events."""
     return [
         b"id: %d\ndata: %b\n\n" % (seq, data)
         if not (name or b"\n" in data or b"\r" in data)
@@ -35,22 +35,22 @@ def framed(piece: Piece) -> list[bytes]:
 
 
 def _unnumbered(data: bytes, name: bytes = b"") -> bytes:
-    """A frame without an id. No line of it may have a line end of any kind in it."""
+    """A frame without an id. Its lines must not contain any kind of line end."""
     data = data.replace(b"\r", b"").replace(b"\n", b"\ndata: ")
     return b"event: %b\ndata: %b\n\n" % (name.replace(b"\r", b""), data) if name else b"data: %b\n\n" % data
 
 
 def stream(tail: Tail, first: Piece, dialect: Dialect | None, *, keepalive: float, seconds: float) -> Iterator[bytes]:
-    """The stream from `first` on. It ends in order after `seconds` at the latest, and closes the tail.
+    """The stream that starts with `first`. Ends in a defined way after at most `seconds`, and closes the tail.
 
-    `dialect` is the answer's; None where this version does not know it.
+    `dialect` is the answer's, or None if this version does not know it.
     """
     try:
         for piece in tail.follow(first, keepalive=keepalive, seconds=seconds):
             if piece.events:
                 yield from _writes(framed(piece))
             elif piece.end is None:
-                yield KEEP_ALIVE  # the first one sends the status line, too
+                yield KEEP_ALIVE  # the first one also sends the status line
         yield _closing(piece.end, dialect) if piece.end is not None else _planned_end(tail)
     except Unavailable as error:
         shown(error)
@@ -60,7 +60,7 @@ def stream(tail: Tail, first: Piece, dialect: Dialect | None, *, keepalive: floa
 
 
 def _writes(frames: Sequence[bytes]) -> Iterator[bytes]:
-    """In pieces that a slow client can take in the time that one write may last."""
+    """The frames in writes small enough for a slow client to accept within one write's time limit."""
     at = 0
     while at < len(frames):
         end, size = at + 1, len(frames[at])
@@ -74,7 +74,7 @@ def _writes(frames: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def _closing(end: End, dialect: Dialect | None) -> bytes:
-    """How a stream ends: with the end mark where it is whole or was stopped by its user, else with an error."""
+    """The last frame: the end mark if the answer is complete or was stopped by its user, otherwise an error."""
     if end.state in (State.COMPLETED, State.STOPPED):
         mark = dialect.end_mark if dialect else None
         return _unnumbered(*mark) if mark else b""
@@ -82,7 +82,7 @@ def _closing(end: End, dialect: Dialect | None) -> bytes:
 
 
 def _planned_end(tail: Tail) -> bytes:
-    """The end of a response whose answer goes on: no end mark, so that nobody takes it for whole."""
+    """The end of a response whose answer continues: an error and no end mark, so that it does not look complete."""
     error = StillRunning(f"This response has lasted as long as it may. Resume with Last-Event-ID: {tail.cursor}.")
     fields = error.body()
     fields["error"] |= {"generation": tail.generation_id, "last_event_id": tail.cursor}
@@ -90,7 +90,7 @@ def _planned_end(tail: Tail) -> bytes:
 
 
 def error_frame(error: HoldfastError) -> bytes:
-    """An error as a stream has it: the upstream's own object, where that is what went wrong."""
+    """The frame of an error. For an upstream's error it has the upstream's own object."""
     upstream = error.upstream if isinstance(error, UpstreamRefusal | Interrupted) else None
     if upstream is not None and upstream.is_error:
         return _unnumbered(upstream.body.encode())

@@ -1,4 +1,4 @@
-"""The wire for generations that are there already: show, follow, list, stop and delete, whichever wire started them."""
+"""Routes for existing generations, whichever protocol started them: show, follow, list, stop and delete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(
     identify: Callable[[Headers], str],
     dialects: Mapping[str, Dialect],
 ) -> None:
-    """Adds the routes. `identify` gives the user that a request's headers are of."""
+    """Adds the routes. `identify` returns the uid for a request's headers."""
 
     @app.get("/v1/generations/<generation_id>")
     def show(generation_id: str) -> Response:
@@ -68,7 +68,7 @@ def register(
 
 
 def cursor(last: int) -> int:
-    """The number of the last event a client has: `?after=`, or the `Last-Event-ID` header, or none."""
+    """The number of the last event that the client has, from `?after=` or `Last-Event-ID`. The default is 0."""
     for name, value in (("after", request.args.get("after")), ("Last-Event-ID", request.headers.get("Last-Event-ID"))):
         if not value:
             continue

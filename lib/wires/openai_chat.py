@@ -1,6 +1,6 @@
-"""The OpenAI wire: chat completions as a stream of server-sent events or as one body, and the list of models.
+"""The OpenAI protocol: chat completions, as server-sent events or as one body, and the list of models.
 
-What the client sends is what its upstream gets, and what the upstream says is what the client gets.
+Requests and answers pass through unchanged between client and upstream.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lib.wires.responses import (
 def register(
     app: Flask, settings: Settings, generations: Generations, identify: Callable[[Headers], str], dialect: Dialect
 ) -> None:
-    """Adds the routes. `dialect` is chat completions; `identify` gives the user that a request's headers are of."""
+    """Adds the routes. `dialect` is chat completions. `identify` returns the uid for a request's headers."""
 
     @app.post("/v1/chat/completions")
     def complete() -> Response:

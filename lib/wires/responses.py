@@ -1,4 +1,4 @@
-"""What HTTP responses have in common: waiting for a status, headers of a stream, a bound for every write, refusals."""
+"""Shared by all protocols' HTTP responses: waiting for a status, stream headers, write time-outs, error responses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXPOSED_HEADERS = ("X-Generation-Id", "Location", "Retry-After")
 
 
 def streamed(tail: Tail, pieces: Iterator[bytes], headers: Mapping[str, str] | None = None) -> Response:
-    """A response of `pieces`, which come from `tail`. It is closed with the response, whatever happens to that."""
+    """A response that streams `pieces`, which are read from `tail`. The tail is always closed with the response."""
     answer = Response(_sent(pieces, _connections()), headers={**(headers or {}), **STREAM_HEADERS})
     answer.call_on_close(tail.close)
     return answer
@@ -38,7 +38,7 @@ def streamed(tail: Tail, pieces: Iterator[bytes], headers: Mapping[str, str] | N
 def in_frames(
     generation: Generation, tail: Tail, first: Piece, dialect: Dialect | None, settings: Settings
 ) -> Response:
-    """The answer from where `tail` is, as server-sent events."""
+    """The answer as server-sent events, from the tail's position on."""
     bound_writes(settings.send_seconds)
     pieces = frames.stream(
         tail, first, dialect, keepalive=settings.keepalive_seconds, seconds=settings.response_seconds
@@ -47,9 +47,9 @@ def in_frames(
 
 
 def first_piece(tail: Tail, seconds: float) -> Piece:
-    """What the status line waits for: the first events or the end, or nothing when the time is over.
+    """Waits for the first events or the end, up to `seconds`, before the status line is sent.
 
-    Errors: `UpstreamRefusal` where there is no answer at all.
+    Errors: `UpstreamRefusal` if there is no answer at all.
     """
     piece = tail.next(seconds)
     if not piece.events and piece.end is not None and piece.end.state is State.FAILED:
@@ -58,7 +58,7 @@ def first_piece(tail: Tail, seconds: float) -> Piece:
 
 
 def whole_body(tail: Tail, first: Piece, dialect: Dialect, choices: int, seconds: float) -> bytes:
-    """The whole answer as the dialect's one body. Closes the tail.
+    """Waits for the whole answer, and returns it as the dialect's unary body. Closes the tail.
 
     Errors: `StillRunning`, `UpstreamRefusal`, `Interrupted`.
     """
@@ -68,7 +68,7 @@ def whole_body(tail: Tail, first: Piece, dialect: Dialect, choices: int, seconds
             try:
                 answer.add(dialect.read(event))
             except Malformed:
-                continue  # an older version let it through
+                continue  # an older version of this service accepted it
     if piece.end is None:
         raise StillRunning("The answer is not complete yet. Get it at the Location that this response has.")
     if piece.end.state is State.FAILED:
@@ -79,7 +79,7 @@ def whole_body(tail: Tail, first: Piece, dialect: Dialect, choices: int, seconds
 
 
 def refusal(error: HoldfastError, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as a response: the upstream's own status and body, where it refused."""
+    """The response for an error. If the upstream refused, it has the upstream's own status and body."""
     upstream = error.upstream if isinstance(error, UpstreamRefusal) else None
     if upstream is not None:
         answer = Response(upstream.body, status=error.status, content_type=upstream.content_type)
@@ -94,19 +94,19 @@ def refusal(error: HoldfastError, headers: Mapping[str, str] | None = None) -> R
 
 
 def named(generation: Generation) -> dict[str, str]:
-    """The headers that say which generation a response is of."""
+    """The headers that identify a response's generation."""
     return {"X-Generation-Id": generation.id, "Location": f"/v1/generations/{generation.id}"}
 
 
 def json_body() -> bytes:
-    """The request's body. Errors: `UnsupportedMediaType` where it does not call itself JSON."""
+    """The request's body. Errors: `UnsupportedMediaType` if its Content-Type is not JSON."""
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
     return request.get_data()
 
 
 def header(name: str) -> str | None:
-    """A header as text. WSGI gives a header's bytes as Latin-1 (PEP 3333); an id may be any UTF-8."""
+    """A header as text. WSGI decodes headers as Latin-1 (PEP 3333), but ids may be any UTF-8."""
     value = request.headers.get(name)
     if value is None:
         return None
@@ -117,15 +117,15 @@ def header(name: str) -> str | None:
 
 
 def bound_writes(seconds: float) -> None:
-    """A client that reads nothing blocks the thread that writes to it; after this time the write fails."""
+    """Sets a time-out for writes: a client that reads nothing would block its thread for ever."""
     for connection in _connections():
         connection.settimeout(seconds)
 
 
 def _sent(pieces: Iterator[bytes], connections: Sequence[socket.socket]) -> Iterator[bytes]:
-    """A stream's pieces. Where they can't be sent the connection ends at once, with what its client did not take.
+    """Yields a stream's pieces. If they can't be sent, resets the connection and discards unsent data.
 
-    gunicorn would wait two seconds for such a client to hang up, in the one thread that takes new connections.
+    gunicorn would wait two seconds for such a client to close, in its only thread that accepts connections.
     """
     try:
         yield from pieces
@@ -135,7 +135,7 @@ def _sent(pieces: Iterator[bytes], connections: Sequence[socket.socket]) -> Iter
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass  # it has ended already
+                pass  # it is closed already
         raise
 
 

@@ -13,12 +13,12 @@ import requests
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
-from lib.runtime.health import BOUND_SECONDS
+from lib.runtime.health import TIMEOUT_SECONDS
 from local.ports import Ports
 from local.stack import QUEUE, Stack
 
 # Less than the reads that it asks with may take by themselves.
-ANSWER_SECONDS = BOUND_SECONDS + 5
+ANSWER_SECONDS = TIMEOUT_SECONDS + 5
 PATIENCE = 60
 
 

@@ -904,8 +904,8 @@ def test_a_second_task_and_a_first_that_was_never_made_are_told(service_over, st
 
 
 def test_readiness_reads_once_for_all_who_ask_and_writes_nothing(faulty, store_over, together):
-    readiness = Readiness({"Firestore": partial(store_over(faulty).generation, "ready")}, kept_seconds=PATIENCE)
-    assert together(*[readiness.away] * 20) == [[]] * 20
+    readiness = Readiness({"Firestore": partial(store_over(faulty).generation, "ready")}, cache_seconds=PATIENCE)
+    assert together(*[readiness.failing] * 20) == [[]] * 20
     assert faulty.asked == {"get": 1}
 
 

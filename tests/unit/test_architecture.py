@@ -327,8 +327,8 @@ print(imported, status, gc.isenabled())
 
 def test_main_does_nothing_at_import_but_import_and_define() -> None:
     allowed = {
-        "_logs": "Logs.of_function(os.environ)",
-        "_shutdown": "Shutdown.of_forked(os.environ)",
+        "_logs": "Logs.for_function(os.environ)",
+        "_shutdown": "Shutdown.in_forks(os.environ)",
         "_building": "threading.Lock()",
         "_apps": "{}",
         "Build": "Callable[[Settings, Store, Listener, Telemetry], Flask]",

@@ -42,55 +42,55 @@ def ready_with(part: Callable[[], object], **seconds: float) -> Readiness:
 
 
 def test_all_that_answers_is_there(part: Asked) -> None:
-    assert ready_with(part).away() == []
+    assert ready_with(part).failing() == []
 
 
 def test_what_raises_is_away_whatever_it_raises(part: Asked) -> None:
     for error in (ValueError("canary"), PermissionError(), RuntimeError()):
         part.error = error
-        assert ready_with(part).away() == ["a part"]
+        assert ready_with(part).failing() == ["a part"]
 
 
 def test_what_does_not_answer_in_time_is_away_and_is_not_asked_again_meanwhile(part: Asked) -> None:
     part.answering.clear()
-    readiness = ready_with(part, bound_seconds=0.05, kept_seconds=0.0)
-    assert [readiness.away() for _ in range(5)] == [["a part"]] * 5
+    readiness = ready_with(part, timeout_seconds=0.05, cache_seconds=0.0)
+    assert [readiness.failing() for _ in range(5)] == [["a part"]] * 5
     assert part.count == 1
     part.answering.set()
 
 
 def test_it_is_there_again_once_it_answers(part: Asked) -> None:
     part.error = ValueError()
-    readiness = ready_with(part, kept_seconds=0.0)
-    assert readiness.away() == ["a part"]
+    readiness = ready_with(part, cache_seconds=0.0)
+    assert readiness.failing() == ["a part"]
     part.error = None
-    assert readiness.away() == []
+    assert readiness.failing() == []
 
 
 def test_all_who_ask_at_once_share_one_question(part: Asked) -> None:
     part.answering.clear()
-    readiness = ready_with(part, kept_seconds=PATIENCE)
+    readiness = ready_with(part, cache_seconds=PATIENCE)
     with ThreadPoolExecutor(20) as many:
-        answers = [many.submit(readiness.away) for _ in range(20)]
+        answers = [many.submit(readiness.failing) for _ in range(20)]
         part.answering.set()
         assert [answer.result(PATIENCE) for answer in answers] == [[]] * 20
     assert part.count == 1
 
 
 def test_an_answer_stands_for_a_while(part: Asked) -> None:
-    readiness = ready_with(part, kept_seconds=PATIENCE)
-    assert readiness.away() == readiness.away() == []
+    readiness = ready_with(part, cache_seconds=PATIENCE)
+    assert readiness.failing() == readiness.failing() == []
     assert part.count == 1
 
 
 def test_what_is_away_is_logged_once_and_so_is_its_return(part: Asked, caplog: pytest.LogCaptureFixture) -> None:
     part.error = ValueError("canary")
-    readiness = ready_with(part, kept_seconds=0.0)
+    readiness = ready_with(part, cache_seconds=0.0)
     with caplog.at_level("INFO", "lib.runtime.health"):
         for _ in range(3):
-            readiness.away()
+            readiness.failing()
         part.error = None
-        readiness.away()
+        readiness.failing()
     assert Counter(vars(record)["cause"] for record in caplog.records) == {"a part": 1, "ready": 1}
 
 

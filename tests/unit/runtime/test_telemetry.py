@@ -120,7 +120,7 @@ def test_a_request_is_a_span_until_its_answer_has_been_sent(telemetry: Telemetry
 
         return Response(body(), headers={"X-Generation-Id": "g1"})
 
-    telemetry.follow(app)
+    telemetry.instrument(app)
     answer = app.test_client().get("/things/canary?more=canary", headers={"traceparent": ABOVE.traceparent})
     assert answer.text == "canary"
     answer.close()
@@ -147,7 +147,7 @@ def test_a_request_is_a_span_until_its_answer_has_been_sent(telemetry: Telemetry
 def test_a_request_is_of_the_trace_that_either_header_names(headers: dict[str, str]) -> None:
     app, seen = Flask("app"), []
     app.get("/")(lambda: seen.append(trace.current.get()) or "ok")  # type: ignore[func-returns-value]
-    OFF.follow(app)
+    OFF.instrument(app)
     app.test_client().get("/", headers=headers).close()
     app.test_client().get("/").close()
     assert seen == [ABOVE, None]
@@ -158,7 +158,7 @@ def test_a_request_that_leads_nowhere_is_named_so_and_a_probe_is_no_span(
 ) -> None:
     app = Flask("app")
     app.get("/ready")(lambda: "ok")
-    telemetry.follow(app, but=["/ready"])
+    telemetry.instrument(app, excluded=["/ready"])
     app.test_client().get("/ready").close()
     app.test_client().post("/canary").close()
     (found,) = made.get_finished_spans()
@@ -208,7 +208,7 @@ from lib.runtime.telemetry import Telemetry
 settings = Settings.from_env({
     "GOOGLE_CLOUD_PROJECT": "demo", "WORKER_URL": "http://w", "TASKS_INVOKER": "i", "UPSTREAM_BASE_URL": "http://u"
 })
-with Telemetry.of(settings, "api").span("nothing") as span:
+with Telemetry.from_settings(settings, "api").span("nothing") as span:
     span.set(state="completed")
 parts = tuple(f"opentelemetry.{part}" for part in ("trace", "sdk", "exporter"))
 print([name for name in sys.modules if name.startswith(parts)])
