@@ -42,6 +42,7 @@ ROLE = delta(role="assistant", content="")
 class Server(socketserver.ThreadingTCPServer):
     """Serves from a thread of its own. Keeps each question's requests, and when each of its calls came.
 
+    A head has its headers by their names in lower case, and the request's first line by none.
     `scripts` are what a request can name in its field `script`.
     """
 
@@ -58,6 +59,7 @@ class Server(socketserver.ThreadingTCPServer):
         self.scripts = scripts or {}
         self.tls = tls
         self.requests: defaultdict[str, list[Any]] = defaultdict(list)
+        self.heads: defaultdict[str, list[Mapping[str, str]]] = defaultdict(list)
         self.moments: defaultdict[str, list[float]] = defaultdict(list)
         self.running = 0
         self._lock = threading.Lock()
@@ -68,11 +70,12 @@ class Server(socketserver.ThreadingTCPServer):
     def address(self) -> str:
         return f"{HOST}:{self.server_address[1]}"
 
-    def called(self, what: str = "", request: Any = None) -> int:
+    def called(self, what: str = "", request: Any = None, head: Mapping[str, str] | None = None) -> int:
         """Counts a call, and says which one of its question it is. Without a question, where none can be read."""
         with self._lock:
             self.moments[what].append(time.monotonic())
             self.requests[what].append(request)
+            self.heads[what].append(head or {})
             return len(self.moments[what])
 
     def calls(self, what: str) -> int:
@@ -114,13 +117,13 @@ class Peer(socketserver.StreamRequestHandler):
     server: Server
 
     def handle(self) -> None:
-        length = 0
-        while line := self.rfile.readline().strip().lower():
-            name, _, value = line.partition(b":")
-            length = int(value) if name == b"content-length" else length
-        self.asked = json.loads(self.rfile.read(length))
+        head = {"": self.rfile.readline().strip().decode()}
+        while line := self.rfile.readline().strip().decode():
+            name, _, value = line.partition(":")
+            head[name.lower()] = value.strip()
+        self.asked = json.loads(self.rfile.read(int(head["content-length"])))
         self.what = self.question()
-        self.call = self.server.called(self.what, self.asked)
+        self.call = self.server.called(self.what, self.asked, head)
         self.server.scripts.get(self.asked.get("script"), Peer.answer)(self)
 
     def question(self) -> str:
