@@ -223,6 +223,19 @@ def test_the_lease_is_renewed_where_no_event_comes(documents: MemoryDocuments, s
     assert live.saved() == []
 
 
+def test_no_hurry_puts_a_renewal_off(documents: MemoryDocuments, start: Start) -> None:
+    live = start(committer=Committer(documents.batch, 0.05))
+    live.seconds = NEVER
+    live.put()
+    live.committed()
+
+    def renewed() -> bool:
+        live.commits.hurry()
+        return live.journal.metrics.commits.count >= 5
+
+    eventually(renewed)
+
+
 def test_the_lease_is_not_renewed_before_its_time(start: Start, documents: MemoryDocuments) -> None:
     live, other = start(), start()
     other.put()
