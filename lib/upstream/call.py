@@ -1,190 +1,205 @@
-"""The call to the upstream: one HTTP exchange, read to its end, that another thread can cancel.
+"""The call to the upstream: one HTTP exchange that can be cut at any moment.
 
 The one module that imports requests, and no module that serves a client may import this one. It reads bytes; what they
-mean is a dialect's matter. How long each step may take is enforced by who cancels; time-outs are behind that, so that
-no thread waits for ever. requests makes the call and reads the answer's head; the body is taken from the socket, since
-one thread can then take what has arrived for many calls, and wait for none.
+mean is a dialect's matter, and what a refusal leads to is the engine's. How long each step may take is enforced by who
+cuts; the time-outs here are behind that, so that no thread waits for ever.
 """
 
 from __future__ import annotations
 
-import http.client
 import re
-import select
-import socket
 import ssl
-import threading
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any
+import zlib
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from lib.dialects.protocol import Outgoing
 from lib.runtime.catalog import Upstream
-from lib.upstream.body import BadBody, Body
+from lib.upstream.coding import CODINGS, Inflater
+from lib.upstream.connection import POOLS, Line
+from lib.upstream.fault import UpstreamFault
+from lib.upstream.retry_after import retry_after
 
 READ_BYTES = 64 << 10
-ERROR_BODY_BYTES = 64 << 10
 POOL = 256
-_MARGIN_SECONDS = 5.0  # beyond the deadlines, which are enforced by who cancels
-_LONGEST_RETRY_SECONDS = 86_400.0
-_PASSING = frozenset({408, 425, 429})  # and every 5xx
+MARGIN_SECONDS = 5.0  # beyond the deadlines, which are enforced by who cuts
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
-
-
-class UpstreamFault(Exception):
-    """The upstream did not answer as it should. `reason` is a stable word, the message one for people.
-
-    `passing` tells whether another try may do better; `status`, `body`, `content_type` and `retry_after` (seconds) are
-    the upstream's own where it sent them.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        message: str,
-        *,
-        passing: bool = False,
-        status: int | None = None,
-        body: bytes = b"",
-        content_type: str = "",
-        retry_after: float = 0.0,
-    ):
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.passing = passing
-        self.status = status
-        self.body = body
-        self.content_type = content_type
-        self.retry_after = retry_after
+_UNSHOWABLE = re.compile(r"[^\w.+-]", re.ASCII)
 
 
 class Session(requests.Session):
-    """Asks the environment for proxies and certificates once an address, which takes longer than all else of a call."""
+    """Keeps connections, and nothing else that one call could leave to the next.
+
+    It asks the environment for proxies and certificates once a server, which takes longer than all else of a call.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._environment: dict[str, Any] = {}
+        self._environment: dict[tuple[str, str], Any] = {}
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def merge_environment_settings(self, url: Any, *asked: Any) -> Any:
-        if url not in self._environment:
-            self._environment[url] = super().merge_environment_settings(url, *asked)
-        return self._environment[url].copy()
+        server = urlsplit(url)[:2]
+        if server not in self._environment:
+            self._environment[server] = super().merge_environment_settings(url, *asked)
+        return self._environment[server].copy()
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: a redirect is an answer like any other. requests would read all of it to prepare the next request."""
+
+
+class _Adapter(HTTPAdapter):
+    """Uses connections that can be cut, through a proxy as well."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):  # which has connections of its own
+            manager.pool_classes_by_scheme = POOLS
+        return manager
 
 
 def new_session() -> Session:
-    """A session for all calls of a process: it keeps connections, and follows the environment's proxies."""
+    """A session for all calls of a process: it keeps connections, and follows the environment's proxies.
+
+    It stores no cookies and sends none, since its calls are of many users. It never repeats a request.
+    """
     session = Session()
-    adapter = HTTPAdapter(pool_connections=16, pool_maxsize=POOL)
+    adapter = _Adapter(pool_connections=16, pool_maxsize=POOL)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """What an upstream says before its body.
+
+    `content_type` is the header as it came, `media_type` its first part in lower case; both are empty where there is
+    none. `retry_after` is in seconds, 0.0 where nothing was asked for.
+    """
+
+    status: int
+    content_type: str
+    media_type: str
+    retry_after: float
+
+
 class Call:
-    """One request and its answer. `traceparent` tells the upstream which trace it is of, where it is to know."""
+    """One request and its answer. One thread opens, reads and closes it; any thread may cut it.
+
+    `key` is sent as a bearer token. `traceparent` tells the upstream which trace the call is part of.
+    """
 
     def __init__(
-        self, session: Session, upstream: Upstream, key: str | None, body: bytes, traceparent: str | None = None
+        self,
+        session: Session,
+        upstream: Upstream,
+        key: str | None,
+        outgoing: Outgoing,
+        traceparent: str | None = None,
     ):
         self._session = session
         self._upstream = upstream
         self._key = key.strip() if key else None
-        self._body = body
+        self._outgoing = outgoing
         self._traced = {"traceparent": traceparent} if traceparent else {}
-        self._lock = threading.Lock()
+        self._line = Line(send_timeout=self._longest_silence)
         self._response: requests.Response | None = None
-        self._arriving: _Arriving | None = None
-        self._cancelled = False
+        self._raw: Any = None  # None where there is nothing to read
+        self._inflater: Inflater | None = None
+        self._framed = False
+        self._fault: UpstreamFault | None = None
 
-    def open(self) -> str:
-        """Sends the request; gives the answer's media type, once its status says success. Errors: `UpstreamFault`."""
+    def open(self) -> Head:
+        """Sends the request and waits for the answer's head, whatever its status. Redirects are not followed.
+
+        Errors: `UpstreamFault`, with the reason `cancelled`, `upstream_key`, `upstream_tls`, `upstream_unreachable`,
+        `upstream_timeout` or `upstream_encoding`.
+        """
         if self._key and not _HEADER_SAFE.fullmatch(self._key):
             raise UpstreamFault("upstream_key", "The upstream's key can't be sent: it is not plain text.", status=502)
+        if self._line.is_cut:
+            raise _cancelled()
         try:
-            response = self._session.post(
-                f"{self._upstream.base_url}/chat/completions",
-                data=self._body,
-                headers={
-                    "Content-Type": "application/json",
-                    "Accept": "text/event-stream, application/json",
-                    "Accept-Encoding": "gzip",
-                    "User-Agent": "holdfast",
-                    **self._traced,
-                },
-                auth=self._authorize,
-                stream=True,
-                allow_redirects=False,
-                timeout=(self._upstream.deadlines.connect, self._longest_silence),
-            )
-        except requests.RequestException as error:
-            raise _unanswered(error) from error
-        with self._lock:
-            self._response = response
-            if self._cancelled:
-                response.close()
-                raise UpstreamFault("cancelled", "The call was cancelled.")
-        if not 200 <= response.status_code < 300:
-            raise self._refusal(response)
-        self._arriving = _Arriving(response.raw)
-        return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            with self._line.carrying():
+                self._response = self._send()
+        except (requests.RequestException, HTTPError) as error:
+            self._line.release()
+            raise (_cancelled() if self._line.is_cut else _unanswered(error)) from error
+        headers = self._response.headers
+        self._take_body(self._response)
+        content_type = headers.get("Content-Type", "")
+        return Head(
+            status=self._response.status_code,
+            content_type=content_type,
+            media_type=content_type.partition(";")[0].strip().lower(),
+            retry_after=retry_after(headers),
+        )
 
-    @property
-    def ended(self) -> bool:
-        """Whether the whole body was taken."""
-        return self._arriving is None or self._arriving.ended
+    def read(self) -> bytes:
+        """The next piece of the body, its content coding undone, as soon as any of it is there; empty at its end.
 
-    def arrived(self) -> Iterator[bytes]:
-        """What has arrived of the body and was not taken yet, its content coding undone. It never waits for more.
-
-        Errors: `UpstreamFault`, after all that came before it.
+        What has arrived together is given together. Errors: `UpstreamFault`, with the reason `upstream_disconnected`
+        after all that came before the break, or `cancelled`.
         """
+        if self._fault is not None:
+            raise self._fault
+        if self._line.is_cut:
+            self._fail(_cancelled())
+        if self._raw is None:
+            return b""
         try:
-            if self._arriving is not None:
-                yield from self._arriving.take()
-        except (BadBody, OSError, ValueError) as error:
-            raise UpstreamFault(
-                "upstream_disconnected", "The upstream broke off in the middle of its answer.", passing=True
-            ) from error
+            piece = self._piece()
+        except (HTTPError, OSError, ValueError, zlib.error) as error:
+            self._fail(_cancelled() if self._line.is_cut else _broken(error), error)
+        if not piece:
+            if self._line.is_cut:
+                self._fail(_cancelled())  # this end is of our own making
+            self._raw = None
+        return piece
 
-    def wait(self, seconds: float) -> bool:
-        """Waits for more of the body, or its end, or a cancel; says whether one of them came in time."""
-        return self._arriving is None or self._arriving.wait(seconds)
-
-    def pieces(self) -> Iterator[bytes]:
-        """The answer's body as it arrives, up to its end. Errors: `UpstreamFault`."""
-        while not self.ended:
-            yield from self.arrived()
-            if not self.ended and not self.wait(self._longest_silence):
-                raise UpstreamFault(
-                    "upstream_disconnected", "The upstream fell silent in the middle of its answer.", passing=True
-                )
-
-    def cancel(self) -> None:
-        """Ends the exchange, from any thread; whoever reads it is woken with an `UpstreamFault` or the end."""
-        with self._lock:
-            self._cancelled = True
-            if self._response is not None:
-                try:
-                    self._response.raw.shutdown()
-                except (OSError, RuntimeError, ValueError):
-                    pass  # it has ended already
+    def cut(self) -> None:
+        """Ends the exchange at once, from any thread. Nothing is sent after it, and whoever waits for it is woken."""
+        self._line.cut()
 
     def close(self) -> None:
         """Gives the connection back, or closes it where the answer was not read to its end. For the reading thread."""
-        with self._lock:
-            if self._arriving is not None and self._arriving.leaves_connection and not self._cancelled:
-                self._arriving.give_back()
-            elif self._response is not None:
-                self._response.close()
+        self._line.release()
+        if self._response is not None:
+            self._response.close()
+        self._raw = None
 
     @property
     def _longest_silence(self) -> float:
-        return max(self._upstream.deadlines.first_byte, self._upstream.deadlines.idle) + _MARGIN_SECONDS
+        return max(self._upstream.deadlines.first_byte, self._upstream.deadlines.idle) + MARGIN_SECONDS
+
+    def _send(self) -> requests.Response:
+        return self._session.post(
+            f"{self._upstream.base_url}{self._outgoing.path}",
+            data=self._outgoing.body,
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "text/event-stream, application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": "holdfast",
+                **self._traced,
+                **dict(self._outgoing.headers),
+            },
+            auth=self._authorize,
+            stream=True,
+            allow_redirects=False,
+            timeout=(self._upstream.deadlines.connect, self._longest_silence),
+        )
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # An `auth` of our own, since requests would otherwise let a .netrc replace the header.
@@ -192,87 +207,55 @@ class Call:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
-    def _refusal(self, response: requests.Response) -> UpstreamFault:
-        status = response.status_code
-        if not 400 <= status < 600:
-            return UpstreamFault(
-                "upstream_status", f"The upstream answered with status {status} instead of an answer.", status=502
+    def _take_body(self, response: requests.Response) -> None:
+        named = response.headers.get("Content-Encoding", "").lower().split(",")
+        codings = [coding.strip() for coding in named if coding.strip() not in ("", "identity")]
+        if not codings:
+            self._raw = response.raw
+        elif len(codings) == 1 and codings[0] in CODINGS:
+            self._raw = response.raw
+            self._inflater = Inflater(codings[0])
+            self._framed = self._raw.chunked or self._raw.length_remaining is not None
+        elif 200 <= response.status_code < 300:
+            self.close()
+            coding = _UNSHOWABLE.sub("", ",".join(codings))[:40]
+            raise UpstreamFault(
+                "upstream_encoding",
+                f"The upstream sent its answer in the content coding '{coding}', which nobody asked for. "
+                "It has to send it in gzip or in none.",
+                status=502,
             )
-        body = b""
-        try:
-            while len(body) <= ERROR_BODY_BYTES and (piece := response.raw.read1(READ_BYTES, decode_content=True)):
-                body += piece
-        except (HTTPError, OSError, ValueError):
-            pass  # the status alone says enough
-        return UpstreamFault(
-            "upstream_status",
-            f"The upstream answered with status {status}.",
-            passing=status in _PASSING or status >= 500,
-            status=status,
-            body=body[:ERROR_BODY_BYTES],
-            content_type=response.headers.get("Content-Type", ""),
-            retry_after=_retry_after(response.headers),
-        )
 
-
-class _Arriving:
-    """The body of a response whose head was read, straight from its connection's socket, which never blocks."""
-
-    def __init__(self, raw: Any):
-        self._raw = raw
-        self._head: http.client.HTTPResponse = raw._fp  # neither library tells its socket to who asks politely
-        self._ahead: Any = self._head.fp
-        self._socket: socket.socket = self._ahead.raw._sock
-        self._whole_records = type(self._socket) is not socket.socket  # it is TLS, where one read gives one record
-        self._body = Body(
-            chunked=bool(self._head.chunked),
-            length=self._head.length,
-            coding=self._head.headers.get("Content-Encoding", ""),
-        )
-        self._more = True  # there may be something to take of which a poll does not tell
-        self._socket.settimeout(0.0)
-
-    @property
-    def ended(self) -> bool:
-        return self._body.ended
-
-    @property
-    def leaves_connection(self) -> bool:
-        return self._body.ended and not self._body.surplus and not self._head.will_close
-
-    def give_back(self) -> None:
-        self._head.close()
-        self._raw.release_conn()
-
-    def take(self) -> Iterator[bytes]:
-        self._more = True
-        while not self._body.ended:
-            try:
-                data = self._read_with_head() or self._socket.recv(READ_BYTES)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                break
-            if data:
-                yield from self._body.feed(data)
+    def _piece(self) -> bytes:
+        inflater = self._inflater
+        if inflater is None:
+            return self._raw.read1(READ_BYTES, decode_content=False)  # type: ignore[no-any-return]
+        while not (piece := inflater.get()):
+            packed = self._raw.read1(READ_BYTES, decode_content=False)
+            if packed:
+                inflater.put(packed)
+            elif inflater.unfinished and not self._framed:
+                raise ValueError("the connection ended in the middle of the compressed body")
             else:
-                self._body.close()
-            if len(data) < READ_BYTES and not self._whole_records:
-                break  # the socket is empty, and to be told so would take another call
-        self._more = False
+                break
+        return piece
 
-    def _read_with_head(self) -> bytes:
-        """What was read ahead with the head, the first time."""
-        ahead, self._ahead = self._ahead, None
-        return ahead.peek() if ahead is not None else b""
-
-    def wait(self, seconds: float) -> bool:
-        if self._more or self._body.ended:
-            return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(1000 * seconds))
+    def _fail(self, fault: UpstreamFault, cause: Exception | None = None) -> NoReturn:
+        self._fault = fault
+        self.close()
+        raise fault from cause
 
 
-def _unanswered(error: requests.RequestException) -> UpstreamFault:
+def _cancelled() -> UpstreamFault:
+    return UpstreamFault("cancelled", "The call was cancelled.")
+
+
+def _broken(error: Exception) -> UpstreamFault:
+    how = "fell silent" if isinstance(error, ReadTimeoutError) else "broke off"
+    return UpstreamFault("upstream_disconnected", f"The upstream {how} in the middle of its answer.", passing=True)
+
+
+def _unanswered(error: Exception) -> UpstreamFault:
     if _certificate_refused(error):
         return UpstreamFault("upstream_tls", "The upstream's certificate was not accepted.", status=502)
     if isinstance(error, requests.ConnectTimeout):
@@ -297,15 +280,3 @@ def _certificate_refused(error: BaseException) -> bool:
         reason = getattr(seen, "reason", None) or next(iter(seen.args), None)
         seen = reason if isinstance(reason, BaseException) else seen.__cause__ or seen.__context__
     return False
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """RFC 9110, section 10.2.3: seconds, or a date."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return min(float(value), _LONGEST_RETRY_SECONDS)
-    try:
-        left = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        return max(0.0, min(left, _LONGEST_RETRY_SECONDS))
-    except (TypeError, ValueError):
-        return 0.0
