@@ -47,8 +47,7 @@ class Completion(Answer):
                 self._top[key] = richer(self._top.get(key), value)
                 if value and type(value) is not dict and type(value) is not list:
                     known.add(key)
-        if self.events < 3:
-            self._own_body = read.event.data if self.events == 1 and is_whole(read.payload) else None
+        self._own_body = read.event.data if self.events == 1 and is_whole(read.payload) else None
 
     def _fold_choice(self, part: Json) -> None:
         index = part.get("index")

@@ -210,7 +210,7 @@ def _same(have: Items, item: Json, *, first: bool) -> Fields | None:
     if own:
         # An id that is new, without a name: a piece of a tool call under an id made up for it, or else another thing.
         return last if type(last) is Fields and "function" in item and "function" in last else None
-    if not _grows(item) or (kind and kind != (last.get("type") or kind)) or not _agree(last, item, lenient=False):
+    if not _grows(item) or not _agree(last, item, lenient=False):
         return None
     if type(last) is not Fields:
         have[-1] = grown = Fields()

@@ -14,7 +14,6 @@ from lib.dialects.protocol import Malformed
 from lib.dialects.steps import Json
 
 LEVELS = 100  # of objects and lists in one event
-_BOM = b"\xef\xbb\xbf"
 
 
 def read_object(data: bytes) -> Json:
@@ -36,7 +35,7 @@ def read_loosely(data: bytes) -> Any:
     Upstreams that cut text by UTF-16 units send such halves, and orjson refuses them.
     """
     try:
-        value = json.loads(data.removeprefix(_BOM))
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise Malformed from error
     if too_deep(value, data):

@@ -109,9 +109,17 @@ def test_what_is_nested_beyond_reason_is_malformed_and_what_is_merely_long_is_no
     for _ in range(99):
         deep = around.format(deep)
     assert CHAT.read(Event(f'{{"x": {deep}{half}}}'.encode())).payload
-    for reader in (CHAT, CHAT.reading()):
+    for _ in range(3):
+        deep = around.format(deep)
+        body = f'{{"x": {deep}{half}}}'.encode()
+        for reader in (CHAT, CHAT.reading()):
+            with pytest.raises(Malformed):
+                reader.read(Event(body))
         with pytest.raises(Malformed):
-            reader.read(Event(f'{{"x": {around.format(deep)}{half}}}'.encode()))
+            CHAT.events(body.replace(b"x", b"choices"), streamed=True)
+        assert CHAT.fault(400, body.replace(b"x", b"error")).code == "upstream_status"
+        for _ in range(200):
+            deep = around.format(deep)
     assert CHAT.read(Event(json.dumps({"x": [[]] * 500}).encode())).payload
 
 

@@ -114,6 +114,7 @@ def test_the_pieces_of_a_content_are_one_text() -> None:
     )
     assert answer.said().fields == {"content": "Hello", "finishReason": "stop"}
     assert (answer.events, answer.text_events) == (4, 2)
+    assert folded(chunk(1, content="b"), chunk(reasoning="hm")).text_events == 0
 
 
 def test_each_event_tells_the_visible_text_that_it_adds() -> None:
@@ -291,6 +292,13 @@ def test_a_message_that_no_delta_has_said_counts_and_a_client_of_deltas_sees_it(
 def test_an_upstream_that_streams_messages_in_the_place_of_deltas_is_read() -> None:
     pieces = [{**HEADER, "choices": [{"index": 0, "message": {"content": each}}]} for each in ("H", "i")]
     answer = folded(*pieces)
+    assert answer.said().fields["content"] == first(answer)["content"] == "Hi"
+    assert orjson.loads(answer.body())["choices"][0]["message"]["content"] == "Hi"
+
+
+def test_a_message_that_grows_beside_each_delta_is_not_said_again() -> None:
+    chunks = [chunk(content=each, more={"message": {"content": so_far}}) for each, so_far in (("H", "H"), ("i", "Hi"))]
+    answer = folded(*chunks)
     assert answer.said().fields["content"] == first(answer)["content"] == "Hi"
 
 

@@ -55,7 +55,7 @@ def test_anything_is_richer_than_nothing(nothing: Any, real: Any) -> None:
 def test_objects_are_merged_and_a_longer_list_replaces_a_shorter_one() -> None:
     assert folded({"x": {"a": 1, "b": {"c": ""}}}, {"x": {"a": 2, "b": {"c": "d"}}}) == {"x": {"a": 1, "b": {"c": "d"}}}
     assert richer({"a": 1, "b": [1]}, {"a": 2, "b": [1, 2], "c": 3}) == {"a": 1, "b": [1, 2], "c": 3}
-    assert richer([1, 2], [3]) == [1, 2]
+    assert (richer([1, 2], [3]), richer([1], [2])) == ([1, 2], [1])
     assert richer({"a": 1}, "x") == {"a": 1}
     assert (richer(None, ""), richer("", None), richer(None, None)) == ("", "", None)
 
@@ -172,11 +172,30 @@ def test_numbers_are_always_new() -> None:
     assert folded({"token_ids": [5]}, {"token_ids": [5]}, {"token_ids": [5, 6]}) == {"token_ids": [5, 5, 5, 6]}
 
 
+def test_an_event_s_own_items_are_not_pieces_of_each_other() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert folded({"content": parts}) == {"content": parts}
+
+
+def test_one_id_under_two_names_is_two_calls() -> None:
+    calls = [{"id": "0", "function": {"name": name, "arguments": "{}"}} for name in "ab"]
+    assert folded({"x": calls}) == folded(*[{"x": [call]} for call in calls]) == {"x": calls}
+
+
+def test_what_is_said_of_each_token_is_always_new() -> None:
+    token = {"tokens": ["a"], "content": [{"token": "a"}], "offset": 1, "refusal": None}
+    assert folded({"logprobs": token}, {"logprobs": None}, {"logprobs": token}) == {
+        "logprobs": {"tokens": ["a", "a"], "content": [{"token": "a"}, {"token": "a"}], "offset": 1, "refusal": None}
+    }
+
+
 def test_a_text_goes_on_in_parts_and_back() -> None:
     text = {"type": "text", "text": "b"}
     assert folded({"content": "a"}, {"content": [text]}, {"content": ""}, {"content": "c"}) == {
         "content": [{"type": "text", "text": "abc"}]
     }
+    thinking = {"type": "thinking", "thinking": "hm"}
+    assert folded({"content": ""}, {"content": [thinking]}) == {"content": [thinking]}
     assert folded({"content": ""}, {"content": [text, {"type": "image", "data": "d"}]}, {"content": "c"}) == {
         "content": [text, {"type": "image", "data": "d"}, {"type": "text", "text": "c"}]
     }
