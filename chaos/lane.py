@@ -82,7 +82,7 @@ def _turn(stage: Stage, fault: Fault, number: int, seed: int) -> Played:
     turn = Round(stage, fault, number, seed)
     verdicts = turn.play()
     if (dead := stage.stack.dead()) is not None:
-        turn.broken.append(f"expected every part to run on, {dead.name} ended by itself. {dead.said()}")
+        turn.broken.append(f"expected every part to run on, {dead.name} ended unexpectedly. {dead.said()}")
     return Played(
         title=fault.title,
         recovery=fault.recovery,

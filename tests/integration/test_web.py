@@ -115,6 +115,6 @@ def test_when_a_part_of_its_stack_dies_the_page_says_which_and_ends() -> None:
         next(part for part in started if f"--port {ports.worker_port}" in " ".join(part.cmdline())).kill()
         _, err = process.communicate(timeout=WAIT_SECONDS)
         assert process.returncode == 1
-        assert err.startswith("worker ended by itself.")
+        assert err.startswith("worker ended unexpectedly.")
         _, alive = psutil.wait_procs(started, timeout=WAIT_SECONDS)
         assert not alive
