@@ -44,6 +44,9 @@ lint: setup
 	$(RUN) -m mypy
 	.venv/bin/shellcheck deploy.sh local/setup.sh .ci/run
 
+audit: setup           ## ask PyPI for known vulnerabilities of what is deployed
+	@$(RUN) -m operations.audit
+
 format: setup
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .

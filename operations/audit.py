@@ -1,7 +1,7 @@
-"""Whether a known vulnerability is in what is deployed: `python -m operations.audit`, a part of `make lint`.
+"""Whether a known vulnerability is in what is deployed: `python -m operations.audit`, a part of `make test`.
 
 pip-audit asks PyPI for the advisories on each version in requirements.txt. One that is found fails. Where PyPI can't be
-asked, that is said, with what was audited and what was not, and the rest of `make lint` goes on: a machine without a
+asked, that is said, with what was audited and what was not, and the rest of `make test` goes on: a machine without a
 network must be able to run the tests.
 """
 

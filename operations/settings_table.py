@@ -15,7 +15,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
 
 def table() -> str:
     """The settings in the order in which they are declared."""
-    rows = ["| variable | unless set | unit | read by | what it is |", "|---|---|---|---|---|"]
+    rows = ["| variable | default | unit | read by | what it is |", "|---|---|---|---|---|"]
     for each in fields(Settings):
         if about := each.metadata:
             unit = UNITS.get(about["variable"].rpartition("_")[2], "")

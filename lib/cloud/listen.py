@@ -264,4 +264,4 @@ class _Stream:
             try:
                 on_change(change.document)
             except Exception:
-                log.exception("a watcher failed")
+                log.exception("a listener's callback failed")

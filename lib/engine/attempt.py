@@ -150,7 +150,7 @@ class Attempt:
 
         if at_once:
             buffer.close(Signal.SHUTDOWN)
-        else:
+        elif self._generation.attempt < self._settings.max_attempts:
             reader.look(close_if_resumable)  # under the reader's lock: a further event could change the result
 
     def _rest(self, answer: Answer) -> Rest | None:
@@ -235,7 +235,7 @@ class Attempt:
             try:
                 self._store.touch_chat(self._generation, self._clock())
             except Exception:
-                log.warning("the chat could not be told", exc_info=True)  # the application's document may be full
+                log.warning("the chat could not be updated", exc_info=True)  # the application's document may be full
 
     def _conclude(self, buffer: Buffer, reader: Reader, pending: Prepared | None) -> Ended | RetryLater:
         outcome = buffer.outcome
@@ -260,7 +260,7 @@ class Attempt:
             raise outcome
         if not isinstance(outcome, UpstreamFault):
             later = self._release(0.0)
-            log.info("generation handed over", extra={"events": self._journal.last})
+            log.info("generation released at shutdown", extra={"events": self._journal.last})
             return later
         again = outcome.passing and self._generation.attempt < self._settings.max_attempts
         if again and (buffer.last == 0 or self._rest(answer) is not None):

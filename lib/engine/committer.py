@@ -212,7 +212,7 @@ class Committer:
         try:
             self._calls.submit(work, *args)
         except RuntimeError:
-            log.exception("no thread could be started for a commit, which waits for another")
+            log.exception("no thread could be started for a commit, which waits for a free one")
 
     def _prepared(self, commits: Commits) -> Prepared | None:
         """The next commit. If there is nothing to commit, reschedules and returns None."""

@@ -56,5 +56,5 @@ class Running:
             try:
                 attempt.leave(at_once=at_once)
             except Exception:
-                log.exception("an attempt could not be asked to leave")  # it is asked again
+                log.exception("an attempt could not be told of the shutdown")  # it is told again
         return len(attempts)

@@ -130,7 +130,7 @@ class Worker:
             try:
                 outcome = self._running.run(self._new_attempt(claimed))
             except Fenced:
-                log.warning("the generation is another's")
+                log.warning("the generation was taken over or deleted")
                 outcome = Ended(None)
             except Unreachable:
                 raise

@@ -194,7 +194,7 @@ class Journal:
         try:
             self.commit(prepared, self._ending(ended, fields), end)
         except Refused:
-            log.exception("Firestore refused a message, which is kept in words alone", extra={"generation": ended.id})
+            log.exception("Firestore refused a message, which is saved as text alone", extra={"generation": ended.id})
             ended, end, fields = replace(ended, usage=None), replace(end, usage=None), message.plain(fields)
             self.commit(prepared, self._ending(ended, fields), end)
         return ended

@@ -25,29 +25,29 @@ from lib.runtime import trace
 
 LABELS = ("generation", "attempt")
 FIELDS = {
-    "state": "the state a generation has now",
-    "reason": "why it ended so, or is to be tried again",
-    "upstream": "the upstream's name, as it is configured",
+    "state": "the generation's state",
+    "reason": "why it ended, or is to be tried again",
+    "upstream": "the upstream's name in the settings",
     "status": "the upstream's HTTP status",
     "cause": "the kind of error, in a word",
     "settings": "the settings that are wrong, a line each",
-    "waitMs": "from the question to the first claim",
-    "ttftMs": "from the question to its first event being saved",
-    "durationMs": "from the question to the end",
-    "retryMs": "how long the queue is asked to wait",
-    "bytes": "the size of the question",
+    "waitMs": "from the request to the first claim",
+    "ttftMs": "from the request to the first saved event",
+    "durationMs": "from the request to the end",
+    "retryMs": "how long the queue is asked to wait before the next attempt",
+    "bytes": "the size of the request",
     "events": "how many events the journal has",
-    "tokens": "the output, as the upstream counted it",
-    "inputTokens": "the input, as the upstream counted it",
-    "commits": "this attempt's commits",
-    "writes": "the documents they wrote, which is what Firestore bills",
-    "commitErrors": "how many were tried again",
+    "tokens": "output tokens, as the upstream counted them",
+    "inputTokens": "input tokens, as the upstream counted them",
+    "commits": "how many commits this attempt made",
+    "writes": "how many documents they wrote, which is what Firestore bills",
+    "commitErrors": "how many commits failed and were tried again",
     "flushMs": "how long a commit took, on average",
-    "flushMaxMs": "how long the slowest took",
-    "live": "attempts under way in this process, this one included",
-    "changes": "how often a followed generation changed",
-    "lagMs": "from a commit to this process having it, on average",
-    "lagMaxMs": "the longest of these",
+    "flushMaxMs": "how long the slowest commit took",
+    "live": "attempts running in this process, this one included",
+    "changes": "how many changes of the head were received",
+    "lagMs": "from a commit to its arrival in this process, on average",
+    "lagMaxMs": "the longest of these delays",
 }
 _SEVERITIES = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 _OURS = ("lib", "main")
@@ -190,4 +190,4 @@ def _severity(level: int) -> str:
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, frames: TracebackType | None) -> None:
     if error is not None and not issubclass(kind, KeyboardInterrupt | SystemExit):
-        log.critical("an error was caught by nobody", exc_info=(kind, error, frames))
+        log.critical("uncaught exception", exc_info=(kind, error, frames))

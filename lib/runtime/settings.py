@@ -120,21 +120,21 @@ class Settings:
         "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use.", target="api"
     )
     worker_url: str = _setting(
-        "WORKER_URL", _url, about="The worker's URL: where tasks go, and the audience of their token."
+        "WORKER_URL", _url, about="The worker's URL: the target of tasks, and the audience of their token."
     )
-    invoker: str = _setting("TASKS_INVOKER", _text, about="E-mail of the service account that tasks are sent as.")
+    invoker: str = _setting("TASKS_INVOKER", _text, about="E-mail of the service account whose token tasks carry.")
     oidc_certs_url: str = _setting(
         "OIDC_CERTS_URL",
         _url,
         "https://www.googleapis.com/oauth2/v3/certs",
-        "Where the keys for the tasks' token are; only set for local use.",
+        "Where the keys that verify tasks' tokens are; only for local use.",
         target="worker",
     )
     auth_emulator: str | None = _setting(
         "FIREBASE_AUTH_EMULATOR_HOST",
         _text,
         None,
-        "host:port of a Firebase Auth emulator, whose unsigned tokens are taken; only for local use.",
+        "host:port of a Firebase Auth emulator, whose unsigned tokens are accepted; only for local use.",
         target="api",
     )
     cors_origins: tuple[str, ...] = _setting(
@@ -145,13 +145,13 @@ class Settings:
         target="api",
     )
     app_check: str = _setting(
-        "APP_CHECK", _app_check, "off", "`enforced` where every call must have an App Check token.", target="api"
+        "APP_CHECK", _app_check, "off", "`enforced`: every call must have an App Check token.", target="api"
     )
     app_check_keys_url: str = _setting(
         "APP_CHECK_KEYS_URL",
         _url,
         "https://firebaseappcheck.googleapis.com/v1/jwks",
-        "Where the keys for App Check tokens are; only set for local use.",
+        "Where the keys that verify App Check tokens are; only for local use.",
         target="api",
     )
     max_request_bytes: int = _setting(
@@ -161,50 +161,62 @@ class Settings:
         "MAX_EVENT_BYTES",
         _event_bytes,
         8 << 20,
-        "The largest single upstream event, in bytes; 16777216 at the most.",
+        "The largest single upstream event, in bytes; at most 16777216.",
         target="worker",
     )
     max_live_generations: int = _setting(
-        "MAX_LIVE_GENERATIONS", _positive_int, 20, "How many generations a user may have live.", target="api"
+        "MAX_LIVE_GENERATIONS", _positive_int, 20, "How many live generations a user may have.", target="api"
     )
     max_attempts: int = _setting(
-        "MAX_ATTEMPTS", _positive_int, 3, "How often the upstream is called for one generation.", target="worker"
+        "MAX_ATTEMPTS",
+        _positive_int,
+        3,
+        "How many attempts a generation gets, each with one upstream call.",
+        target="worker",
     )
     flush_seconds: float = _setting(
         "FLUSH_SECONDS",
         _seconds_or_none,
         0.1,
-        "The time between two commits of a generation somebody watches; a little more, and more where several run.",
+        "The interval between commits while somebody watches; longer where many answers run in one process.",
         target="worker",
     )
     unwatched_flush_seconds: float = _setting(
-        "UNWATCHED_FLUSH_SECONDS", _seconds_or_none, 1.2, "The same, when nobody is watching.", target="worker"
+        "UNWATCHED_FLUSH_SECONDS",
+        _seconds_or_none,
+        1.2,
+        "The interval between commits while nobody watches.",
+        target="worker",
     )
     lease_seconds: float = _setting(
         "LEASE_SECONDS",
         _seconds,
         15.0,
-        "How long a worker may be silent before another may take over.",
+        "How long a worker may go without a commit before another may take over.",
         target="worker",
     )
     status_wait_seconds: float = _setting(
-        "STATUS_WAIT_SECONDS", _seconds, 10.0, "How long a client's status line waits for the upstream's.", target="api"
+        "STATUS_WAIT_SECONDS",
+        _seconds,
+        10.0,
+        "How long the response waits for the upstream's status before it sends its own.",
+        target="api",
     )
     keepalive_seconds: float = _setting(
-        "KEEPALIVE_SECONDS", _seconds, 15.0, "The time between two keep-alives of a stream.", target="api"
+        "KEEPALIVE_SECONDS", _seconds, 15.0, "The interval between keep-alives of a silent stream.", target="api"
     )
     send_seconds: float = _setting(
         "SEND_SECONDS",
         _seconds,
         60.0,
-        "How long a client may take nothing of what is sent before it is dropped.",
+        "How long a client may accept no data before it is dropped.",
         target="api",
     )
     response_seconds: float = _setting(
         "RESPONSE_SECONDS",
         _seconds,
         3300.0,
-        "How long one response may last before it is ended in order.",
+        "How long one response may last before it ends with the cursor to resume from.",
         target="api",
     )
     dispatch_seconds: float = _setting(
@@ -217,13 +229,13 @@ class Settings:
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         _url,
         None,
-        "Where OpenTelemetry traces go, as OTLP over HTTP; none are made without it.",
+        "Where OpenTelemetry traces go, as OTLP over HTTP; without it no spans are made.",
     )
     upstream_traced: str = _setting(
         "UPSTREAM_TRACEPARENT",
         _off_or_on,
         "off",
-        "`on` where upstreams are told which trace a call is of; for servers of your own.",
+        "`on`: upstream calls carry `traceparent`; for servers of your own.",
         target="worker",
     )
     catalog: Catalog

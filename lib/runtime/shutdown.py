@@ -46,7 +46,7 @@ class Shutdown:
             try:
                 callback()
             except Exception:
-                log.exception("a part could not be ended in order")
+                log.exception("a shutdown step failed")
 
     def _watch(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads started later inherit the mask

@@ -203,7 +203,7 @@ class Tails:
                     del self._leases[feed.generation.id]
         if last:
             log.info(
-                "generation followed",
+                "last viewer left",
                 extra={
                     "generation": feed.generation.id,
                     "changes": feed.lags.count,

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import urllib3.connection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -274,6 +275,27 @@ class _Connection(urllib3.connection.HTTPConnection):
 class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
     """The same over TLS."""
 
+    def connect(self) -> None:
+        if self.ssl_context is None:
+            self.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
+            self.ssl_context.sslsocket_class = TlsSocket
+        super().connect()
+
+
+class TlsSocket(ssl.SSLSocket):
+    """A TLS socket that is closed where its connection has ended before the handshake, as a cut may have it.
+
+    The ssl module asks for the peer's name before it begins. Where there is no peer any more, it raises without closing
+    what it has taken over, or even gives back a socket that was never secured.
+    """
+
+    def getpeername(self) -> Any:
+        try:
+            return super().getpeername()
+        except OSError as error:
+            self.close()
+            raise ConnectionAbortedError("the connection ended before its handshake") from error
+
 
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection
@@ -299,6 +321,8 @@ def _connected(
     failed: OSError | None = None
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         now = time.monotonic()
+        if number and now >= ends:
+            raise TimeoutError("no time left for the host's other addresses") from failed
         until = now + (ends - now) / (len(addresses) - number)
         sock = socket.socket(family, kind, protocol)
         try:
@@ -323,7 +347,7 @@ def _connect(line: Line, sock: socket.socket, address: Any, until: float) -> Non
     if error == errno.EINPROGRESS:
         poll = select.poll()
         poll.register(sock, select.POLLOUT)
-        while not poll.poll(1000 * _LOOK_SECONDS):
+        while not poll.poll(1000 * max(0.0, min(_LOOK_SECONDS, until - time.monotonic()))):
             line.check()
             if time.monotonic() >= until:
                 raise TimeoutError("no answer to the connect")

@@ -371,7 +371,7 @@ def test_what_was_asked_again_retried_stopped_and_deleted_is_told(told: Told) ->
     (stopped,) = told.of("worker", "generation ended", state="stopped")
     assert label(stop, "generation") == label(stopped, "generation")
     assert told.of("api", "generation deleted", state="streaming")
-    assert [line for line in told.of("api", "generation followed") if line["changes"] and line["lagMaxMs"] >= 0]
+    assert [line for line in told.of("api", "last viewer left") if line["changes"] and line["lagMaxMs"] >= 0]
 
 
 def label(line: Json, name: str) -> str | None:

@@ -48,7 +48,7 @@ async function* followed(response, place, init, patience) {
 }
 
 async function* eventsOf(response) {
-  if (!response.ok) throw new Error(`The answer can't be gone on with: status ${response.status}.`);
+  if (!response.ok) throw new Error(`The answer can't be resumed: status ${response.status}.`);
   const decoder = new TextDecoder();
   const reader = response.body.getReader();
   let rest = '';

@@ -88,6 +88,23 @@ def test_every_command_of_ours_that_a_page_gives_is_there(page: Path) -> None:
         assert (ROOT / f"{module.replace('.', '/')}.py").exists() or (ROOT / module / "__main__.py").exists(), module
 
 
+def test_every_command_of_the_makefile_does_something() -> None:
+    makefile = text(ROOT / "Makefile")
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.M)
+    assert phony.split() == [name for name in phony.split() if re.search(rf"^{name}:[^\n]*\n\t", makefile, re.M)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_every_test_that_a_page_names_is_there(page: Path) -> None:
+    """`a/b.py`, `a/b.py::test_that`, and `::test_that` in the file named before it. `NAME` in a path is anything."""
+    file = None
+    for path, name in re.findall(r"`((?:[a-z_]+/)+\w+\.py)?(?:::(test_\w+))?`", text(page)):
+        file = ROOT / path if path else file
+        if file is not None and "NAME" not in file.name and (path or name):
+            assert file.exists(), path
+            assert not name or f"def {name}(" in text(file), name
+
+
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-java.txt"])
 def test_every_package_has_one_version_and_its_hashes(name: str) -> None:
     lines = [line for line in text(ROOT / name).replace("\\\n", "").splitlines() if line.strip()[:1] not in ("", "#")]

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lib.upstream.call import Session, new_session
+from lib.upstream.connection import TlsSocket
 from tests.unit.upstream.peer import Script, Serve, Server
 
 
@@ -54,6 +55,7 @@ def tls(certificate: Path) -> ssl.SSLContext:
     """What a server speaks TLS with."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
+    context.sslsocket_class = TlsSocket  # a server loses descriptors to calls that are cut early, just as a client
     return context
 
 
