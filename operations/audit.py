@@ -18,12 +18,12 @@ from typing import Any
 DEPLOYED = Path(__file__).resolve().parents[1] / "requirements.txt"
 SECONDS = 60.0
 _ANSWER_SECONDS = 10
-# Of pip-audit's last line, where the service it asks is what failed: its own errors, and those it lets through.
+# In pip-audit's last line if the service failed: its own errors, and those that it does not catch.
 _UNREACHABLE = re.compile(r"requests\.exceptions\.|urllib3\.exceptions\.|_service\.interface\.|network may be blocking")
 
 
 def audit(requirements: Path = DEPLOYED, options: Sequence[str] = (), seconds: float = SECONDS) -> tuple[int, str]:
-    """The exit status, 1 where there is a vulnerability or pip-audit failed, and what to say."""
+    """The exit status, which is 1 if there is a vulnerability or pip-audit failed, and the message."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--require-hashes"]
     command += ["--disable-pip", "--format=json", "--progress-spinner=off", f"--timeout={_ANSWER_SECONDS}", *options]
     try:
