@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from lib.dialects.body import Body, beginning, kind
-from lib.dialects.protocol import Answer, Asked, Dialect, Malformed, Reading
+from lib.dialects.protocol import Answer, Asked, Dialect, Malformed, Read, Reading
 from lib.dialects.sse import EventTooLarge, Splitter
-from lib.dialects.steps import EndMark, Fault
+from lib.dialects.steps import OUTPUT, EndMark, Fault
 from lib.domain.event import Event
 from lib.engine.buffer import Buffer, Closed, Signal
 from lib.upstream.call import Call, Head
@@ -169,19 +169,26 @@ class Reader:
     def _take(self, event: Event) -> Signal | Exception | None:
         """Handles one event. Returns the outcome if it is the last one."""
         read = self._reading.read(event)
-        if read.kept:
+        fault: Fault | None = None
+        ends = False
+        for step in read.steps:
+            if isinstance(step, Fault):
+                fault = step
+            elif isinstance(step, EndMark):
+                ends = True
+        if read.kept and (fault is None or self._has_said(read)):
             with self._folding:
                 if self._asked.usage_shown or not read.usage_only:
                     self._buffer.put(read.event, read.text)
                 self._answer.add(read)
             self._pace.events_came()
-        over = None
-        for step in read.steps:
-            if isinstance(step, Fault):
-                return _upstream_error(step)
-            if isinstance(step, EndMark):
-                over = self._unless_empty()
-        return over
+        if fault is not None:
+            return _upstream_error(fault)
+        return self._unless_empty() if ends else None
+
+    def _has_said(self, read: Read) -> bool:
+        """Whether there is an answer at all, up to this event. Without one an error is a refusal, and no part of it."""
+        return not self._answer.silent or any(isinstance(step, OUTPUT) for step in read.steps)
 
     def _rest(self, *, bulk: bool) -> None:
         """Pauses between two reads: while the buffer is full, and until shortly before the next commit is due.

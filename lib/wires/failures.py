@@ -83,8 +83,9 @@ class Interrupted(UpstreamFailure):
     def __init__(self, end: End):
         error = end.error or {}
         words = str(error.get("message") or "The answer broke off.")
+        sentence = words if words.endswith((".", "!", "?")) else f"{words}."
         code = str(error.get("code") or end.reason or self.code)
-        super().__init__(f"{words} What was read is saved as incomplete.", code=code, error=error)
+        super().__init__(f"{sentence} What was read is saved as incomplete.", code=code, error=error)
 
 
 def shown(error: Exception) -> HoldfastError:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from lib.journal.journal import SEAL_BYTES
+from lib.journal.segments import SEAL_BYTES
 from local.client import Client, question
 from local.demo_text import arguments, seed_of, text
 from local.ports import Ports

@@ -1,7 +1,7 @@
 """Every way an upstream can fail, on the whole stack: how the answer ends, who is told what, and what is kept of it.
 
 One row a fault. All rows start at once, since what takes long is the queue's pauses between attempts, and each promise
-is then checked of each of them. What the demo upstream can't do wrong, a scripted one in here does.
+is then checked of each of them. What the demo upstream can't do wrong, a scripted one does.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import re
 import socket
 import socketserver
 import ssl
-import threading
 import time
 import uuid
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
@@ -32,29 +30,29 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore, tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
+from chaos.saved import read_journal
 from chaos.stage import errors
 from local.client import Client, Frame, question
-from local.demo_text import seed_of, text, token
+from local.demo_text import seed_of, text
 from local.ports import HOST, Ports
 from local.stack import Stack
 from local.token import PROJECT
+from tests.conftest import database_of
+from tests.e2e.scripted_upstream import DONE, ROLE, SAID, TOKENS, Peer, Script, Server, catalog, delta, event
 
 WAIT_SECONDS = 60.0
 RESPONSE_SECONDS = 25  # a response that would hang ends by then, and says so
 QUIET_SECONDS = 15  # in which all that goes on has to end, once the answers have
 STATUS_WAIT_SECONDS = 20  # enough for all attempts of every row but one, which is told in the stream
 LIMIT_SECONDS = 3  # longer than the queue's own first pause
-TOKENS = 40
-SAID = 30  # of them, where the fault comes after some output
 NEVER = {"first_byte_delay": 3600}
 TOO_LATE = {"first_byte_delay": STATUS_WAIT_SECONDS + 3}
 OPEN_AND_SILENT = {"first_token_delay": 3600}
 STUCK = {"fault": "stall"}
-DONE = Frame(None, "[DONE]")
+DONE_FRAME = Frame(None, "[DONE]")
 # Exceptions, tracebacks, addresses, the code's own names and values.
 INTERNAL = re.compile(r"Traceback|Errno|[a-z](Error|Exception|Timeout)\b|://|\d\.\d+\.\d|[<>{}\[\]_\\]|\bNone\b")
 
@@ -64,8 +62,9 @@ class Case:
     """A fault, and what is to become of it.
 
     `upstream` is the catalog's table: where the call goes, and its deadlines. `demo` is what the demo upstream is told
-    to do, `script` the scripted one. `status` is what the client gets; `calls` how often the upstream is called; `said`
-    how many tokens are kept, None where chance says how many. `whole`: the client asks for one body.
+    to do, `script` the scripted one. `status` is what the client gets; `error` the upstream's own error object, where
+    it sends one that is the client's to see; `calls` how often the upstream is called; `said` how many tokens are kept,
+    None where chance says how many. `whole`: the client asks for one body.
     """
 
     name: str
@@ -73,6 +72,7 @@ class Case:
     reason: str | None = None
     _: KW_ONLY
     status: int = 200
+    error: Mapping[str, Any] | None = None
     calls: int = 1
     said: int | None = 0
     tokens: int = TOKENS
@@ -85,6 +85,12 @@ class Case:
         """The request; `what` tells it from all others."""
         asked = {"model": self.upstream, **question(what, self.tokens, **{"rate": 200, **self.demo})}
         return asked if self.script is None else {**asked, "script": self.script}
+
+    @property
+    def code(self) -> str | None:
+        """What apps branch on: the upstream's own word, or this service's."""
+        error = self.error or {}
+        return error.get("code") or error.get("type") or self.reason
 
 
 def strikes(kind: str, **more: Any) -> dict[str, Any]:
@@ -100,127 +106,22 @@ def late(kind: str, **more: Any) -> dict[str, Any]:
     return strikes(kind, at=SAID, **more)
 
 
-SCRIPTS: dict[str, Callable[[Peer], None]] = {}
+SCRIPTS: dict[str, Script] = {}
 
 
-def scripted(script: Callable[[Peer], None], state: str, reason: str | None = None, **more: Any) -> Case:
+def scripted(script: Script, state: str, reason: str | None = None, **more: Any) -> Case:
     """A fault of the scripted upstream, which is named after its script."""
     name = script.__name__.replace("_", " ")
     SCRIPTS[name] = script
     return Case(name, state, reason, script=name, **{"upstream": "scripted", **more})
 
 
-# The scripted upstream
+# What the scripted upstream does
 
 
-def event(**fields: Any) -> bytes:
-    return b"data: %b\n\n" % json.dumps(fields).encode()
-
-
-def delta(finish_reason: str | None = None, **said: Any) -> bytes:
-    return event(choices=[{"index": 0, "delta": said, "finish_reason": finish_reason}])
-
-
-ROLE = delta(role="assistant", content="")
-ERROR = {"error": {"message": "The prompt is longer than the model takes.", "type": "invalid_request_error"}}
-OVERLOAD = {"error": {"message": "The model is overloaded.", "type": "server_error"}}
+ERROR = {"message": "The prompt is longer than the model takes.", "type": "invalid_request_error", "param": "messages"}
+OVERLOAD = {"message": "The model is overloaded.", "type": "server_error"}
 PAGE = "<html><h1>502 Bad Gateway</h1></html>"
-
-
-class Server(socketserver.ThreadingTCPServer):
-    """Serves from a thread of its own, and counts its calls by the question they ask."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, handler: type[socketserver.BaseRequestHandler], tls: ssl.SSLContext | None = None):
-        super().__init__((HOST, 0), handler)
-        self.tls = tls
-        self.calls: Counter[str] = Counter()
-        self.first: dict[str, float] = {}
-        self.running = 0
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self.serve_forever, args=[0.1])
-        self._thread.start()
-
-    @property
-    def address(self) -> str:
-        return f"{HOST}:{self.server_address[1]}"
-
-    def count(self, what: str = "") -> int:
-        """Counts a call, and says which one of its question it is."""
-        with self._lock:
-            self.calls[what] += 1
-            self.first.setdefault(what, time.monotonic())
-            return self.calls[what]
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        self._run(1)
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._run(-1)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        if self.tls is None:
-            super().finish_request(request, client_address)
-            return
-        self.count()
-        with self.tls.wrap_socket(request, server_side=True) as secure:
-            super().finish_request(secure, client_address)
-
-    def _run(self, more: int) -> None:
-        with self._lock:
-            self.running += more
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # the other side left, which is what some faults are about
-
-    def server_close(self) -> None:
-        self.shutdown()
-        self._thread.join(WAIT_SECONDS)
-        super().server_close()
-
-
-class Peer(socketserver.StreamRequestHandler):
-    """One call to the scripted upstream. The connection ends where its script does."""
-
-    server: Server
-
-    def handle(self) -> None:
-        length = 0
-        while line := self.rfile.readline().strip().lower():
-            name, _, value = line.partition(b":")
-            length = int(value) if name == b"content-length" else length
-        self.asked = json.loads(self.rfile.read(length))
-        self.what = self.asked["messages"][0]["content"]
-        self.call = self.server.count(self.what)
-        SCRIPTS.get(self.asked.get("script"), Peer.answer)(self)
-
-    def head(self, *lines: str) -> None:
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode())
-
-    def open(self, *headers: str) -> None:
-        """Begins an event stream, in chunks."""
-        self.head("HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked", *headers)
-
-    def say(self, data: bytes) -> None:
-        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def end(self) -> None:
-        """Ends the body in order."""
-        self.wfile.write(b"0\r\n\r\n")
-
-    def events(self, tokens: int = SAID) -> bytes:
-        """How the answer begins."""
-        seed = seed_of(self.asked["messages"])
-        return ROLE + b"".join(delta(content=token(seed, k)) for k in range(tokens))
-
-    def answer(self, more: bytes = b"") -> None:
-        """The whole answer, with `more` before its end mark."""
-        self.open()
-        self.say(self.events(TOKENS) + delta("stop") + more + b"data: [DONE]\n\n")
-        self.end()
 
 
 def a_hang_up_instead_of_an_answer(peer: Peer) -> None:
@@ -241,44 +142,60 @@ def a_head_that_breaks_off(peer: Peer) -> None:
 
 
 def a_rate_limit_that_passes_with_its_retry_after(peer: Peer) -> None:
-    if time.monotonic() < peer.server.first[peer.what] + LIMIT_SECONDS:
+    if time.monotonic() < peer.server.moments[peer.what][0] + LIMIT_SECONDS:
         peer.head("HTTP/1.1 429 Too Many Requests", f"Retry-After: {LIMIT_SECONDS}", "Content-Length: 0")
     else:
         peer.answer()
 
 
 def a_page_with_status_502(peer: Peer) -> None:
-    peer.head("HTTP/1.1 502 Bad Gateway", "Content-Type: text/html", f"Content-Length: {len(PAGE)}")
-    peer.wfile.write(PAGE.encode())
+    peer.body(PAGE, "text/html", "502 Bad Gateway")
+
+
+def a_refusal_that_is_cut(peer: Peer) -> None:
+    peer.head("HTTP/1.1 400 Bad Request", "Content-Type: application/json", "Content-Length: 500")
+    peer.wfile.write(b'{"error": {"message": "The prompt')
+
+
+def a_refusal_without_end(peer: Peer) -> None:
+    peer.head("HTTP/1.1 400 Bad Request", "Content-Type: application/json", "Content-Length: 500000000")
+    for _ in range(100):
+        peer.wfile.write(b" " * 5_000_000)
 
 
 def an_error_as_the_first_event(peer: Peer) -> None:
-    peer.open()
-    peer.say(event(**ERROR))
-    peer.end()
+    peer.stream(event(error=ERROR))
 
 
 def an_overload_as_the_first_event(peer: Peer) -> None:
-    peer.open()
-    peer.say(event(**OVERLOAD))
-    peer.end()
+    peer.stream(event(error=OVERLOAD))
 
 
 def an_error_as_the_body(peer: Peer) -> None:
-    body = json.dumps(ERROR)
-    peer.head("HTTP/1.1 200 OK", "Content-Type: application/json", f"Content-Length: {len(body)}")
-    peer.wfile.write(body.encode())
+    peer.body(json.dumps({"error": ERROR}))
 
 
 def a_first_event_that_is_no_json(peer: Peer) -> None:
-    peer.open()
-    peer.say(b"data: Please sign in.\n\n")
-    peer.end()
+    peer.stream(b"data: Please sign in.\n\n")
 
 
 def a_stream_of_nothing(peer: Peer) -> None:
-    peer.open()
-    peer.end()
+    peer.stream()
+
+
+def an_answer_without_a_word(peer: Peer) -> None:
+    peer.stream(ROLE, DONE)
+
+
+def an_answer_without_a_word_once(peer: Peer) -> None:
+    if peer.call > 1:
+        peer.answer()
+    else:
+        peer.stream(ROLE, DONE)
+
+
+def a_body_of_nothing(peer: Peer) -> None:
+    peer.body("")
 
 
 def a_stream_of_comments_only(peer: Peer) -> None:
@@ -304,9 +221,7 @@ def a_break_before_the_blank_line_of_an_event(peer: Peer) -> None:
 
 
 def an_end_in_the_middle_of_an_event(peer: Peer) -> None:
-    peer.open()
-    peer.say(peer.events() + ROLE[:20])
-    peer.end()
+    peer.stream(peer.events() + ROLE[:20])
 
 
 def a_cut_that_looks_like_the_end(peer: Peer) -> None:
@@ -316,9 +231,12 @@ def a_cut_that_looks_like_the_end(peer: Peer) -> None:
 
 
 def an_event_of_another_shape(peer: Peer) -> None:
+    peer.stream(peer.events() + event(choices=7))
+
+
+def text_after_the_finish_reason_and_a_break(peer: Peer) -> None:
     peer.open()
-    peer.say(peer.events() + event(choices=7))
-    peer.end()
+    peer.say(peer.events(10) + delta("stop") + peer.events().removeprefix(peer.events(10)))
 
 
 def gzip_that_is_cut(peer: Peer) -> None:
@@ -372,11 +290,26 @@ class LeavesTheHandshake(socketserver.BaseRequestHandler):
     server: Server
 
     def handle(self) -> None:
-        self.server.count()
+        self.server.called()
         self.request.recv(4096)
 
 
 # The table
+
+# What the demo upstream says of its own faults
+LIMITED = {"message": "Rate limit reached for requests.", "type": "requests", "code": "rate_limit_exceeded"}
+NOT_READY = {"message": "The server is overloaded or not ready yet.", "type": "server_error"}
+BROKEN = {
+    "message": "The server had an error while processing your request.",
+    "type": "server_error",
+    "code": "server_error",
+}
+
+
+def refused(status: int) -> dict[str, Any]:
+    message = f"The request was refused with status {status}."
+    return {"message": message, "type": "invalid_request_error", "code": "refused"}
+
 
 FAULTS = [
     # The upstream is not reached
@@ -389,28 +322,43 @@ FAULTS = [
     scripted(a_hang_up_instead_of_an_answer, "failed", "upstream_unreachable", status=502, calls=3),
     scripted(a_hang_up_and_then_an_answer, "completed", calls=2, said=TOKENS),
     scripted(an_answer_that_is_no_http, "failed", "upstream_unreachable", status=502, calls=3),
-    scripted(a_head_that_breaks_off, "failed", "upstream_content_type", status=502, calls=3),
+    scripted(a_head_that_breaks_off, "failed", "upstream_empty", status=502, calls=3),
     Case("no answer", "failed", "upstream_timeout", status=504, calls=3, upstream="hasty", demo=NEVER),
     Case("no answer by the deadline", "failed", "deadline", status=504, upstream="short", demo=NEVER),
     # It refuses
-    Case("400", "failed", "upstream_status", status=400, demo=refuses(400)),
-    Case("401", "failed", "upstream_status", status=401, demo=refuses(401)),
-    Case("429", "failed", "upstream_status", status=429, calls=3, demo=refuses(429, retry_after=1)),
-    Case("500", "failed", "upstream_status", status=500, calls=3, demo=refuses(500)),
-    Case("503", "failed", "upstream_status", status=503, calls=3, demo=refuses(503)),
+    Case("400", "failed", "upstream_status", status=400, error=refused(400), demo=refuses(400)),
+    Case("401", "failed", "upstream_key", status=502, demo=refuses(401)),
+    Case("403", "failed", "upstream_key", status=502, demo=refuses(403)),
+    Case("404", "failed", "upstream_status", status=404, error=refused(404), demo=refuses(404)),
+    Case("408", "failed", "upstream_status", status=408, calls=3, error=refused(408), demo=refuses(408)),
+    Case("429", "failed", "upstream_status", status=429, calls=3, error=LIMITED, demo=refuses(429, retry_after=1)),
+    Case("500", "failed", "upstream_status", status=500, calls=3, error=NOT_READY, demo=refuses(500)),
+    Case("503", "failed", "upstream_status", status=503, calls=3, error=NOT_READY, demo=refuses(503)),
     Case("429 once", "completed", calls=2, said=TOKENS, demo=refuses(429, times=1)),
     Case("500 once", "completed", calls=2, said=TOKENS, demo=refuses(500, times=1)),
     Case("503 once", "completed", calls=2, said=TOKENS, demo=refuses(503, times=1)),
     scripted(a_rate_limit_that_passes_with_its_retry_after, "completed", calls=2, said=TOKENS),
     scripted(a_page_with_status_502, "failed", "upstream_status", status=502, calls=3),
-    Case("400 too late for the status line", "failed", "upstream_status", demo={**refuses(400), **TOO_LATE}),
+    scripted(a_refusal_that_is_cut, "failed", "upstream_status", status=400),
+    scripted(a_refusal_without_end, "failed", "upstream_status", status=400),
+    Case(
+        "400 too late for the status line",
+        "failed",
+        "upstream_status",
+        error=refused(400),
+        demo={**refuses(400), **TOO_LATE},
+    ),
+    Case("401 too late for the status line", "failed", "upstream_key", demo={**refuses(401), **TOO_LATE}),
+    Case("a key that no header takes", "failed", "upstream_key", status=502, upstream="odd_key"),
     # It answers with something else
     Case("a page with status 200", "failed", "upstream_content_type", status=502, demo=strikes("html")),
     Case("a redirect", "failed", "upstream_status", status=502, demo=strikes("redirect")),
-    scripted(an_error_as_the_first_event, "failed", "upstream_error", status=502),
-    scripted(an_overload_as_the_first_event, "failed", "upstream_error", status=502, calls=3),
+    scripted(an_error_as_the_first_event, "failed", "upstream_error", status=502, error=ERROR),
+    scripted(an_overload_as_the_first_event, "failed", "upstream_error", status=502, calls=3, error=OVERLOAD),
     scripted(a_first_event_that_is_no_json, "failed", "upstream_malformed", status=502),
-    scripted(a_stream_of_nothing, "failed", "upstream_ended_early", status=502, calls=3),
+    scripted(a_stream_of_nothing, "failed", "upstream_empty", status=502, calls=3),
+    scripted(an_answer_without_a_word, "failed", "upstream_empty", calls=3),
+    scripted(an_answer_without_a_word_once, "completed", calls=2, said=TOKENS),
     scripted(a_stream_of_comments_only, "failed", "deadline", status=504, upstream="scripted_short"),
     Case("a stall at first", "failed", "upstream_idle", status=502, calls=3, upstream="idle", demo=OPEN_AND_SILENT),
     # An answer in one piece fails: there is no part of it
@@ -420,13 +368,13 @@ FAULTS = [
     Case("a body too late", "failed", "deadline", status=504, whole=True, upstream="short", demo=OPEN_AND_SILENT),
     Case("a body of no JSON", "failed", "upstream_malformed", status=502, whole=True, demo=strikes("malformed_json")),
     Case("a body of no UTF-8", "failed", "upstream_malformed", status=502, whole=True, demo=strikes("invalid_utf8")),
-    scripted(an_error_as_the_body, "failed", "upstream_error", status=502, whole=True),
+    scripted(an_error_as_the_body, "failed", "upstream_error", status=502, whole=True, error=ERROR),
+    scripted(a_body_of_nothing, "failed", "upstream_empty", status=502, whole=True, calls=3),
+    # A stream that said only whose it is has no output
+    scripted(a_break_after_the_first_event, "failed", "upstream_disconnected", calls=3),
     # A stream fails after some output
     Case("a break", "incomplete", "upstream_disconnected", said=SAID, demo=late("break")),
     Case("a reset", "incomplete", "upstream_disconnected", said=SAID, demo=late("break", reset=True)),
-    scripted(
-        a_break_after_the_first_event, "incomplete", "upstream_disconnected", calls=3
-    ),  # which says only whose it is
     scripted(a_break_between_events, "incomplete", "upstream_disconnected", said=SAID),
     scripted(a_break_before_the_blank_line_of_an_event, "incomplete", "upstream_disconnected", said=SAID),
     Case("an end without its mark", "incomplete", "upstream_ended_early", said=SAID, demo=late("close")),
@@ -438,8 +386,9 @@ FAULTS = [
     Case("an event that is no JSON", "incomplete", "upstream_malformed", said=SAID, demo=late("malformed_json")),
     Case("an event that is no UTF-8", "incomplete", "upstream_malformed", said=SAID, demo=late("invalid_utf8")),
     scripted(an_event_of_another_shape, "incomplete", "upstream_malformed", said=SAID),
-    Case("an error event", "incomplete", "upstream_error", said=SAID, demo=late("error_event")),
-    Case("too large an event", "incomplete", "event_too_large", said=SAID, demo=late("big_event", bytes=5_000_000)),
+    Case("an error event", "incomplete", "upstream_error", said=SAID, error=BROKEN, demo=late("error_event")),
+    Case("too large an event", "incomplete", "event_too_large", said=SAID, demo=late("big_event", bytes=9_000_000)),
+    scripted(text_after_the_finish_reason_and_a_break, "incomplete", "upstream_disconnected", said=SAID),
     scripted(gzip_that_is_cut, "incomplete", "upstream_disconnected", said=SAID),
     scripted(gzip_that_is_spoilt, "incomplete", "upstream_disconnected", said=SAID),
     scripted(
@@ -509,18 +458,6 @@ def full() -> Iterator[str]:
         raise AssertionError("a queue of no length takes a thousand connections")
 
 
-def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """The catalog, each of whose upstreams has one model of the same name."""
-    lines = []
-    for name, table in tables.items():
-        lines += [
-            f"[{name}]",
-            f'models = ["{name}"]',
-            *(f"{key} = {json.dumps(value)}" for key, value in table.items()),
-        ]
-    return "\n".join(lines)
-
-
 @dataclass(frozen=True, kw_only=True)
 class World:
     """The stack, what stands for its upstreams, and which of those counts the calls to a table of the catalog."""
@@ -531,10 +468,10 @@ class World:
 
     def calls(self, upstream: str, what: str) -> int | None:
         """How often a question reached an upstream; None where nothing is there to count."""
-        if upstream in ("refusing", "nameless", "full"):
+        if upstream in ("refusing", "nameless", "full", "odd_key"):
             return None
         server = self.servers.get(upstream)
-        return len(self.demo_calls(what)) if server is None else server.calls[what] or server.calls[""]
+        return len(self.demo_calls(what)) if server is None else server.calls(what)
 
     def demo_calls(self, what: str = "") -> list[dict[str, Any]]:
         every = requests.get(f"{self.stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
@@ -550,8 +487,8 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("upstreams")
     with ExitStack() as held:
-        script = held.enter_context(Server(Peer))
-        untrusted = held.enter_context(Server(Peer, self_signed(folder)))
+        script = held.enter_context(Server(Peer, SCRIPTS))
+        untrusted = held.enter_context(Server(Peer, tls=self_signed(folder)))
         handshake = held.enter_context(Server(LeavesTheHandshake))
         refusing, waiting = held.enter_context(unserved()), held.enter_context(full())
         ports = Ports.free()
@@ -571,11 +508,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "full": {"base_url": f"http://{waiting}", "connect_seconds": 0.7},
             "untrusted": {"base_url": f"https://{untrusted.address}"},
             "handshake": {"base_url": f"https://{handshake.address}"},
+            "odd_key": {**to_demo, "key_env": "ODD_KEY"},
         }
-        catalog = folder / "upstreams.toml"
-        catalog.write_text(toml(tables))
+        upstreams = folder / "upstreams.toml"
+        upstreams.write_text(catalog(tables))
         settings = {
-            "UPSTREAMS_FILE": str(catalog),
+            "UPSTREAMS_FILE": str(upstreams),
+            "ODD_KEY": "a key with spaces",
             "RESPONSE_SECONDS": str(RESPONSE_SECONDS),
             "STATUS_WAIT_SECONDS": str(STATUS_WAIT_SECONDS),
             "NO_PROXY": "*",
@@ -583,16 +522,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         }
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
         stack = held.enter_context(Stack(ports, settings, environ))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
-            database = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
         servers = {"scripted": script, "scripted_short": script, "untrusted": untrusted, "handshake": handshake}
-        yield World(stack=stack, database=database, servers=servers)
+        yield World(stack=stack, database=database_of(stack), servers=servers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a row, as each who can look sees it. `seed` is the answer's."""
+    """What became of a row, as each who can look sees it.
+
+    `seed` is the answer's; `kept` has the journal's events, `text` what its segments say is their text.
+    """
 
     seed: str
     status: int
@@ -604,20 +543,14 @@ class Outcome:
     generation: dict[str, Any]
     message: dict[str, Any]
     head: dict[str, Any]
-    segments: list[dict[str, Any]]
+    kept: list[Frame]
+    text: str
     calls: int | None
 
     @property
     def places(self) -> list[dict[str, Any]]:
         """Where the end is told: to the client, in the two documents, and in the journal."""
         return [self.shown, self.generation, self.message, self.head["final"] or {}]
-
-    @property
-    def kept(self) -> list[Frame]:
-        """The journal's frames."""
-        raw = b"".join(zlib.decompressobj().decompress(segment["frames"]) for segment in self.segments).decode()
-        frames = [frame.partition("\ndata: ") for frame in raw.split("\n\n")[:-1]]
-        return [Frame(int(number.removeprefix("id: ")), data) for number, _, data in frames]
 
 
 def visible(frame: Frame) -> str:
@@ -658,7 +591,8 @@ def outcome_of(world: World, case: Case) -> Outcome:
         generation=world.database.document(f"generations/{generation}").get().to_dict(),
         message=message,
         head=next(each.to_dict() for each in journal if each.id == "head"),
-        segments=[each.to_dict() for each in journal],
+        kept=list(read_journal(world.database, path)),
+        text="".join(each.get("text") for each in journal),
         calls=world.calls(case.upstream, what),
     )
 
@@ -689,33 +623,45 @@ def test_every_place_says_the_same_state_and_reason(fault: Case, outcome: Outcom
     assert outcome.shown["finishedAt"] is not None
 
 
-def test_the_error_is_a_sentence_for_people(fault: Case, outcome: Outcome) -> None:
+def test_the_error_is_a_sentence_for_people_and_the_upstream_s_own_where_it_has_one(
+    fault: Case, outcome: Outcome
+) -> None:
     errors = [place.get("error") for place in outcome.places]
     if fault.state == "completed":
         assert errors == [None] * 4
         return
     for error in errors:
         assert error is not None
-        assert error["code"] == fault.reason
+        assert error["code"] == fault.code
         assert re.fullmatch(r"[A-Z][^\n]* [^\n]*\.", error["message"])
         assert not INTERNAL.search(error["message"])
+        if fault.error:
+            assert (error["message"], error.get("param")) == (fault.error["message"], fault.error.get("param"))
 
 
 def test_the_client_is_told_by_the_status_or_by_the_end_of_the_stream(fault: Case, outcome: Outcome) -> None:
     assert outcome.status == fault.status
     if fault.state == "completed":
-        assert fault.whole or outcome.live[-1] == DONE
+        assert fault.whole or outcome.live[-1] == DONE_FRAME
         return
-    kept = outcome.message["error"]
     assert outcome.status == 200 or outcome.headers["Content-Type"].startswith("application/json")
-    if outcome.status != 200 and kept.get("body") and kept["contentType"].startswith("application/json"):
-        assert outcome.body.decode() == kept["body"]
-        return
     told = json.loads(outcome.body or outcome.live[-1].data)["error"]
+    if fault.error:
+        assert {name: value for name, value in told.items() if value is not None} == fault.error
+        return
     said = told.pop("message")
     assert told == {"type": "upstream_error", "code": fault.reason, "param": None}
     saved = " What was read is saved as incomplete." if fault.state == "incomplete" else ""
-    assert said == kept["message"] + saved
+    assert said == outcome.message["error"]["message"] + saved
+
+
+@pytest.mark.parametrize("case", [case for case in FAULTS if case.reason == "upstream_key"], ids=lambda case: case.name)
+def test_an_upstream_s_words_on_this_service_s_key_are_not_passed_on(
+    case: Case, outcomes: dict[str, Future[Outcome]]
+) -> None:
+    outcome = outcomes[case.name].result(2 * WAIT_SECONDS)
+    for place in (outcome.body, outcome.live, outcome.replayed, *outcome.places):
+        assert not re.search("refused with status|invalid_request_error", str(place))
 
 
 def test_all_that_came_before_the_fault_is_saved(fault: Case, outcome: Outcome) -> None:
@@ -725,7 +671,7 @@ def test_all_that_came_before_the_fault_is_saved(fault: Case, outcome: Outcome) 
         assert text(outcome.seed, fault.tokens).startswith(content)
     else:
         assert content == text(outcome.seed, fault.said)
-    assert "".join(segment["text"] for segment in outcome.segments) == content
+    assert outcome.text == content
     assert "".join(map(visible, outcome.kept)) == content
     assert [frame.id for frame in outcome.kept] == list(range(1, outcome.shown["lastSeq"] + 1))
 
@@ -758,8 +704,11 @@ def test_when_all_have_ended_no_task_and_no_call_is_left(world: World, outcomes:
         time.sleep(0.1)
 
 
-def test_none_of_it_took_the_service_by_surprise(world: World, outcomes: dict[str, Future[Outcome]]) -> None:
+def test_none_of_it_took_the_service_by_surprise_and_a_key_that_is_refused_is_told_to_the_operator(
+    world: World, outcomes: dict[str, Future[Outcome]]
+) -> None:
     for each in outcomes.values():
         each.exception(2 * WAIT_SECONDS)
-    for name in ("api", "worker"):
-        assert errors(world.stack.processes[name].log.read_text()) == []
+    told = {name: errors(world.stack.processes[name].log.read_text()) for name in ("api", "worker")}
+    keys = [case for case in FAULTS if case.reason == "upstream_key"]
+    assert told == {"api": [], "worker": ["ERROR the upstream refused this service's key"] * len(keys)}

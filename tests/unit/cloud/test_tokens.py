@@ -414,7 +414,7 @@ def test_the_queue_s_own_token_is_taken(queue: QueueTokens, key: Key) -> None:
         ({"email_verified": "true"}, "wrong_email"),
         ({"email_verified": ...}, "wrong_email"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else value,
 )
 def test_a_task_s_token_with_a_claim_that_is_wrong_is_refused(
     queue: QueueTokens, key: Key, change: dict[str, Any], code: str

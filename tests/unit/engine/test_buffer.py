@@ -14,6 +14,7 @@ from lib.journal.writer import BATCH_BYTES
 from lib.upstream.fault import UpstreamFault
 from tests.unit.engine.memory import PATIENCE
 
+LONG = 10 * PATIENCE  # nobody waits for so long to be told that it was in vain
 BROKEN = UpstreamFault("upstream_disconnected", "It broke off.", passing=True)
 
 
@@ -113,7 +114,7 @@ def test_nothing_is_taken_in_after_the_outcome_and_what_is_there_stays(outcome: 
 
 def test_who_waits_for_the_outcome_is_woken_by_it_and_by_nothing_else() -> None:
     buffer = Buffer(0)
-    waiter = Waiter(lambda: buffer.wait(PATIENCE))
+    waiter = Waiter(lambda: buffer.wait(LONG))
     put(buffer, b"a")
     buffer.take()
     assert waiter.waits()
@@ -160,7 +161,7 @@ def test_a_wait_for_room_is_bounded() -> None:
 def test_who_waits_for_room_is_woken_once_enough_is_taken_out() -> None:
     buffer = Buffer(0, held_bytes=BATCH_BYTES)
     put(buffer, *[b"x" * (BATCH_BYTES - 2)] * 3)
-    waiter = Waiter(lambda: buffer.wait_for_room(PATIENCE))
+    waiter = Waiter(lambda: buffer.wait_for_room(LONG))
     buffer.take()
     assert waiter.waits(), "there was no room yet"
     buffer.take()
@@ -169,7 +170,7 @@ def test_who_waits_for_room_is_woken_once_enough_is_taken_out() -> None:
 
 def test_who_waits_for_room_is_woken_by_the_outcome() -> None:
     buffer = full()
-    waiter = Waiter(lambda: buffer.wait_for_room(PATIENCE))
+    waiter = Waiter(lambda: buffer.wait_for_room(LONG))
     assert waiter.waits()
     buffer.close(Signal.SHUTDOWN)
     assert waiter.ends()

@@ -277,6 +277,20 @@ def test_an_error_inside_a_choice_is_kept_and_then_a_fault() -> None:
     assert not got.finished
 
 
+def test_an_error_inside_a_choice_that_said_nothing_is_a_refusal_and_no_part_of_an_answer() -> None:
+    error = {"code": 502, "message": "Provider disconnected"}
+    choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": error}
+    got = read(SSE, data(delta(role="assistant")), data({"choices": [choice]}), DONE)
+    assert said(got) == ("Provider disconnected", "502", 502, True)
+    assert len(got.entries) == 1
+
+
+def test_an_error_inside_a_choice_that_says_something_is_kept_with_it() -> None:
+    choice = {"index": 0, "delta": {"content": "Hel"}, "finish_reason": "error"}
+    got = read(SSE, data({"choices": [choice]}), DONE)
+    assert (got.fault.reason, got.texts) == ("upstream_error", ["Hel"])
+
+
 def test_a_finish_reason_error_is_a_fault_by_itself() -> None:
     got = read(SSE, *hello(), data(delta("error")), DONE)
     assert got.fault.reason == "upstream_error"

@@ -119,6 +119,12 @@ def test_a_body_of_an_answer_that_broke_off_is_an_error() -> None:
     assert (broken.value.status, broken.value.code) == (502, "x")
 
 
+@pytest.mark.parametrize(("words", "sentence"), [("Provider gone", "Provider gone."), ("Gone!", "Gone!")])
+def test_words_without_a_full_stop_get_one_before_more_is_said(words: str, sentence: str) -> None:
+    error = Interrupted(End(state=State.INCOMPLETE, reason="upstream_error", error={"message": words}))
+    assert error.message == f"{sentence} What was read is saved as incomplete."
+
+
 def test_a_body_of_a_failed_generation_is_a_refusal_though_it_has_events() -> None:
     with pytest.raises(UpstreamRefusal) as refusal:
         body(ScriptedTail(piece(1, end=failed(body=OWN))))
