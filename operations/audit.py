@@ -1,8 +1,7 @@
-"""Whether a known vulnerability is in what is deployed: `python -m operations.audit`, a part of `make test`.
+"""Checks the deployed packages for known vulnerabilities: `python -m operations.audit`, a part of `make test`.
 
-pip-audit asks PyPI for the advisories on each version in requirements.txt. One that is found fails. Where PyPI can't be
-asked, that is said, with what was audited and what was not, and the rest of `make test` goes on: a machine without a
-network must be able to run the tests.
+pip-audit asks PyPI for the advisories on each version in requirements.txt. Any advisory is a failure. If PyPI can't be
+reached, it says what was not audited and succeeds, because a machine without a network must be able to run the tests.
 """
 
 from __future__ import annotations

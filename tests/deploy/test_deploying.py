@@ -368,7 +368,7 @@ def test_what_google_does_not_know_yet_is_tried_again_and_not_for_ever(live: Clo
     done = live.run()
     assert done.code == 1
     assert len([each for each in done.changes if each.startswith("projects add")]) == 6
-    assert done.err.splitlines()[-1] == "That failed six times. What was done before it is done: run this again."
+    assert done.err.splitlines()[-1] == "That failed six times. Earlier steps are complete: run this again."
     assert not any(each.startswith("run ") for each in done.changes)
 
 

@@ -182,7 +182,7 @@ def test_where_firestore_is_away_it_says_so_and_that_it_can_be_run_again(
     status, lines = run("alice")
     assert status == 1
     assert lines[-1].startswith("Firestore can't be reached")
-    assert lines[-1].endswith("Run this again: it goes on where it broke off.")
+    assert lines[-1].endswith("Run this again: it continues where it was interrupted.")
 
 
 def test_where_nobody_is_logged_in_it_says_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
