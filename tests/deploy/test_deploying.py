@@ -1,4 +1,4 @@
-"""What deploy.sh makes of a project: all of it at first, then what differs and nothing else."""
+"""What deploy.sh creates: everything at first, and later only what differs."""
 
 from __future__ import annotations
 
@@ -372,7 +372,7 @@ def test_what_google_does_not_know_yet_is_tried_again_and_not_for_ever(live: Clo
     assert not any(each.startswith("run ") for each in done.changes)
 
 
-def test_a_run_that_broke_off_is_gone_on_with(live: Cloud) -> None:
+def test_a_run_that_broke_off_is_continued(live: Cloud) -> None:
     live.change(services={}, faults={"run deploy holdfast-api": 1})
     broken = live.run()
     assert broken.code != 0

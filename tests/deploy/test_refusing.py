@@ -1,4 +1,4 @@
-"""What is missing or wrong is one clear line, before anything is changed."""
+"""Missing or wrong settings are reported in one clear line, before anything is changed."""
 
 from __future__ import annotations
 

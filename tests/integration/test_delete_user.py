@@ -1,4 +1,4 @@
-"""What an operator deletes of a user is all that Holdfast keeps of him, and nothing of anybody else's or the app's."""
+"""Deleting a user deletes all of Holdfast's data for that user, and nothing of other users or the application."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_answers_that_run_are_stopped_first(
         stream.leave()
 
 
-def test_a_run_goes_no_further_than_it_is_told_and_the_next_goes_on(client: Client, database: Any, run: Run) -> None:
+def test_a_run_goes_no_further_than_it_is_told_and_the_next_continues(client: Client, database: Any, run: Run) -> None:
     for n in range(3):
         ask(client, f"answer {n}")
     ends = []

@@ -1,4 +1,4 @@
-"""The local stack as a command: starts, says so in a line, ends when told to or when a part dies, leaves nothing."""
+"""The local stack as a command: it starts, prints one line, ends on a signal or when a part dies, and cleans up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web example as a command: starts the stack it needs, or goes beside one that is up, and leaves nothing."""
+"""The web example as a command: it starts a stack or uses a running one, and cleans up."""
 
 from __future__ import annotations
 
