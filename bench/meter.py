@@ -26,7 +26,7 @@ _GOT = rpc.BatchGetDocumentsResponse.pb()
 _QUERY = rpc.RunQueryRequest.pb()
 _FOUND = rpc.RunQueryResponse.pb()
 _AGGREGATION = rpc.RunAggregationQueryRequest.pb()
-_HEARD = rpc.ListenResponse.pb()
+_LISTENED = rpc.ListenResponse.pb()
 
 
 @dataclass(slots=True)
@@ -99,9 +99,9 @@ def _documents(method: str, answer: bytes) -> Iterator[tuple[str, int]]:
             if found.document.name:
                 yield found.document.name, found.document.ByteSize()
         case "Listen":
-            heard = _HEARD.FromString(answer)
-            if heard.document_change.document.name:
-                yield heard.document_change.document.name, heard.document_change.document.ByteSize()
+            response = _LISTENED.FromString(answer)
+            if response.document_change.document.name:
+                yield response.document_change.document.name, response.document_change.document.ByteSize()
 
 
 async def _serve(target: str) -> None:
