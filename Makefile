@@ -1,11 +1,11 @@
-# The commands of this project. Each sets up what it needs.
+# The project's commands. Each installs what it needs first.
 PYTHON ?= python3
 export PYTHON
 RUN := .venv/bin/python
 
 .PHONY: demo test check run web chaos bench cost token setup lint audit format docs lock clean
 
-demo: setup            ## stream an answer, leave, come back: the main job on the local stack
+demo: setup            ## stream an answer, leave and come back, on the local stack
 	@$(RUN) -m local.demo
 
 test: lint audit       ## lint, types and all tests
@@ -18,18 +18,18 @@ check: lint            ## lint, types and unit tests, in a minute: before each c
 run: setup             ## the local stack in the foreground, until Ctrl-C
 	@exec $(RUN) -m local.stack
 
-web: setup             ## the web example with the local stack, or beside the one of make run
+web: setup             ## the web example, with its own local stack or that of make run
 	@./local/setup.sh web
 	@exec $(RUN) -m local.web
 
 chaos: setup           ## break every part while answers stream: make chaos ROUNDS=20 SEED=7 LANES=2
 	@$(RUN) -m chaos --rounds $(or $(ROUNDS),3) $(if $(SEED),--seed $(SEED)) $(if $(LANES),--lanes $(LANES))
 
-bench: setup           ## measure it side by side with its peers: make bench QUICK=1, ONLY=lag,cost, ROUNDS=5
+bench: setup           ## measure against peers: make bench QUICK=1, ONLY=lag,cost, ROUNDS=5
 	@./local/setup.sh bench
 	@$(RUN) -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-cost: setup            ## count what answers take, and price it: writes docs/cost.md and draws docs/cost.svg
+cost: setup            ## count an answer's operations and their price: writes docs/cost.md and docs/cost.svg
 	@$(RUN) -m cost
 
 token: setup           ## an ID token for the local stack: make token USER=alice
@@ -44,7 +44,7 @@ lint: setup
 	$(RUN) -m mypy
 	.venv/bin/shellcheck deploy.sh local/setup.sh .ci/run
 
-audit: setup           ## ask PyPI for known vulnerabilities of what is deployed
+audit: setup           ## ask PyPI for known vulnerabilities in the deployed packages
 	@$(RUN) -m operations.audit
 
 format: setup

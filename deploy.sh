@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts Holdfast into a Google Cloud project, and takes it out again. What is made is the list in `deploy`, below.
-# Everything is looked at first and changed only where it differs, so it may be run again at any time.
+# Deploys Holdfast into a Google Cloud project, and removes it again. `deploy`, below, lists what is created.
+# Every resource is read first and changed only if it differs, so this can be run again at any time.
 set -euo pipefail
 from=$PWD
 cd "$(dirname "$0")"
@@ -10,34 +10,34 @@ usage() {
 ./deploy.sh [--dry-run] [--canary=PERCENT] [--force]     deploys, or changes what differs
 ./deploy.sh destroy [--dry-run] [--yes] [--delete-data]  asks, then removes what was made
 
---dry-run         prints every command, as for an empty project, and runs none; needs no login and no network
+--dry-run         prints every command for an empty project and runs none; needs no login and no network
 --canary=PERCENT  new revisions get this share of the traffic; without it, or with 100, they get all of it
---force           deploys the functions though nothing of theirs differs: undoes what was changed by hand
---yes             destroy does not ask: where there is no terminal, it must be said
---delete-data     nor does it ask whether generations, requests and journals are to be deleted, too
+--force           deploys the functions even if they do not differ, which undoes manual changes
+--yes             destroy does not ask; required if there is no terminal
+--delete-data     destroy also deletes generations, requests and journals, without asking
 
-Variables are taken from the environment, or from the file deploy.env, which has a line VARIABLE=value for each.
+Variables are read from the environment, or from the file deploy.env, with one line VARIABLE=value for each.
 
   GOOGLE_CLOUD_PROJECT   must be set: the project
   UPSTREAM_BASE_URL      must be set, or UPSTREAMS_FILE: the upstream, such as https://api.openai.com/v1
   UPSTREAM_MODELS        its models, comma-separated; all of them unless set
   UPSTREAM_CONTINUE, UPSTREAM_PREFILL_STYLE
-                         how an answer that broke off goes on: see the README
+                         how an interrupted answer is continued: see the README
   UPSTREAM_SPEAKS, UPSTREAM_USAGE
                          its APIs, and whether it is asked for a stream's usage: see the README
-  UPSTREAM_API_KEY       its key, which goes to Secret Manager: must be set when it is new; "none" where there is none
-  UPSTREAM_API_KEY_FILE  the file that has the key, in place of the key; "-" is stdin
+  UPSTREAM_API_KEY       its key, which is stored in Secret Manager: must be set when it is new; "none" for no key
+  UPSTREAM_API_KEY_FILE  the file that contains the key, instead of the key; "-" is stdin
   UPSTREAMS_FILE         upstreams.toml, beside this script, for several upstreams: see the README. The keys are the
-                         variables that its key_env name, and each may have a file: OPENAI_API_KEY_FILE
-  HOLDFAST_NAME          what all that is made is called: holdfast unless set. A project can hold two, each with a
-                         FIRESTORE_DATABASE of its own
+                         variables that its key_env name, and each may be in a file: OPENAI_API_KEY_FILE
+  HOLDFAST_NAME          the name of all resources: holdfast unless set. A project can have two deployments, each with
+                         its own FIRESTORE_DATABASE
   REGION                 where the functions run: us-central1 unless set
-  FIRESTORE_LOCATION     where the database is made if there is none: REGION unless set
-  RULES                  replace, or keep: what becomes of the rules of an app that has its own
+  FIRESTORE_LOCATION     where the database is created if there is none: REGION unless set
+  RULES                  replace or keep: what to do with existing security rules of the application
   API_CONCURRENCY, API_MIN_INSTANCES, API_MAX_INSTANCES
-                         80 streams at once an instance, and 0 to 20 instances, unless set
+                         80 simultaneous streams per instance, and 0 to 20 instances, unless set
   WORKER_CONCURRENCY, WORKER_MIN_INSTANCES, WORKER_MAX_INSTANCES
-                         40 answers at once an instance, and 0 to 25 instances, unless set
+                         40 simultaneous answers per instance, and 0 to 25 instances, unless set
   PYTHON                 a Python 3.11 or newer, for this script: python3 unless set
 
 The functions' settings:
@@ -46,13 +46,13 @@ END
     ask help "${OWN[@]}" "${LOCAL[@]}"
 }
 
-OWN=(GOOGLE_CLOUD_PROJECT WORKER_URL TASKS_INVOKER) # settings that are made here
+OWN=(GOOGLE_CLOUD_PROJECT WORKER_URL TASKS_INVOKER) # settings that this script determines
 LOCAL=(FIRESTORE_EMULATOR_HOST TASKS_EMULATOR_HOST FIREBASE_AUTH_EMULATOR_HOST OIDC_CERTS_URL APP_CHECK_KEYS_URL)
-WORKER_TIMEOUT=1860       # seconds; above the longest dispatch deadline there is
-API_TIMEOUT=3600          # seconds; the longest there is
+WORKER_TIMEOUT=1860       # seconds; above the longest dispatch deadline
+API_TIMEOUT=3600          # seconds; Cloud Run's maximum
 SPARE_THREADS=10          # beyond the concurrency
-MOST_DISPATCHES=5000      # that Cloud Tasks has under way at once for one queue
-RULES_NAME=holdfast.rules # tells rules that came from here from an app's own
+MOST_DISPATCHES=5000      # Cloud Tasks' maximum of concurrent dispatches per queue
+RULES_NAME=holdfast.rules # distinguishes rules from this script from the application's own
 
 deploy() {
     apis artifactregistry cloudbuild cloudresourcemanager cloudtasks firebaserules firestore iam run secretmanager storage
@@ -65,7 +65,7 @@ deploy() {
     database
     rules
     indexes
-    # Retries end when both limits are reached: an hour after its start, an answer has long been counted as lost.
+    # Retries end when both limits are reached. An hour after its start, an answer counts as lost in any case.
     queue --max-dispatches-per-second=500 --max-concurrent-dispatches="$(dispatches)" \
         --max-attempts=100 --max-retry-duration=3600s --min-backoff=1s --max-backoff=5s --max-doublings=4
     each_key secret
@@ -77,7 +77,7 @@ deploy() {
     each_key readable
     grant "$builder" roles/run.builder projects "$GOOGLE_CLOUD_PROJECT"
 
-    # The worker first: it has to understand the tasks of the api that comes after it.
+    # The worker is deployed first, because it must understand the tasks of the new api.
     function_of worker "$worker" "$WORKER_CONCURRENCY" "$WORKER_MIN_INSTANCES" "$WORKER_MAX_INSTANCES" \
         --timeout="$WORKER_TIMEOUT" --no-allow-unauthenticated "$(secrets_flag)"
     grant "$invoker" roles/run.invoker 'run services' "$HOLDFAST_NAME-worker" --region="$REGION"
@@ -117,19 +117,19 @@ destroy() {
         gone "$each" "$there" iam service-accounts delete "$each"
     done
 
-    there="There stay: the database $FIRESTORE_DATABASE with its messages and rules, the APIs, the images in Artifact Registry
+    there="Not removed: the database $FIRESTORE_DATABASE with its messages and rules, the APIs, the images in Artifact Registry
 (cloud-run-source-deploy) and the uploads (gs://run-sources-$GOOGLE_CLOUD_PROJECT-$REGION). The queue's name can't be
 used again for some days: to deploy before that, set TASKS_QUEUE to another."
     [ -z "$dry" ] || note 'After a second yes, or with --delete-data:'
     if agreed "$delete_data" "Delete all generations, requests and journals in the database $FIRESTORE_DATABASE, too?"; then
         delete_data
     else
-        there="There stay all generations, requests and journals: nobody was told to delete them. $there"
+        there="Not deleted: all generations, requests and journals. $there"
     fi
     note "$there"
 }
 
-# What is made, one by one: looked at, and changed where it differs
+# The resources: each is read, and changed if it differs
 
 apis() {
     local name
@@ -145,7 +145,7 @@ account() {
     has "$1" "$accounts" || change iam service-accounts create "${1%%@*}" --display-name="$2"
 }
 
-grant() { # to whom, which role, on what kind of thing, which one, and where that is
+grant() { # member, role, kind of resource, name of the resource, and its location
     local member=serviceAccount:$1 role=$2 granted
     local -a kind on=("${@:4}")
     read -r -a kind <<<"$3"
@@ -180,8 +180,8 @@ rules() {
     fi
 }
 
-# gcloud has no command for rules. The Firebase CLI wants Node.js and a login of its own; the API that it calls, neither.
-firebase() { # method, path; what is sent is on stdin and the token on a descriptor, so that neither is in a command line
+# gcloud has no command for rules. The Firebase CLI needs Node.js and its own login, but the API that it calls does not.
+firebase() { # method, path; the body is on stdin and the token on a descriptor, so that neither is in a command line
     local -a line=(curl --silent --show-error --fail-with-body --max-time 60 --request "$1" --header @/dev/fd/4)
     line+=(--header "X-Goog-User-Project: $GOOGLE_CLOUD_PROJECT")
     [ "$1" = GET ] || line+=(--header 'Content-Type: application/json' --data-binary @-)
@@ -190,7 +190,7 @@ firebase() { # method, path; what is sent is on stdin and the token on a descrip
     [ "$dry" ] || "${line[@]}" 4< <(printf 'Authorization: Bearer %s\n' "$token")
 }
 
-indexes() { # indexes, exemptions and expiry, out of the file that the Firebase CLI takes as well
+indexes() { # indexes, exemptions and expiry, from the file that the Firebase CLI reads too
     local composites fields expiring line
     local -a words
     composites=$(look firestore indexes composite list --database="$FIRESTORE_DATABASE" --format=json)
@@ -208,7 +208,7 @@ queue() {
     [ "$there" = same ] || change tasks queues "${there:-create}" "$TASKS_QUEUE" --location="$TASKS_LOCATION" "$@"
 }
 
-dispatches() { # no more than the workers take
+dispatches() { # at most as many as the workers accept
     local most=$((WORKER_CONCURRENCY * WORKER_MAX_INSTANCES))
     echo $((most < MOST_DISPATCHES ? most : MOST_DISPATCHES))
 }
@@ -230,7 +230,7 @@ secret() {
     set_secrets+=${set_secrets:+,}$1=$name:${version:-1}
 }
 
-newest() { # the version of a secret that a revision is bound to: one that is taken back has its own key again
+newest() { # revisions are bound to a secret's version, so that a rollback restores the key too
     look secrets versions list "$1" --format=json | ask newest
 }
 
@@ -246,7 +246,7 @@ secrets_flag() {
     if [ "$set_secrets" ]; then echo "--set-secrets=$set_secrets"; else echo --clear-secrets; fi
 }
 
-function_of() { # target, account, concurrency, fewest and most instances, and further flags
+function_of() { # target, account, concurrency, minimum and maximum instances, and further flags
     local name=$HOLDFAST_NAME-$1 environment mark there ready latest share
     local -a flags=(--source=. --function="$1" --base-image=python313 --region="$REGION" --service-account="$2"
         --build-service-account="projects/$GOOGLE_CLOUD_PROJECT/serviceAccounts/$builder"
@@ -291,7 +291,7 @@ delete_data() {
     done
 }
 
-answers() { # who is not logged in gets this status from this URL
+answers() { # checks that an unauthenticated request to this URL gets this status
     local status='' try
     local -a line=(curl --silent --output /dev/null --max-time 30 --write-out '%{http_code}' "$1")
     said '# ' "${line[@]}"
@@ -301,8 +301,8 @@ answers() { # who is not logged in gets this status from this URL
         [ "$status" != "$2" ] || return 0
         [ "$try" = 6 ] || sleep 5
     done
-    fail "$1 $3: it answers $status, not $2. See its log; say ./deploy.sh --force where it was changed by hand, and
-where a policy of your organisation forbids it, ask for an exception."
+    fail "$1 $3: it answers $status, not $2. See its log. If it was changed by hand, run ./deploy.sh --force. If a policy
+of your organisation forbids it, ask for an exception."
 }
 
 farewell() {
@@ -327,7 +327,7 @@ for await (const { delta } of stream) if (delta) console.log(delta);
 console.log((await data).state);"
 }
 
-# What must be there before anything is changed
+# Checks before anything is changed
 
 read_file() {
     local line
@@ -378,7 +378,7 @@ check_variables() {
 needed() {
     [ -z "${!1:-}" ] || return 0
     if [ "$dry" ]; then
-        note "$1 is not set: '$2' stands in for it here, and nothing would be deployed."
+        note "$1 is not set: '$2' stands in for it here. Without it, nothing would be deployed."
         export "$1=$2"
     else
         faults+="$1: it must be set: see ./deploy.sh --help"$'\n'
@@ -399,7 +399,7 @@ check_settings() {
     ask environment "$API_TIMEOUT" >/dev/null || fail 'Nothing was changed.'
 }
 
-take() { # a key, out of reach of whatever is run from here
+take() { # a key, into a variable that commands run from here do not inherit
     local file=${1}_FILE value=${!1:-}
     if [ "${!file:-}" = - ]; then
         value=$(cat)
@@ -425,11 +425,11 @@ check_login() {
     name_all "$number"
 }
 
-name_all() { # by the project's number
+name_all() { # sets all names; takes the project's number
     local host=$GOOGLE_CLOUD_PROJECT.iam.gserviceaccount.com
     api=$HOLDFAST_NAME-api@$host worker=$HOLDFAST_NAME-worker@$host
     invoker=$HOLDFAST_NAME-invoker@$host builder=$HOLDFAST_NAME-builder@$host
-    # Cloud Run gives a service this URL before it is there: so the worker can know its own, and the api the worker's.
+    # Cloud Run's URLs are known before a service exists, so the worker can know its own URL and the api the worker's.
     api_url=https://$HOLDFAST_NAME-api-$1.$REGION.run.app
     export TASKS_INVOKER=$invoker WORKER_URL=https://$HOLDFAST_NAME-worker-$1.$REGION.run.app
 }
@@ -445,7 +445,7 @@ check_project() {
         database_type=$(look firestore databases list --format=json | ask database "$FIRESTORE_DATABASE")
     fi
     [ "${database_type:-FIRESTORE_NATIVE}" = FIRESTORE_NATIVE ] ||
-        fail "FIRESTORE_DATABASE: $FIRESTORE_DATABASE is in Datastore mode: name another, and it is made."
+        fail "FIRESTORE_DATABASE: $FIRESTORE_DATABASE is in Datastore mode: name another, and it will be created."
     check_rules
 }
 
@@ -455,7 +455,7 @@ check_key() {
     elif [ "$dry" ]; then
         note "$1 is not set: nothing would be deployed unless its secret is there."
     else
-        fail "$1: it must be set, or ${1}_FILE, as it is not kept yet; UPSTREAM_API_KEY=none where the upstream has none"
+        fail "$1: it must be set, or ${1}_FILE, as it is not stored yet; UPSTREAM_API_KEY=none if the upstream has none"
     fi
 }
 
@@ -475,9 +475,9 @@ check_rules() {
     esac
 }
 
-# Small words
+# Helpers
 
-look() { # asks what there is; a dry run asks nobody, and finds nothing
+look() { # runs a command that only reads; a dry run does not run it, and finds nothing
     said '# ' gcloud "$@" --project="$GOOGLE_CLOUD_PROJECT" --quiet
     [ "$dry" ] || gcloud "$@" --project="$GOOGLE_CLOUD_PROJECT" --quiet </dev/null
 }
@@ -487,7 +487,7 @@ change() {
     [ "$dry" ] || gcloud "$@" --project="$GOOGLE_CLOUD_PROJECT" --quiet >/dev/null
 }
 
-persist() { # where what was just made may not be known everywhere yet, or the one before is still under way
+persist() { # changes with retries: a new resource may not be visible everywhere yet, or an operation still be running
     local try
     said '' gcloud "$@" --project="$GOOGLE_CLOUD_PROJECT" --quiet
     for try in 1 2 3 4 5 6; do
@@ -495,15 +495,15 @@ persist() { # where what was just made may not be known everywhere yet, or the o
         ! gcloud "$@" --project="$GOOGLE_CLOUD_PROJECT" --quiet >/dev/null </dev/null || return 0
         [ "$try" = 6 ] || sleep 10
     done
-    fail 'That failed six times. What was done before it is done: run this again.'
+    fail 'That failed six times. Earlier steps are complete: run this again.'
 }
 
-gone() { # what, where it may be listed, and the command that removes it
+gone() { # a name, the list of existing ones, and the command that removes it
     [ "$dry" ] || has "$1" "$2" || return 0
     change "${@:3}"
 }
 
-has() { # whether a line is in a text
+has() { # whether a text contains a line
     case $'\n'$2$'\n' in *$'\n'"$1"$'\n'*) ;; *) return 1 ;; esac
 }
 
@@ -516,7 +516,7 @@ unless_set() {
     [ -n "${!1:-}" ] || export "$1=$2"
 }
 
-agreed() { # a yes that was given before, and the question where it was not
+agreed() { # an answer given by an option, and the question to ask without one
     local answer=$1
     if [ -z "$answer" ] && [ -z "$dry" ] && [ -t 0 ]; then
         read -r -p "$2 (yes/no) " answer
@@ -524,7 +524,7 @@ agreed() { # a yes that was given before, and the question where it was not
     [ "$answer" = yes ] || [ "$dry" ]
 }
 
-said() { # a command as a shell would take it; in a real run, only what changes something is worth a line
+said() { # prints a command, quoted for a shell; in a real run, only those that change something
     local lead=$1 word quote="'" quoted="'\\''" line=''
     [ -z "$lead" ] || [ "$dry" ] || return 0
     for word in "${@:2}"; do
@@ -545,7 +545,7 @@ fail() {
     exit 1
 }
 
-# What a shell can't read: JSON, and the settings
+# In Python: JSON and the settings
 
 ask() {
     "$PYTHON" -BS -c "$ANSWERS" "$@"
@@ -588,23 +588,23 @@ def variables():
 
 
 def place(resource):
-    """The collection and the field, or the index, of a name in Firestore's administration."""
+    """Parses a resource name of Firestore's admin API: the collection, and the field or index."""
     return tuple(resource["name"].split("/")[5::2])
 
 
 def kind(field):
-    """A field's order, or what it is besides, as a flag has it."""
+    """The flag for a field's order or array configuration."""
     return f"order={field['order']}".lower() if "order" in field else f"array-config={field.get('arrayConfig')}".lower()
 
 
 def composite(index, collection):
-    """What an index is; every index ends with its documents' names, which nobody has to ask for."""
+    """An index without the document name, which every index ends with implicitly."""
     columns = [(field["fieldPath"], kind(field)) for field in index["fields"] if field["fieldPath"] != "__name__"]
     return collection, index["queryScope"], tuple(columns)
 
 
 def single(config):
-    """The indexes of one field, each with its scope. In the file a field's order lies flat."""
+    """The indexes of one field, each with its scope. The file has the order directly in the index."""
     return {(each["queryScope"], kind(each.get("fields", [each])[0])) for each in config.get("indexes", [])}
 
 
@@ -754,7 +754,7 @@ match question:
                 print(f"indexes fields update {path} --collection-group={collection} --async --clear-exemption")
 END
 
-exec 3>&1 # for what is said from within a $(...)
+exec 3>&1 # for messages from within a $(...)
 command=deploy dry='' force='' canary='' yes='' delete_data='' keys='' token=''
 for argument in "$@"; do
     case $argument in
@@ -766,7 +766,7 @@ for argument in "$@"; do
         --yes) yes=yes ;;
         --delete-data) delete_data=yes ;;
         -h | --help) command=usage ;;
-        *) fail "There is no '$argument' that can be done: see ./deploy.sh --help" ;;
+        *) fail "Unknown argument '$argument': see ./deploy.sh --help" ;;
     esac
 done
 

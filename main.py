@@ -1,14 +1,14 @@
-"""The two function targets, `api` and `worker`, and what each is made of. Wiring only.
+"""The two function targets, `api` and `worker`, and their wiring. No logic belongs here.
 
-Nothing is built before the first request: the server imports this before it forks, and gRPC does not survive a fork.
-The parts that call the upstream are imported by the worker alone.
+Nothing is constructed before the first request: the server imports this module before it forks, and gRPC does not work
+across a fork. Only the worker imports the modules that call the upstream.
 """
 
 from __future__ import annotations
 
 import gc
 
-gc.disable()  # until an app is built: what imports make stays, and looking through it is a tenth of their time
+gc.disable()  # until an app is built: objects made by imports stay, and collecting takes a tenth of the import time
 
 import logging
 import os
@@ -41,13 +41,13 @@ _apps: dict[str, Flask] = {}
 
 @functions_framework.http  # type: ignore[untyped-decorator]
 def api(request: Request) -> Any:
-    """The public function: clients come in here."""
+    """The public function, which clients call."""
     return _serve("api", _api, request)
 
 
 @functions_framework.http  # type: ignore[untyped-decorator]
 def worker(request: Request) -> Any:
-    """The private function: Cloud Tasks comes in here."""
+    """The private function, which Cloud Tasks calls."""
     return _serve("worker", _worker, request)
 
 
@@ -77,7 +77,7 @@ def _built(name: str, build: Build) -> Flask:
     per_stream = TARGETS_PER_EMULATOR_STREAM if settings.firestore_emulator else TARGETS_PER_STREAM
     app = build(settings, Store(documents, settings.retention), Listener(documents, per_stream), telemetry)
     telemetry.instrument(app, excluded=ROUTES)
-    _shutdown.add_callback(telemetry.close)  # after those whose spans it is to send
+    _shutdown.add_callback(telemetry.close)  # after the callbacks whose spans it sends
     return app
 
 

@@ -1,1 +1,1 @@
-"""What Holdfast costs and how fast it is, measured side by side with its peers on one machine, in one run."""
+"""The benchmark: Holdfast's speed and cost, measured against its peers on the same machine in the same run."""

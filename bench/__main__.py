@@ -1,7 +1,7 @@
 """The bench as a command: `python -m bench`, and `make bench`.
 
-A run of everything writes `bench/results.md`, its plots and the README's numbers; a quick one, or one of some parts,
-writes the same page to `build/bench`. The raw results are kept in `build/bench` either way.
+A full run writes `bench/results.md`, its plots and the README's numbers. A quick or partial run writes the same page to
+`build/bench`. The raw results are always saved in `build/bench`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PARTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an import that compiles is not what is deployed
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # deployed functions do not compile at import
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(INTERRUPTED))
     whole = not options.quick and options.only is None
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(plan: Plan, parts: Sequence[str], kept: Path, whole: bool) -> dict[str, Any]:
-    """Measures these parts, and keeps what was measured after each of them. `whole` is a run to be published."""
+    """Measures these parts, and saves the results after each one. `whole`: the run is to be published."""
     kept.mkdir(parents=True, exist_ok=True)
     raw: dict[str, Any] = {
         "full": whole,
@@ -75,7 +75,7 @@ def run(plan: Plan, parts: Sequence[str], kept: Path, whole: bool) -> dict[str, 
 
 
 def write(raw: dict[str, Any], folder: Path) -> Path:
-    """Writes the page and its plots, and of a run to be published the README's numbers; gives where the page is."""
+    """Writes the page and its plots, and for a run to be published the README's numbers. Returns the page's path."""
     results = folder / "results.md"
     page = report.page(raw, plots.draw(raw, folder))
     results.write_text(page, encoding="utf-8")
@@ -88,7 +88,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Holdfast and its peers, side by side.")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that the harness works")
     parser.add_argument("--only", type=_parts, metavar="A,B", help="only these parts: " + ", ".join(PARTS))
-    parser.add_argument("--rounds", type=_count, default=ROUNDS, help="how often each case is played (%(default)s)")
+    parser.add_argument("--rounds", type=_count, default=ROUNDS, help="how often to run each case (%(default)s)")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""What a run must reach, and whether it did."""
+"""The targets of a run, and whether it met them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shown = Callable[[float], str]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """`limit` is the most that `measured` may be; `peer` is Genkit's in the same run. None is what was not measured."""
+    """`measured` may be at most `limit`. `peer` is Genkit's value in the same run. None means not measured."""
 
     what: str
     limit: float
@@ -28,7 +28,7 @@ class Bar:
 
 
 def bars(figures: Figures) -> Iterator[Bar]:
-    """Each line there is, in order."""
+    """Yields all targets, in order."""
     direct, ours = figures.first_token("1", "direct"), figures.first_token("1", "holdfast")
     live = figures.first_token("1", "genkit, live")
     yield Bar("first token over direct, 1 stream", 30, _over(ours, direct), _over(live, direct), _ms)
@@ -53,7 +53,7 @@ def bars(figures: Figures) -> Iterator[Bar]:
         theirs = figures.cost_of("genkit", WATCHED, 4_000)
         other = figures.cost_of("genkit", WATCHED if how == UNWATCHED else how, 4_000)
         if theirs and not theirs["whole"]:
-            other = None  # it was cut off while it was still being written
+            other = None  # the answer was cut off while it was being written
         yield Bar(what, limit, row[field] if row else None, other[field] if other else None, _count)
     imports = figures.raw.get("cold", {}).get("import")
     yield Bar("cold import, everything", 0.45, median(imports) if imports else None, None, _seconds)

@@ -1,7 +1,7 @@
-"""Many viewers behind few streams: a proxy before Firestore that allows as many streams a connection as Google does.
+"""Many viewers over few streams, with a proxy in front of Firestore that limits streams per connection as Google does.
 
-Each viewer watches a generation of its own, all on one api process, and further answers are started meanwhile: their
-commits go over the same connections.
+Each viewer watches its own generation, all on one api process. Meanwhile more answers are started, whose commits use
+the same connections.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from bench.stage import Stage, program
 from bench.system import Holdfast, Visit
 from local.ports import HOST, free_port
 
-LATE_SECONDS = 10.0  # after its upstream's end an answer is waited for no longer, and what is not there is stuck
-STARTS_A_SECOND = 30  # of the viewers'
-_BETWEEN_SECONDS = 0.4  # two further starts
+LATE_SECONDS = 10.0  # after the upstream's end; an answer that takes longer counts as stuck
+STARTS_A_SECOND = 30  # of viewers
+_BETWEEN_SECONDS = 0.4  # between two additional starts
 _DEPLOYED = {"FUNCTION_SOURCE": str(Path(__file__).with_name("multiplexed.py"))}
 
 
 def measure(plan: Plan, stage: Stage) -> list[dict[str, Any]]:
-    """With one document a listen stream, as the emulator needs it, and with as many as are deployed."""
+    """Measures with one document per listen stream, as the emulator needs it, and with as many as when deployed."""
     found = [_capped(plan, stage, "one", {}), _capped(plan, stage, "deployed", _DEPLOYED)]
     stage.empty_firestore()
     return found
@@ -52,7 +52,7 @@ def _capped(plan: Plan, stage: Stage, how: str, settings: Mapping[str, str]) -> 
 
 
 async def _measured(plan: Plan, holdfast: Holdfast, how: str) -> dict[str, Any]:
-    """Microseconds from a start to its first token, before there are viewers and with them; None where it is stuck."""
+    """Microseconds from a start to its first token, without viewers and with them. None if it is stuck."""
     before = await _starts(holdfast, f"{how}-before", plan.starts)
     questions = [
         Question(seed=f"{how}-{number}", tokens=plan.capped_tokens, rate=plan.capped_rate)

@@ -1,4 +1,4 @@
-"""How long a function takes to start: to import everything in a fresh interpreter, and to its first answer."""
+"""Start-up time: importing everything in a fresh interpreter, and the first answer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bench.stage import Stage
 from bench.system import Visit
 from local.stack import ROOT
 
-# All that `main` imports for either function once it is called, by the interpreter's own clock. What is not among the
-# locked packages that are deployed is not there: some libraries import more where they find more.
+# Measures all imports of `main` for both functions, with the interpreter's own clock. Packages that are not deployed
+# are hidden, because some libraries import optional packages if they find them.
 _IMPORT = """
 import importlib.metadata, re, sys, time
 def name(line):
@@ -39,10 +39,10 @@ _POLL_SECONDS = 0.002
 
 
 def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
-    """Seconds each time: of the import of everything, of the five packages at its core alone, and from the start of
-    both functions to the first token of a first answer.
+    """Seconds to import everything, to import only the five core packages, and from the start of both functions to the
+    first token of the first answer.
     """
-    _import(_EVERYTHING)  # compiles what was never compiled
+    _import(_EVERYTHING)  # compiles modules that were not compiled yet
     imports, cores = [], []
     for _ in range(plan.rounds):
         imports.append(_import(_EVERYTHING))
@@ -69,7 +69,7 @@ def _first_answer(stage: Stage, number: int) -> float:
 
 
 async def _asked(stage: Stage, question: Question) -> int:
-    """Asks as soon as both listen, and gives the moment of the first token."""
+    """Asks as soon as both functions listen. Returns the time of the first token."""
     async with asyncio.timeout(WAIT_SECONDS):
         await asyncio.gather(*(_listens(port) for port in (stage.stack.ports.worker_port, stage.stack.ports.api_port)))
         response = await stage.holdfast.start(question)

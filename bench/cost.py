@@ -1,6 +1,6 @@
-"""What an answer costs in Firestore: documents written and read, and their bytes, counted on the way there.
+"""What an answer costs in Firestore: documents written and read, and their bytes, counted in a proxy.
 
-A pass of its own: what is counted is slowed down by it, so no time is taken here.
+A separate pass, in which no times are measured, because counting slows everything down.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bench.system import Genkit, Holdfast, System, Visit
 
 UNWATCHED, WATCHED, REPLAYED = "nobody watching", "one viewer", "replayed"
 PEERS_AT_ONCE = 2
-LATE_SECONDS = 60.0  # after its upstream's end an answer is waited for no longer
-SAVED_SECONDS = 3.0  # after its upstream's end an answer that nobody watches is saved
+LATE_SECONDS = 60.0  # how long to wait for an answer after the upstream's end
+SAVED_SECONDS = 3.0  # how long an unwatched answer takes to be saved after the upstream's end
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One answer's, `whole` where all of it came (where anybody looked)."""
+    """The cost of one answer. `whole`: its reader got all of it, or it had no reader."""
 
     system: str
     how: str
@@ -39,13 +39,13 @@ class Cost:
 
 
 class _Books:
-    """What was counted so far."""
+    """The counts so far."""
 
     def __init__(self, url: str):
         self._url = url
 
     def of(self, *names: str) -> Count:
-        """All that mentions one of the names: an answer's own, its user's or its stream's."""
+        """The counts of everything that mentions one of the names: an answer's, its user's or its stream's."""
         total = Count()
         for path, counted in text_of(f"{self._url}/counts").items():
             if any(name in path for name in names):
@@ -55,7 +55,7 @@ class _Books:
 
 
 def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
-    """All of Holdfast's answers but one at once, and beside them a few of Genkit's at a time, longest first."""
+    """Measures all Holdfast's answers but one in parallel, and a few of Genkit's at a time, longest first."""
     command = [sys.executable, "-m", "bench.meter", "--target", stage.stack.firestore_host]
     with stage.part("meter", command, "ready") as meter:
         host, url = (re.search(rf"{what}=(\S+)", meter.printed) for what in ("grpc", "http"))
@@ -69,7 +69,7 @@ def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
 
 
 async def _count(plan: Plan, books: _Books, holdfast: Holdfast, genkit: Genkit) -> list[Cost]:
-    """The shortest answer is alone, as it was when its lag was taken: many at once have a longer beat."""
+    """Measures the shortest answer alone, like its lag, because the commit interval is longer with many answers."""
     shortest, *longer = [
         _question("holdfast", tokens, growth.rate) for growth in plan.growth for tokens in growth.tokens
     ]
@@ -97,7 +97,7 @@ async def _watched(books: _Books, holdfast: Holdfast, question: Question) -> lis
 
 
 async def _unwatched(books: _Books, holdfast: Holdfast, question: Question) -> list[Cost]:
-    """An answer whose client leaves at once, and one who comes when it is finished and reads it all."""
+    """An answer whose client leaves at once, and a reader who comes after its end and reads it all."""
     started = await holdfast.start(question)
     await started.begun
     generation = started.header("X-Generation-Id")
@@ -128,7 +128,7 @@ async def _genkit(books: _Books, genkit: Genkit, question: Question, room: async
 
 
 async def _visited(system: System, question: Question) -> list[Visit]:
-    """The visits, when all is read or the time is over."""
+    """The visits, after everything is read or the time is over."""
     visits: list[Visit] = []
     try:
         async with asyncio.timeout(question.tokens / question.rate + LATE_SECONDS):

@@ -1,4 +1,4 @@
-"""What was measured, as numbers to be shown: medians over rounds, and shares. Nothing here measures or formats."""
+"""The numbers to show: medians over rounds, and ratios. Nothing here may measure or format."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ LAST, FIRST = "last", "first"
 
 
 class Figures:
-    """One run's raw results. Times are milliseconds unless a name says otherwise; None is what was not measured."""
+    """The figures of one run. Times are in milliseconds unless a name says otherwise. None means not measured."""
 
     def __init__(self, raw: Row):
         self.raw = raw
         self.cases: dict[str, Row] = raw["cases"]
 
     def paths(self, case: str) -> list[str]:
-        """Who played the case, in the order in which the plan names them."""
+        """The paths that were measured in a case, in the plan's order."""
         return sorted({row["path"] for row in self._all(case)}, key=_order)
 
     def title(self, case: str) -> str:
-        """The case in words."""
+        """The case's title."""
         return str(self.cases[case]["title"])
 
     def rounds(self, case: str, path: str) -> int:
         return len(self._rows(case, path))
 
     def lag(self, case: str, path: str, share: float) -> float | None:
-        """The lag that `share` of the tokens had at most: the median of the rounds'."""
+        """The lag's percentile for `share`: the median over rounds."""
         return self._median(case, path, lambda row: percentile(_flat(row["lags"]), share))
 
     def worst_lag(self, case: str, path: str) -> float | None:
-        """The largest of all rounds."""
+        """The largest lag of all rounds."""
         rows = self._rows(case, path)
         found = [lag for row in rows for lag in _flat(row["lags"])]
         return max(found) / 1000 if found else None
@@ -58,7 +58,7 @@ class Figures:
         return self._median(case, path, lambda row: percentile(_known(row["end"]), 0.5))
 
     def whole(self, case: str, path: str) -> tuple[int, int]:
-        """How many answers came whole, of how many."""
+        """The number of complete answers, and of all answers."""
         rows = self._rows(case, path)
         return sum(row["whole"] for row in rows), len(rows) * self.cases[case]["streams"]
 
@@ -75,12 +75,12 @@ class Figures:
         return median(seconds) / tokens * 1000 if seconds else None
 
     def busy(self, case: str, path: str, whose: str) -> float | None:
-        """How many cores were in use."""
+        """The average number of busy cores."""
         shares = [row["spent"][whose] / row["spent"]["wall"] for row in self._rows(case, path)]
         return median(shares) if shares else None
 
     def along(self, case: str, path: str, pieces: int) -> list[tuple[int, float]]:
-        """The lag p95 piece by piece of the answer, with the number of each piece's last token."""
+        """The lag p95 of each piece of the answer, with the number of the piece's last token."""
         tokens = int(self.cases[case]["tokens"])
         found = []
         for piece in range(pieces):
@@ -92,7 +92,7 @@ class Figures:
         return found
 
     def cost(self, system: str, how: str) -> list[Row]:
-        """What answers cost in Firestore, the short ones first."""
+        """The cost of answers in Firestore, shortest first."""
         rows = [row for row in self.raw.get("cost", ()) if (row["system"], row["how"]) == (system, how)]
         return sorted(rows, key=lambda row: int(row["tokens"]))
 
@@ -122,7 +122,7 @@ PATHS = {
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
-    """The least value that `share` of the values are not above; None where there is none."""
+    """The smallest value that at least `share` of the values do not exceed. None if there are no values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 

@@ -1,4 +1,4 @@
-"""How long a token takes from the upstream's write to the reader's read, for each system, at each load."""
+"""The time from the upstream's write of a token to the reader's read, for each system and load."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ WARM = Case(name="warm", streams=10, tokens=50, rate=50, systems={})
 
 @dataclass(kw_only=True)
 class Shown:
-    """What readers of one path saw in a round; times are in microseconds.
+    """What readers of one path saw in a round. Times are in microseconds.
 
-    `lags` has a list for each answer, in the order of its tokens. `ttft` is from the request to the first token, `end`
-    from the upstream's last token to the reader's end. None is what did not come. `pace` is the machine's before it, in
-    seconds.
+    `lags` has a list for each answer, in the order of its tokens. `ttft` is from the request to the first token, and
+    `end` from the upstream's last token to the reader's end. None means that it did not arrive. `pace` is the machine's
+    speed before the round, in seconds.
     """
 
     case: str
@@ -60,9 +60,9 @@ class Shown:
 
 
 def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
-    """Every case, round after round, the systems taking turns in another order each time.
+    """Measures every case for several rounds, with the systems in a different order each time.
 
-    Firestore is a new one after each round, and after the last: what a round left there would be the next one's load.
+    Firestore is replaced after each round, because the documents of a round would be load for the next one.
     """
     found: list[Shown] = []
     for number in range(max(max(case.systems.values()) for case in plan.cases)):
@@ -75,7 +75,7 @@ def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
                 print(f"round {number + 1}  {case}  {name}", file=sys.stderr, flush=True)
                 found += asyncio.run(_play(stage, _systems(stage)[name], case, number, plan.patience))
                 if name == GENKIT and found[-1].lost:
-                    stage.restart_genkit()  # or what it has not yet written would be the next one's load
+                    stage.restart_genkit()  # else its pending writes would be load for the next round
                     asyncio.run(_play(stage, stage.genkit, WARM, number, plan.patience))
                 stage.empty_firestore()
         stage.renew_firestore()
@@ -88,7 +88,7 @@ def _systems(stage: Stage) -> dict[str, System]:
 
 
 async def _play(stage: Stage, system: System, case: Case, number: int, patience: float) -> list[Shown]:
-    """One round of a case, and what its readers saw. What takes too long is cut off."""
+    """Runs one round of a case. Returns what the readers saw. Readers that take too long are cut off."""
     questions = [
         Question(
             seed=f"{case.name}-{system.name}-{number}-{n}",
@@ -121,5 +121,5 @@ async def _play(stage: Stage, system: System, case: Case, number: int, patience:
             shown = paths.setdefault(visit.path, first)
             shown.add(question, visit, written)
     for shown in paths.values():
-        shown.lost += case.tokens * (case.streams - len(shown.lags))  # of readers who never came as far as reading
+        shown.lost += case.tokens * (case.streams - len(shown.lags))  # of readers that never started to read
     return list(paths.values())

@@ -1,4 +1,4 @@
-"""What a run was made on, and with which versions of everything."""
+"""The machine and the versions of a run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SLOWED = 3  # times the median
 
 
 def machine() -> dict[str, str]:
-    """Names and their values, in the order in which they are to be shown."""
+    """Names and values, in the order to show them."""
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "memory": f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB",
@@ -66,12 +66,12 @@ def machine() -> dict[str, str]:
 
 
 def pace() -> float:
-    """Seconds that a fixed loop takes: how fast a machine that others share is just now."""
+    """The seconds that a fixed loop takes, to tell how fast a shared machine currently is."""
     return _loop(_LOOPS)
 
 
 def steadiness(seconds: Sequence[float]) -> str:
-    """How evenly loops ran that took so many seconds each: others on the same hardware may slow it for moments."""
+    """How evenly loops of these durations ran. Other users of the same hardware may slow the machine for moments."""
     usual = median(seconds)
     slowed = sum(each for each in seconds if each > _SLOWED * usual) / sum(seconds)
     return (
@@ -111,7 +111,7 @@ def _commit() -> str:
 
 
 def _emulator() -> str:
-    """The Firebase CLI's has its version in its name, the Google Cloud SDK's the SDK's."""
+    """The emulator's version. The Firebase CLI's is in its file name, and the Google Cloud SDK's is the SDK's."""
     jar = Path(firestore_emulator.jar(os.environ)).resolve()
     sdk = jar.parents[2] / "VERSION"
     if not re.search(r"\d", jar.name) and sdk.exists():

@@ -1,4 +1,4 @@
-"""What a live generation and an idle viewer take of memory, beyond what their process takes when it has warmed up."""
+"""The memory of a live generation and of an idle viewer, in addition to that of a warm process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_SECONDS = 60.0
 
 
 def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
-    """Bytes: of both functions when warm, and with so many generations that are live and viewers that wait."""
+    """The bytes of both functions when warm, and with many live generations and idle viewers."""
     with stage.functions("fresh") as holdfast:
         found = asyncio.run(_memory(plan, holdfast))
     stage.empty_firestore()

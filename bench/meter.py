@@ -1,7 +1,7 @@
-"""A door to the Firestore emulator that counts what passes: documents written and read, and their bytes, a path.
+"""A proxy for the Firestore emulator that counts documents written and read, and their bytes, for each path.
 
-Counted as Firestore bills: a write for each document in a commit that was made, a read for each document that a get, a
-query or a listener brings, and one for a query that brings nothing. What passes is not changed.
+Counts as Firestore bills: one write per document in a successful commit, one read per document returned by a get, a
+query or a listener, and one for a query without results. It must not change what passes.
 
     python -m bench.meter --target HOST:PORT
 """
@@ -26,12 +26,12 @@ _GOT = rpc.BatchGetDocumentsResponse.pb()
 _QUERY = rpc.RunQueryRequest.pb()
 _FOUND = rpc.RunQueryResponse.pb()
 _AGGREGATION = rpc.RunAggregationQueryRequest.pb()
-_HEARD = rpc.ListenResponse.pb()
+_LISTENED = rpc.ListenResponse.pb()
 
 
 @dataclass(slots=True)
 class Count:
-    """What was done to one document, or by one query."""
+    """The operations on one document, or of one query."""
 
     commits: int = 0
     writes: int = 0
@@ -41,7 +41,7 @@ class Count:
 
 
 class Meter(Proxy):
-    """`counts` is by a document's path, or by the words of a query that brought none."""
+    """`counts` is by document path, or by the text of a query without results."""
 
     def __init__(self, target: str):
         super().__init__(target)
@@ -51,7 +51,7 @@ class Meter(Proxy):
         answer = await super().commit(method, request, context)
         for number, write in enumerate(writes_of(method, request)):
             count = self._count(write.update.name or write.delete or write.transform.document)
-            count.commits += number == 0 or method.endswith("/BatchWrite")  # each is done by itself
+            count.commits += number == 0 or method.endswith("/BatchWrite")  # each write is independent
             count.writes += 1
             count.written += write.ByteSize()
         return answer
@@ -88,7 +88,7 @@ class Meter(Proxy):
 
 
 def _documents(method: str, answer: bytes) -> Iterator[tuple[str, int]]:
-    """The documents an answer brings, each with its size in bytes; a missing one that was asked for is a read, too."""
+    """The documents in a response, with their sizes in bytes. A requested document that is missing is a read too."""
     match method:
         case "BatchGetDocuments":
             got = _GOT.FromString(answer)
@@ -99,9 +99,9 @@ def _documents(method: str, answer: bytes) -> Iterator[tuple[str, int]]:
             if found.document.name:
                 yield found.document.name, found.document.ByteSize()
         case "Listen":
-            heard = _HEARD.FromString(answer)
-            if heard.document_change.document.name:
-                yield heard.document_change.document.name, heard.document_change.document.ByteSize()
+            response = _LISTENED.FromString(answer)
+            if response.document_change.document.name:
+                yield response.document_change.document.name, response.document_change.document.ByteSize()
 
 
 async def _serve(target: str) -> None:

@@ -1,7 +1,7 @@
-"""Both functions with as many documents a listen stream as they have when deployed.
+"""Both functions, with as many documents per listen stream as when deployed.
 
-Against an emulator they take one, for the emulator may corrupt a stream that has more. What is measured here is that
-many viewers fit into few streams, which such a stream shows all the same: it is opened again.
+With an emulator they use one, because the emulator may corrupt a stream with more. For measuring that many viewers fit
+into few streams this does not matter: a corrupted stream is reopened.
 """
 
 import main

@@ -1,4 +1,4 @@
-"""What is measured, how large and how often: in full, or so small that it only shows that the harness works."""
+"""What to measure, how large and how often: in full, or so small that it only tests the harness."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ROUNDS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """So many answers at once, of so many tokens, at so many tokens a second each.
+    """`streams` simultaneous answers of `tokens` tokens, at a rate in tokens per second.
 
-    `systems` are who plays it, and in how many rounds. `token_bytes` is the least that a token has.
+    `systems` are the systems to measure, with their numbers of rounds. `token_bytes` is the smallest size of a token.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Case:
 
     @property
     def seconds(self) -> float:
-        """How long the upstream takes for it."""
+        """The seconds that the upstream takes."""
         return self.tokens / self.rate
 
     def __str__(self) -> str:
@@ -35,14 +35,14 @@ class Case:
         return f"{self.streams} × {self.tokens:,}{size} at {self.rate:,.0f}/s"
 
     def described(self) -> dict[str, Any]:
-        """What the results say of it."""
+        """The case's title in the results."""
         known = {name: getattr(self, name) for name in ("streams", "tokens", "rate", "token_bytes")}
         return {"title": str(self), **known}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Growth:
-    """Answers whose Firestore operations are counted: so many tokens, at this rate, watched by one viewer."""
+    """Answers whose Firestore operations are counted: their tokens and rate. Each has one viewer."""
 
     tokens: tuple[int, ...]
     rate: float
@@ -51,10 +51,10 @@ class Growth:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """`patience` is how many seconds after its upstream's end an answer may come; what comes later counts as missing.
+    """`patience` is how many seconds after the upstream's end an answer may arrive. Later tokens count as missing.
 
-    `unwatched` and `replayed` are tokens. The memory of so many idle `viewers` and live `generations` is measured.
-    `capped` viewers are behind `streams` HTTP/2 streams, and so many `starts` are made beside them.
+    `unwatched` and `replayed` are numbers of tokens. `viewers` and `generations` are for measuring memory. `capped`
+    viewers share `streams` HTTP/2 streams, and `starts` more answers are started meanwhile.
     """
 
     cases: tuple[Case, ...]
@@ -77,7 +77,7 @@ def _each(rounds: int, *systems: str) -> dict[str, int]:
 
 
 def full(rounds: int) -> Plan:
-    """The plan whose results are published. Not everybody plays the longest and the largest: it would take an hour."""
+    """The plan whose results are published. The largest cases are not run for all systems, which would take an hour."""
     everybody = _each(rounds, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)
     deployed = _each(rounds, DIRECT, HOLDFAST, GENKIT, RESUMABLE)
     return Plan(

@@ -27,7 +27,7 @@ _COLOURS = {
     "resumable, resumed": "#2e8b3d",
 }
 _PIECES = 64
-_PIECE_TOKENS = 100  # the fewest that a piece of an answer has: at 1,000 a second as many as come in one commit
+_PIECE_TOKENS = 100  # the smallest piece of an answer; at 1,000 tokens a second, this is one commit
 _STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -41,7 +41,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def draw(raw: dict[str, Any], folder: Path) -> list[str]:
-    """Writes what there are numbers for into the folder, and gives the names of the files."""
+    """Writes all plots that have data into the folder. Returns the file names."""
     figures = Figures(raw)
     drawn = []
     with mpl.rc_context(_STYLE):
@@ -55,7 +55,7 @@ def draw(raw: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _load(figures: Figures) -> Figure | None:
-    """Lag by how many answers are streamed at once, of those cases that differ in nothing else."""
+    """Lag by the number of simultaneous answers, for cases that differ only in that."""
     alike = [case for case, known in figures.cases.items() if (known["tokens"], known["rate"]) == _first(figures)]
     figure, axes = pyplot.subplots(figsize=(7.5, 4))
     for path, title in PATHS.items():
@@ -74,7 +74,7 @@ def _first(figures: Figures) -> tuple[int, float]:
 
 
 def _length(figures: Figures) -> Figure | None:
-    """Lag along the longest single answer that each path has."""
+    """Lag over the course of each path's longest single answer."""
     figure, axes = pyplot.subplots(figsize=(7.5, 4))
     single = [case for case, known in figures.cases.items() if known["streams"] == 1 and not known["token_bytes"]]
     for path, title in PATHS.items():
@@ -88,7 +88,7 @@ def _length(figures: Figures) -> Figure | None:
 
 
 def _cost(figures: Figures) -> Figure | None:
-    """What an answer costs in Firestore, by its length."""
+    """The cost of an answer in Firestore, by its length."""
     figure, panels = pyplot.subplots(1, 3, figsize=(12, 4))
     drawn = False
     for axes, what, label in zip(

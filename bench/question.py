@@ -1,4 +1,4 @@
-"""What is asked: one answer of the demo upstream, and which tokens it must have."""
+"""A question to the demo upstream, and the tokens that its answer must have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from local.demo_text import token
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """`seed` names the answer, and the user who asks for it: a user may have few answers at once."""
+    """`seed` determines the answer and the user, since the number of live answers per user is limited."""
 
     seed: str
     tokens: int
@@ -22,7 +22,7 @@ class Question:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """A request as OpenAI's clients send it. The upstream notes when it writes each token."""
+        """The request, as OpenAI's clients send it. The upstream records when it writes each token."""
         demo = {
             "seed": self.seed,
             "tokens": self.tokens,
@@ -43,5 +43,5 @@ class Question:
 
     @cached_property
     def answer(self) -> list[str]:
-        """Its tokens. No two of them are equal."""
+        """The answer's tokens, all of them different."""
         return [token(self.seed, k, self.token_bytes) for k in range(self.tokens)]

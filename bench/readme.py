@@ -1,4 +1,4 @@
-"""The README's numbers are those of `bench/results.md`: its summary, put where the README has room for it."""
+"""Copies the summary of `bench/results.md` into the README, so that their numbers are the same."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ END = "<!-- end of performance -->"
 
 
 def block(results: str) -> str:
-    """The summary of a page of results, with links that hold from the folder above."""
+    """The summary of a page of results, with links relative to the parent folder."""
     _, _, rest = results.partition(f"{SUMMARY}\n")
     summary, _, _ = rest.partition(SUMMARY_END)
     return summary.replace("](", "](bench/")
 
 
 def shown(readme: str) -> str:
-    """What the README has there now."""
+    """The summary that is in the README."""
     return readme.partition(BEGIN)[2].partition(END)[0]
 
 

@@ -1,4 +1,4 @@
-"""How fast a finished answer is read again from its beginning."""
+"""The time to replay a finished answer from its beginning."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RATE = 2_000.0
 
 
 def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
-    """Moments in microseconds from the request on, a replay each; and what the peers still have of such an answer.
+    """Times of each replay, in microseconds from the request, and how much of such an answer the peers can replay.
 
-    The peers are asked for the longest answer that fits Genkit's one document with ease.
+    For the peers, it is the longest answer that easily fits into Genkit's single document.
     """
     found = asyncio.run(_replay(plan, stage))
     stage.empty_firestore()
@@ -58,7 +58,7 @@ async def _genkit(plan: Plan, stage: Stage, question: Question) -> list[dict[str
 
 
 async def _resumable(stage: Stage, question: Question) -> dict[str, int]:
-    """The status that a finished stream is answered with."""
+    """The status of the response for a finished stream."""
     await asyncio.wait_for(stage.resumable.visit(question, []), question.tokens / question.rate + WAIT_SECONDS)
     response = await stage.resumable.attach(question.seed)
     await asyncio.wait_for(response.ended, WAIT_SECONDS)

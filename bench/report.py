@@ -1,6 +1,6 @@
-"""A run as a page: every number on it comes from the raw results, none is typed.
+"""Writes the page of a run. All numbers on it must come from the raw results.
 
-The part between `SUMMARY` and `SUMMARY_END` is what the README shows.
+The part between `SUMMARY` and `SUMMARY_END` is copied into the README.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NONE = "–"
 
 
 def page(raw: dict[str, Any], plots: Sequence[str]) -> str:
-    """The results as Markdown. `plots` are the files that lie beside it."""
+    """The results as Markdown. `plots` are files in the same folder."""
     figures = Figures(raw)
     sections = [
         _opening(raw),

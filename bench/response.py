@@ -1,7 +1,6 @@
-"""The load client: one connection a response, each read kept with its moment, and looked at only when all is over.
+"""The load client: one connection per response. It stores each read with its time.
 
-It must cost as little as it can while others are measured: nothing is parsed and nothing is written down here until
-`events` is asked for.
+It must cost as little as possible while others are measured, so nothing is parsed until `events` or `body` is called.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _HEAD_END = b"\r\n\r\n"
 
 
 class Response(asyncio.Protocol):
-    """What a server sends on one connection, as it comes. Moments are nanoseconds of the monotonic clock."""
+    """What a server sends on one connection. Times are in nanoseconds on the monotonic clock."""
 
     def __init__(self, request: bytes):
         self.sent = 0
@@ -46,18 +45,18 @@ class Response(asyncio.Protocol):
                 future.set_result(None)
 
     def leave(self) -> None:
-        """Tears the connection down, as a phone that locks does."""
+        """Drops the connection, like a phone that locks."""
         if self._transport is not None:
             self._transport.abort()
 
     @property
     def status(self) -> int:
-        """0 where the server closed the connection without a word."""
+        """The HTTP status, or 0 if the server closed the connection without a response."""
         line = self._head.split(b"\r\n", 1)[0].split()
         return int(line[1]) if len(line) > 1 else 0
 
     def header(self, name: str) -> str:
-        """A response header; empty where there is none."""
+        """A response header, or an empty string."""
         for line in self._head.partition(_HEAD_END)[0].split(b"\r\n")[1:]:
             known, _, value = line.partition(b":")
             if known.decode().lower() == name.lower():
@@ -65,7 +64,7 @@ class Response(asyncio.Protocol):
         return ""
 
     def events(self) -> Iterator[tuple[int, bytes]]:
-        """The `data` of each server-sent event, with the moment at which its last byte was read."""
+        """The `data` of each server-sent event, with the time at which its last byte was read."""
         rest = b""
         for at, data in self.body():
             *frames, rest = (rest + data).split(b"\n\n")
@@ -75,7 +74,7 @@ class Response(asyncio.Protocol):
                         yield at, line.removeprefix(b"data: ")
 
     def body(self) -> Iterator[tuple[int, bytes]]:
-        """The body as it came, without what HTTP/1.1 puts around its chunks."""
+        """The pieces of the body, without the framing of chunks."""
         chunked = self.header("Transfer-Encoding").lower() == "chunked"
         head = len(self._head.partition(_HEAD_END)[0]) + len(_HEAD_END)
         chunks = _Chunks()
@@ -86,11 +85,11 @@ class Response(asyncio.Protocol):
 
 
 class _Chunks:
-    """The chunked transfer coding of RFC 9112, section 7.1, undone read by read."""
+    """Decodes the chunked transfer coding (RFC 9112, section 7.1), read by read."""
 
     def __init__(self) -> None:
         self._rest = b""
-        self._left = 0  # of the chunk that is being read, its line end included
+        self._left = 0  # of the current chunk, including its line end
 
     def feed(self, data: bytes) -> bytes:
         self._rest += data
@@ -117,9 +116,9 @@ class _Chunks:
 async def ask(
     url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes = b""
 ) -> Response:
-    """Sends a request on a connection of its own, which the server closes at the response's end.
+    """Sends a request on its own connection, which the server closes at the response's end.
 
-    Errors: `OSError`, where nothing listens there.
+    Errors: `OSError`, if nothing listens there.
     """
     parts = urlsplit(url)
     path = parts.path + (f"?{parts.query}" if parts.query else "")

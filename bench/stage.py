@@ -1,6 +1,6 @@
-"""What is measured, running: the local stack, the peers beside it on the same Firestore emulator, and a Redis.
+"""The systems to measure: the local stack, the peers on the same Firestore emulator, and Redis.
 
-Everything started here ends with the `with` block, also where the bench is interrupted or killed.
+Everything that is started ends with the `with` block, even if the bench is interrupted or killed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READY_SECONDS = 60.0
 
 
 class Stage:
-    """All of it while it is up, on free ports. Use it with `with`, from one thread: a part ends with its starter."""
+    """All systems, on free ports. Use it as a context manager, from one thread: a part ends with its thread."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ):
         self._environ = environ
@@ -85,7 +85,7 @@ class Stage:
 
     @contextmanager
     def functions(self, name: str, settings: Mapping[str, str] | None = None) -> Iterator[Holdfast]:
-        """Both functions, fresh, for as long as the block lasts."""
+        """Another pair of functions, while the block lasts."""
         url = self.stack.add_functions(name, settings or {})
         names = f"{name}-api", f"{name}-worker"
         try:
@@ -95,7 +95,7 @@ class Stage:
 
     @contextmanager
     def part(self, name: str, command: Sequence[str], ready: str) -> Iterator[Process]:
-        """Another process, for as long as the block lasts; it prints `ready` once it is."""
+        """Another process, while the block lasts. It prints `ready` when it is ready."""
         process = self._run(name, command)
         try:
             process.wait_until(lambda: ready in process.printed, READY_SECONDS)
@@ -105,7 +105,7 @@ class Stage:
 
     @contextmanager
     def other_genkit(self, firestore: str) -> Iterator[Genkit]:
-        """Another Genkit server, with another way to Firestore."""
+        """Another Genkit server, which uses another Firestore host."""
         genkit = self._genkit_server(firestore)
         try:
             yield genkit
@@ -120,20 +120,20 @@ class Stage:
         psutil.wait_procs(everything, READY_SECONDS)
 
     def start_holdfast(self) -> None:
-        """Starts the two functions after they were killed, and does not wait."""
+        """Starts the two functions after they were killed, without waiting."""
         for name in ("api", "worker"):
             self.stack.restart(name)
         self.holdfast = self._holdfast(HOLDFAST, self.stack.url, "api", "worker")
 
     def restart_genkit(self) -> None:
-        """Starts Genkit's server anew, without what it had not yet written."""
+        """Restarts Genkit's server, which discards its pending writes."""
         self._end(*self.genkit.own)
         self.genkit = self._genkit_server()
 
     def renew_firestore(self) -> None:
-        """Starts Firestore's emulator anew, and Genkit's server with it.
+        """Restarts Firestore's emulator and Genkit's server.
 
-        After three or four rounds the emulator was seen to answer 500, for good, to being emptied.
+        After three or four rounds, the emulator sometimes answers every request to delete its data with 500.
         """
         self.firestore.kill()
         self.stack.start_firestore()
@@ -142,7 +142,7 @@ class Stage:
         self.restart_genkit()
 
     def empty_firestore(self) -> None:
-        """So that every round begins with the same."""
+        """Deletes all documents, so that every round starts in the same state."""
         self.stack.empty_firestore()
 
     def written(self, seed: str) -> list[int]:
@@ -198,11 +198,11 @@ class Stage:
 
 
 class Missing(Exception):
-    """A program that is measured, or measured with, is not there; the message is one line with the remedy."""
+    """A program that the bench needs is missing. The message is one line with the remedy."""
 
 
 def program(name: str) -> str:
-    """Where a program is. Debian has some where only root's path leads. Errors: `Missing`."""
+    """The path of a program. Debian has some in folders that are only in root's PATH. Errors: `Missing`."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         raise Missing(f"There is no {name}: run './local/setup.sh bench'.")

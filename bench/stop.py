@@ -1,4 +1,4 @@
-"""How long it takes from a user's stop to the answer having stopped, with what there is of it saved."""
+"""The time from a user's stop until the answer has stopped and is saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAIT_SECONDS = 30.0
 
 
 def measure(plan: Plan, stage: Stage) -> list[dict[str, Any]]:
-    """Microseconds from the stop's request to its response, and to the viewer's end, each time."""
+    """The microseconds from the stop request to its response, and to the end of the viewer's stream, for each stop."""
     found = [asyncio.run(_stop(stage, number)) for number in range(plan.rounds)]
     stage.empty_firestore()
     return found

@@ -1,7 +1,7 @@
-"""Who is measured, and how an answer is asked of each: by HTTP, as its own client library would.
+"""The systems that are measured, and how to ask them for an answer: over HTTP, as their own client libraries do.
 
-A system may show one answer in two ways; each way is a path with a name of its own. What a path's events mean is
-known here; when they came is `Response`'s.
+A system may deliver an answer in two ways, each of which is a path with its own name. This module interprets a path's
+events, and `Response` records when they arrived.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One reader's view of an answer: by which path, since when it was asked for, and what came."""
+    """One reader's view of an answer: its path, the time of the request, and the response."""
 
     path: str
     asked: int
@@ -34,17 +34,17 @@ class Visit:
 
     @property
     def answer(self) -> str:
-        """The name under which Firestore has the answer; empty where the response doesn't say."""
+        """The answer's name in Firestore. Empty if the response does not tell it."""
         return self.response.header("X-Generation-Id") or self.response.header("X-Genkit-Stream-Id")
 
     def tokens(self) -> Iterator[tuple[int, str]]:
-        """Each token, and the moment it was read."""
+        """Each token, with the time at which it was read."""
         for at, data in self.response.events():
             if said := _said(data):
                 yield at, said
 
     def end(self) -> int | None:
-        """When the reader was told that the answer is whole; None where it was not."""
+        """When the reader got the end of the complete answer, or None."""
         for at, data in self.response.events():
             if data == b"[DONE]" or (data.startswith(b'{"result"') and b'"whole"' in data):
                 return at
@@ -55,13 +55,13 @@ def _said(data: bytes) -> str:
     if data == b"[DONE]":
         return ""
     event = orjson.loads(data)
-    if "message" in event:  # Genkit's: the flow streams one token a message
+    if "message" in event:  # Genkit's flow streams one token per message
         return str(event["message"])
     return "".join(choice["delta"].get("content") or "" for choice in event.get("choices", ()))
 
 
 class System(Protocol):
-    """`own` are its processes; `queue` and `store` what it needs besides."""
+    """`own` are its processes. `queue` and `store` are other processes that it needs."""
 
     name: str
     own: Sequence[Process]
@@ -69,12 +69,12 @@ class System(Protocol):
     store: Sequence[Process]
 
     async def visit(self, question: Question, into: list[Visit]) -> None:
-        """Asks, and adds each reader's visit as soon as it is there; ends when all of them have ended."""
+        """Asks for an answer, and adds each reader's visit to `into` when it starts. Returns when all have ended."""
 
 
 @dataclass
 class Direct:
-    """The client reads the upstream itself: the limit of what can be had here."""
+    """The client reads the upstream directly, which is the best possible result."""
 
     url: str
     name: str = DIRECT
@@ -127,7 +127,7 @@ def user(question: Question) -> Mapping[str, str]:
 
 @dataclass
 class Genkit:
-    """`FirestoreStreamManager`: who asks reads the live path, a second client attaches and reads from Firestore."""
+    """`FirestoreStreamManager`: the asking client reads the live path, and a second one attaches through Firestore."""
 
     url: str
     own: Sequence[Process]
@@ -153,7 +153,7 @@ class Genkit:
 
 @dataclass
 class Resumable:
-    """`resumable-stream` on Redis: who asks reads the stream itself, a second client resumes it through Redis."""
+    """`resumable-stream` on Redis: the asking client reads the stream directly, and a second one through Redis."""
 
     url: str
     own: Sequence[Process]

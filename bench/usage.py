@@ -1,4 +1,4 @@
-"""What processes use: CPU seconds and memory, each with everything it started."""
+"""The CPU seconds and memory of processes, including their child processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Group = Mapping[str, Sequence[Process]]
 
 
 class Spent:
-    """CPU seconds of named groups of processes, and of this one as `client`, from its making on.
+    """CPU seconds of named groups of processes, and of this process as `client`, since construction.
 
     A process that ends in between is not counted.
     """
@@ -24,7 +24,7 @@ class Spent:
         self._began = time.monotonic()
 
     def since(self) -> dict[str, float]:
-        """The seconds each group has used since then, and as `wall` how many there were."""
+        """The CPU seconds of each group since construction, and the elapsed seconds as `wall`."""
         now = self._now()
         return {
             **{name: now[name] - self._before[name] for name in now},
@@ -37,12 +37,12 @@ class Spent:
 
 
 def resident(*processes: Process) -> int:
-    """The bytes of memory they have in use, all together."""
+    """The total bytes of memory in use."""
     return sum(int(each.memory_info().rss) for process in processes for each in tree(process))
 
 
 def tree(process: Process) -> list[psutil.Process]:
-    """The process and everything it started."""
+    """The process and its child processes."""
     root = psutil.Process(process.pid)
     return [root, *root.children(recursive=True)]
 

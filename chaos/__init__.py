@@ -1,1 +1,1 @@
-"""The fault matrix: what the service promises, checked on the real local stack while its parts break."""
+"""The fault matrix: checks the service's promises on the real local stack while its parts fail."""

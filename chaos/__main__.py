@@ -1,7 +1,7 @@
 """The fault matrix as a command: `python -m chaos --rounds 3 --seed 7`, and `make chaos`.
 
-Plays every fault on the local stack, round after round, and prints what became of what was promised. What is random
-comes from the seed, which is printed first; when threads and processes get their turns does not.
+Runs every fault on the local stack for several rounds, and prints which promises were kept. All random choices come
+from the seed, which is printed first. The scheduling of threads and processes is not reproducible.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def play(plan: Plan, faults: Sequence[type[Fault]], rounds: int, seed: int, lanes: int) -> int:
-    """All rounds; gives the exit status."""
+    """Runs all rounds. Returns the exit status."""
     every: list[Played] = []
     left: list[Left] = []
     for said in played(plan, list(product(range(1, rounds + 1), faults)), lanes, seed):
@@ -58,11 +58,11 @@ def play(plan: Plan, faults: Sequence[type[Fault]], rounds: int, seed: int, lane
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description="The fault matrix on the local stack.")
-    parser.add_argument("--rounds", type=_count, default=3, help="how often each fault is played (%(default)s)")
+    parser.add_argument("--rounds", type=_count, default=3, help="how often to run each fault (%(default)s)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="a number; random unless given")
     parser.add_argument("--faults", type=_keys, metavar="A,B", help="only these: " + ", ".join(f.key for f in FAULTS))
     parser.add_argument("--load", type=_count, help="generations at once")
-    parser.add_argument("--lanes", type=_count, default=2, help="stages that share the rounds (%(default)s)")
+    parser.add_argument("--lanes", type=_count, default=2, help="stages that run rounds in parallel (%(default)s)")
     parser.add_argument("--patience", type=float, help="seconds after a fault until a generation counts as stuck")
     parser.add_argument("--short", action="store_true", help="fewer generations, shorter faults and a shorter lease")
     return parser.parse_args(argv)

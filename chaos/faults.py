@@ -1,7 +1,7 @@
-"""What goes wrong, and what is promised all the same: a class a fault.
+"""The faults, one class each, and what is promised nevertheless.
 
-A fault strikes from outside, as the world does: signals to processes, refusals at the network, an upstream that
-misbehaves. It leaves the stage as it found it.
+A fault acts from outside: signals to processes, errors in the network, an upstream that misbehaves. It must leave the
+stage as it found it.
 """
 
 from __future__ import annotations
@@ -27,49 +27,49 @@ from local.ports import HOST
 from local.token import id_token
 
 ENDS_OR_BREAKS_OFF = frozenset({"completed", "incomplete"})
-DRAIN_SECONDS = 0.3  # until what was under way between two parts has arrived
+DRAIN_SECONDS = 0.3  # until messages between two parts have arrived
 CLOSE_SECONDS = 5.0  # for the upstream to notice that a call was closed
 RAISING = Path(__file__).with_name("raising.py")
-QUIET_SECONDS = 3.0  # in which a worker that has lost its generations would write, if it did
+QUIET_SECONDS = 3.0  # enough for a worker that has lost its generations to write, if it were to
 
 
 class Fault:
-    """What all of them have: a load, a blow, and a promise. `recovery` says what the table's seconds count from."""
+    """The base of all faults: a load, the fault itself, and a promise. `recovery` is the start of the recovery time."""
 
     key: ClassVar[str]
     title: ClassVar[str]
     recovery: ClassVar[str | None] = None
-    viewers: ClassVar[tuple[int, int]] = (1, 2)  # a generation
-    leaves: ClassVar[int] = 1  # how often a viewer goes away at the most
+    viewers: ClassVar[tuple[int, int]] = (1, 2)  # per generation
+    leaves: ClassVar[int] = 1  # how often a viewer leaves, at most
 
     def tokens(self, plan: Plan) -> tuple[int, int]:
-        """The least and the most that an answer has."""
+        """The smallest and largest number of tokens of an answer."""
         return plan.tokens
 
     def question(self, on: Round, name: str, place: int) -> Question:
-        """Every other generation's upstream can be asked to go on."""
+        """The question of one generation. Every other generation's upstream supports continuation."""
         tokens = on.chance.randint(*self.tokens(on.plan))
         return Question(name=name, tokens=tokens, rate=on.plan.rate, prefill=bool(place % 2))
 
     def begin(self, on: Round) -> None:
-        """Before anything is asked."""
+        """Runs before anything is asked."""
 
     def strike(self, on: Round) -> None:
-        """While the answers stream. Gives back the stage in working order, though not at peace."""
+        """Runs while the answers stream. The stage must work again when it returns, but may still be recovering."""
 
     def settle(self, on: Round) -> None:
-        """Once all have ended, before they are read for the last time."""
+        """Runs after all generations have ended, before they are read for the last time."""
 
     def restore(self, stage: Stage) -> None:
-        """Undoes what is left of it, also after an error."""
+        """Undoes the fault, also after an error."""
 
     def promise(self, plan: Plan, question: Question) -> Promise:
-        """Unless said otherwise every answer completes, by one call, and where it stood still it goes on in time."""
+        """What is promised. By default, every answer completes with one upstream call, and recovers in time."""
         return Promise(calls=1, recover=plan.recover if self.recovery else None)
 
 
 class WorkerFault(Fault):
-    """The worker goes. What an upstream can go on with completes; `no_more` of the rest is saved than there was."""
+    """The worker is lost. Answers that an upstream can continue complete; the others end with what was committed."""
 
     no_more = True
 
@@ -80,7 +80,7 @@ class WorkerFault(Fault):
 
 
 class WorkerKilled(WorkerFault):
-    """The worker's machine is lost, and another takes its place at once."""
+    """The worker's machine is lost, and is replaced at once."""
 
     key = "worker-killed"
     title = "worker killed"
@@ -97,7 +97,7 @@ class WorkerKilled(WorkerFault):
 
 
 class WorkerEnds(WorkerFault):
-    """The worker is told to end, as the platform tells it, and is started anew once it has."""
+    """The worker gets SIGTERM, as from the platform, and is started again after it has ended."""
 
     key = "worker-ends"
     title = "worker told to end"
@@ -119,7 +119,7 @@ class WorkerEnds(WorkerFault):
 
 
 class WorkerFrozen(WorkerFault):
-    """The worker stands still for longer than its lease, a rival takes over, and then it wakes up."""
+    """The worker is paused for longer than its lease, another one takes over, and then the first one resumes."""
 
     key = "worker-frozen"
     title = "worker frozen past its lease"
@@ -158,7 +158,7 @@ class WorkerFrozen(WorkerFault):
 
 
 class ApiKilled(Fault):
-    """Every viewer's connection is lost at once, and a new machine has to take them all."""
+    """All viewers lose their connections at once, and a new instance has to serve them all."""
 
     key = "api-killed"
     title = "api killed"
@@ -173,7 +173,7 @@ class ApiKilled(Fault):
 
 
 class FirestoreFrozen(Fault):
-    """Firestore takes calls and answers none, for longer than a lease."""
+    """Firestore accepts calls but does not respond, for longer than a lease."""
 
     key = "firestore-frozen"
     title = "Firestore frozen"
@@ -196,7 +196,7 @@ class FirestoreFrozen(Fault):
 
 
 class FirestoreRestarted(Fault):
-    """Firestore goes away with every connection to it, and comes back with what was committed."""
+    """Firestore goes down with all its connections, and comes back with what was committed."""
 
     key = "firestore-restarted"
     title = "Firestore restarted"
@@ -206,7 +206,7 @@ class FirestoreRestarted(Fault):
         on.wait_until_streaming()
         stack = on.stage.stack
         functions = [stack.processes[name] for name in ("api", "worker")]
-        # Between the copy and the end nobody may commit: the copy would not have it, though it was answered.
+        # Nobody may commit between saving the data and the end: the commit would be acknowledged but not saved.
         for function in functions:
             function.pause()
         time.sleep(DRAIN_SECONDS)
@@ -225,7 +225,7 @@ class FirestoreRestarted(Fault):
 
 
 class CommitsFail(Fault):
-    """A fifth of all commits fail, and half of those were done all the same."""
+    """A fifth of all commits fail, and half of those take effect nevertheless."""
 
     key = "commits-fail"
     title = "commits that fail"
@@ -247,7 +247,7 @@ class CommitsFail(Fault):
 
 
 class CommitsRefused(Fault):
-    """No commit is taken for minutes, while reads work and a page lists what there is. Nobody may be given up."""
+    """No commit succeeds for minutes, while reads work and a page lists generations. None may be given up."""
 
     key = "commits-refused"
     title = "commits refused, reads working"
@@ -285,7 +285,7 @@ class CommitsRefused(Fault):
 
 
 class TasksTwice(Fault):
-    """Every task is delivered twice, at the same instant."""
+    """Every task is delivered twice, at the same time."""
 
     key = "tasks-twice"
     title = "tasks delivered twice"
@@ -298,7 +298,7 @@ class TasksTwice(Fault):
 
 
 class TasksLate(Fault):
-    """Every task comes late, and once more when its generation has ended."""
+    """Every task is delivered late, and again after its generation has ended."""
 
     key = "tasks-late"
     title = "tasks delivered late"
@@ -319,7 +319,7 @@ class TasksLate(Fault):
 
 
 class QueueUnreachable(Fault):
-    """No task can be made: what was asked is refused clearly, and leaves nothing. Then one can, and it works."""
+    """No task can be created, so requests are refused with a clear error and leave nothing. Later ones work."""
 
     key = "queue-unreachable"
     title = "task queue unreachable"
@@ -334,7 +334,7 @@ class QueueUnreachable(Fault):
         on.recovers_from_now()
 
     def _refused(self, on: Round, question: Question) -> list[str]:
-        """What is not as promised of a question that can't be enqueued."""
+        """The broken promises for a request that can't be enqueued."""
         client = Client(on.stage.stack.url, question.user)
         answer = client.complete(question.body, X_Chat_Id=CHAT, X_Message_Id=question.name)
         broken = []
@@ -361,12 +361,12 @@ class QueueUnreachable(Fault):
 
 
 class UpstreamFaults(Fault):
-    """A random thing goes wrong with each upstream call; half of the upstreams can be asked to go on."""
+    """Each upstream call has a random fault. Half of the upstreams support continuation."""
 
     key = "upstream-faults"
     title = "upstream faults"
 
-    # What each does, and whether another call may do better.
+    # The kinds, by whether the fault is transient.
     passing = ("break", "reset", "close", "stall", "error_event")
     lasting = ("malformed_json",)
     harmless = ("no_done", "split", "gzip", "crlf", "no_space", "multi_line", "comments", "null_error")
@@ -445,7 +445,7 @@ class StoppedWhileMute(Fault):
 
 
 class WorkerRaises(Fault):
-    """A mistake of the worker's own: in a share of its attempts it raises, somewhere between the claim and the end."""
+    """Bugs in the worker: some attempts raise, somewhere between the claim and the end."""
 
     key = "worker-raises"
     title = "worker raises"
@@ -465,13 +465,13 @@ class WorkerRaises(Fault):
 
 
 class ViewersLeave(Fault):
-    """Viewers come and go all the time, and some ask for everything and read nothing."""
+    """Viewers keep leaving and returning, and some ask for the whole stream but read nothing."""
 
     key = "viewers-leave"
     title = "viewers that leave or never read"
     viewers = (2, 4)
     leaves = 6
-    unread = (400, 12_000)  # tokens, and the bytes of each: more than the 3 MB that the sockets' buffers take
+    unread = (400, 12_000)  # tokens, and bytes per token: more than the 3 MB that fit into the sockets' buffers
 
     def __init__(self) -> None:
         self._deaf: list[socket.socket] = []
@@ -495,7 +495,7 @@ class ViewersLeave(Fault):
 
 
 def _deaf(stage: Stage, question: Question, generation: str) -> socket.socket:
-    """A viewer that asks for the stream, has room for little, and reads none of it."""
+    """A viewer that asks for the stream with a small receive buffer, and reads nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(WAIT_SECONDS)
@@ -508,7 +508,7 @@ def _deaf(stage: Stage, question: Question, generation: str) -> socket.socket:
 
 
 def _start_functions(stage: Stage, settings: dict[str, str] | None = None) -> None:
-    """Starts both functions anew, and waits for them."""
+    """Starts both functions again, and waits for them."""
     for name in ("api", "worker"):
         stage.stack.processes[name].kill()
         stage.stack.restart(name, settings)

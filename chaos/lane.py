@@ -1,4 +1,4 @@
-"""Several stages at once, each in a process of its own, which share the rounds: most of a round is waiting."""
+"""Runs rounds on several stages in parallel, each in its own process, because most of a round is waiting."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from chaos.stage import Stage
 
 END_SECONDS = 60.0
 
-Turn = tuple[int, type[Fault]]  # a round's number, and what is played in it
+Turn = tuple[int, type[Fault]]  # a round's number, and its fault
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A lane's last word: the errors its functions logged, and what it failed by, if it did."""
+    """A lane's last message: the errors that its functions logged, and its own failure, if any."""
 
     errors: tuple[str, ...] = ()
     failure: str | None = None
 
 
 def played(plan: Plan, turns: Sequence[Turn], lanes: int, seed: int) -> Iterator[Played | Left]:
-    """Every turn as it was played, and a last word of each lane. Leaves nothing behind, however it ends."""
+    """Runs all turns. Yields every finished round, and a last message of each lane. Always cleans up."""
     context = multiprocessing.get_context("spawn")
     processes = []
     reading: list[Any] = []
     for lane in range(lanes):
-        # Moved on by one each round, so that no lane has the same faults all the time.
+        # Shifted by one each round, so that a lane does not always get the same faults.
         mine = [turn for place, turn in enumerate(turns) if (place + turn[0]) % lanes == lane]
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_play, args=(plan, mine, seed, sender))
@@ -64,7 +64,7 @@ def played(plan: Plan, turns: Sequence[Turn], lanes: int, seed: int) -> Iterator
 
 def _play(plan: Plan, turns: Sequence[Turn], seed: int, out: Connection) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who has started the lanes ends them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends the lanes
     try:
         with Stage(plan) as stage:
             for number, fault in turns:
@@ -82,7 +82,7 @@ def _turn(stage: Stage, fault: Fault, number: int, seed: int) -> Played:
     turn = Round(stage, fault, number, seed)
     verdicts = turn.play()
     if (dead := stage.stack.dead()) is not None:
-        turn.broken.append(f"expected every part to run on, {dead.name} ended by itself. {dead.said()}")
+        turn.broken.append(f"expected every part to run on, {dead.name} ended unexpectedly. {dead.said()}")
     return Played(
         title=fault.title,
         recovery=fault.recovery,

@@ -1,4 +1,4 @@
-"""How large a run is and how long its faults last: in full, or short enough to be one of the tests."""
+"""The size of a run and the length of its faults: full, or short enough for a test."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Times are in seconds, `rate` in tokens a second, `tokens` the least and the most that an answer has.
+    """Times are in seconds, `rate` is in tokens per second, and `tokens` is the range of an answer's length.
 
-    `frozen` is how long a part stands still, longer than `lease` and a takeover; `refused` for how long Firestore takes
-    no commits; `grace` what a platform gives a process that is told to end; `patience` how long after a fault a
-    generation may take before it counts as stuck.
+    `frozen` is how long a part is paused, which is longer than `lease` and a takeover. `refused` is how long Firestore
+    refuses commits. `grace` is the time between SIGTERM and SIGKILL. `patience` is how long after a fault a generation
+    may take before it counts as stuck.
     """
 
     load: int = 20

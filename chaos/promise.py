@@ -1,6 +1,6 @@
-"""What is promised of a generation, and whether it was kept: a pure judgement of what was observed.
+"""What is promised for a generation, and whether that was kept, judged from observations.
 
-Nothing here reads a clock or asks anybody. Every promise that was broken is a sentence with what was expected.
+Pure: nothing here may read a clock or do I/O. Every broken promise is reported as a sentence with what was expected.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from local.client import Frame
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Promise:
-    """What must become of one generation; that a completed one is the whole answer is always promised.
+    """What is promised for one generation, besides that a completed one has the whole answer.
 
-    `states` are the ends it may come to. `tokens`: exactly so many are saved where it does not complete. `no_more`: it
-    ends with exactly what was committed when the fault struck. `calls`: the upstream is called so often, at the most.
-    `recover`: the seconds within which it goes on.
+    `states` are the allowed final states. `tokens` is how many are saved if it does not complete. `no_more`: it ends
+    with exactly what was committed when the fault began. `calls` is the largest number of upstream calls. `recover` is
+    the longest recovery, in seconds.
     """
 
     states: frozenset[str] = frozenset({"completed"})
@@ -33,7 +33,7 @@ class Promise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Watched:
-    """What one viewer saw, through all of its connections, and what it ended with, if with anything."""
+    """What one viewer saw on all of its connections, and the end that it was sent, if any."""
 
     frames: tuple[Frame, ...]
     end: str | None
@@ -41,12 +41,12 @@ class Watched:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
-    """All that was seen of one generation.
+    """All observations of one generation.
 
-    `answer` are the tokens its upstream has to say, `sent` how many it sent in `calls` calls. `kept` are the journals
-    that were found while it was under way, `readings` what was found once it had ended (or had taken too long), in the
-    order of time. `overdue`: it had not ended when its time was over, whatever became of it later. `recovered` is how
-    many seconds it took to go on, where it had to.
+    `answer` are the tokens of the upstream's whole answer, and `sent` is how many it sent in `calls` calls. `kept` are
+    the journals read while it ran, and `readings` what was read after it had ended (or had taken too long), in order.
+    `overdue`: it had not ended in time, whatever happened later. `recovered` is how many seconds it took to continue,
+    if it had to.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """All but `stuck`, which is 0 or 1, and `recovered` are tokens; `broken` has a sentence for each promise."""
+    """Counts of tokens, but for `stuck` (0 or 1) and `recovered` (seconds). `broken`: a sentence per broken promise."""
 
     name: str
     generation: str | None
@@ -78,7 +78,7 @@ class Verdict:
 
 
 def judge(seen: Observation) -> Verdict:
-    """Whether everything that was promised of a generation is so."""
+    """Judges whether the promises for a generation were kept."""
     if not seen.readings:
         return _never_began(seen)
     last = seen.readings[-1]
@@ -109,7 +109,7 @@ def judge(seen: Observation) -> Verdict:
 
 
 def _due(seen: Observation, last: Saved, found: Sequence[int]) -> int:
-    """How many tokens must be there: those up to the last one that is, where nothing more was promised."""
+    """How many tokens must be saved: if nothing was promised, those up to the last saved one."""
     if last.state == "completed" or seen.promise.states == {"completed"}:
         return len(seen.answer)
     if seen.promise.tokens is not None:
@@ -210,7 +210,7 @@ def _about_viewers(seen: Observation, last: Saved) -> Iterator[str]:
 
 
 def _gone(seen: Observation, last: Saved) -> list[int]:
-    """The events that were seen, by a viewer or in the journal, and are not in the journal now as they were then."""
+    """The events that a viewer or an earlier reading saw, and that are missing or different in the journal now."""
     now = {frame.id: frame for frame in last.journal}
     then = [*seen.kept, *(reading.journal for reading in seen.readings), *(each.frames for each in seen.watched)]
     return sorted({frame.id or 0 for frames in then for frame in frames if now.get(frame.id) != frame})

@@ -1,4 +1,4 @@
-"""What is asked in a round: a user's question, where its message is, and the one answer the upstream has for it."""
+"""A question that is asked in a round: its user, its message's path, and the upstream's only answer to it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MODEL, PREFILL_MODEL = "demo", "demo-prefill"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """`name` is the message's id and the seed of the answer. `prefill`: its upstream can go on with what broke off.
+    """`name` is the message's id and the answer's seed. `prefill`: its upstream supports continuation.
 
-    `fault` is what goes wrong upstream, as `local.demo_faults` reads it; `mute` is for how many seconds the upstream
-    sends no status line.
+    `fault` is the upstream's fault, in the format of `local.demo_faults`. `mute` is how many seconds the upstream waits
+    before it sends a status line.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Question:
 
     @property
     def user(self) -> str:
-        """Nobody else is this user, since a user may have few generations at once."""
+        """Each question has its own user, since the number of live generations per user is limited."""
         return f"user-{self.name}"
 
     @property
     def path(self) -> str:
-        """The message's."""
+        """The message's path."""
         return f"users/{self.user}/chats/{CHAT}/messages/{self.name}"
 
     @property
@@ -49,5 +49,5 @@ class Question:
 
     @property
     def answer(self) -> tuple[str, ...]:
-        """The tokens of the whole answer. No two of them are equal."""
+        """The tokens of the whole answer, all of them different."""
         return tuple(token(self.name, k, self.token_bytes) for k in range(self.tokens))

@@ -1,6 +1,6 @@
-"""Both functions, of which the worker makes mistakes: some of what an attempt does raises, where chance has it.
+"""Both functions, with bugs in the worker: random steps of an attempt raise an exception that no code expects.
 
-A mistake is of no kind that the code expects. What it may cost is the one attempt that it happens in.
+A bug may cost only the attempt in which it occurs.
 """
 
 import os
@@ -37,11 +37,11 @@ _armed: list[str] = []
 
 
 class Mistake(Exception):
-    """A mistake of the worker's own."""
+    """A bug in the worker."""
 
 
 def _arm(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Each attempt may have one mistake ahead, at one place, which whoever comes there first makes."""
+    """Gives each attempt at most one bug, at one place, which raises the first time it is reached."""
 
     def armed(*given: Any, **more: Any) -> Any:
         with _lock:

@@ -1,4 +1,4 @@
-"""What a run says: a line a round, then a table, a row a fault, and a line for every promise that was broken."""
+"""The output of a run: one line per round, then a table with one row per fault, and a line per broken promise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOTES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Played:
-    """One round of one fault. `broken` are the promises that are no single generation's."""
+    """One round of one fault. `broken` are broken promises that do not belong to a single generation."""
 
     title: str
     recovery: str | None
@@ -41,7 +41,7 @@ class Played:
 
     @property
     def sentences(self) -> list[str]:
-        """Every promise that was broken, with whose it was."""
+        """Every broken promise, with its generation."""
         of_generations = [
             f"generation {verdict.generation or '-'} ({verdict.name}): {sentence}"
             for verdict in self.verdicts
@@ -51,7 +51,7 @@ class Played:
 
 
 def progress(played: Played, rounds: int) -> str:
-    """A round in a line."""
+    """A round as one line."""
     recovered = _recovered([played])
     parts = [
         f"round {played.number}/{rounds}",
@@ -64,7 +64,7 @@ def progress(played: Played, rounds: int) -> str:
 
 
 def table(every: Sequence[Played]) -> str:
-    """A row a fault, in the order in which they were first played."""
+    """A table with one row per fault, in the order of their first rounds."""
     rows: list[tuple[str, ...]] = [_HEADINGS]
     for title in dict.fromkeys(played.title for played in every):
         rows.append(_row(title, [played for played in every if played.title == title]))
@@ -99,7 +99,7 @@ def _cell(row: Sequence[str], column: int, width: int) -> str:
 
 
 def conclusion(every: Sequence[Played]) -> tuple[str, int]:
-    """The last words and the exit status: 1 where any promise was broken, each on a line of its own."""
+    """The last lines, with every broken promise, and the exit status: 1 if there is any."""
     broken = [sentence for played in every for sentence in played.sentences]
     if not broken:
         return "Every promise was kept.", 0

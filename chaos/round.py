@@ -1,6 +1,7 @@
-"""One round: many generations at once, those who watch them, a fault, and what became of each.
+"""One round: many generations at once, their viewers, a fault, and the verdicts.
 
-It runs the load and collects; what goes wrong is `faults`', what it means `promise`'s. Every wait has a bound.
+It runs the load and collects observations. `faults` defines what fails, and `promise` judges. Every wait has a time
+limit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from local.client import Client, Frame
 if TYPE_CHECKING:
     from chaos.faults import Fault
 
-BEGIN_SECONDS = 30.0  # until every generation has shown its first event
+BEGIN_SECONDS = 30.0  # until every generation has its first event
 LEAVE_SECONDS = 20.0  # for the viewers, once all generations have ended
 SETTLE_SECONDS = 0.5  # between the end and the last reading
 _POLL_SECONDS = 0.2
@@ -31,7 +32,7 @@ _ASK_SECONDS = 5.0
 
 
 class Asked:
-    """One question of a round, who watches its answer, and what was found of it at several moments."""
+    """One question of a round, its viewers, and what was read of its generation at several times."""
 
     def __init__(self, question: Question, viewers: list[Viewer]):
         self.question = question
@@ -46,12 +47,12 @@ class Asked:
 
     @property
     def begun(self) -> bool:
-        """Whether its first event was seen, or that there is none."""
+        """Whether its first event was seen, or it ended without one."""
         return bool(self.viewers[0].seen) or self.viewers[0].end is not None
 
 
 class Round:
-    """A fault's turn on the stage. A fault may look at all of it while it strikes."""
+    """One round of one fault. The fault may use all of it."""
 
     def __init__(self, stage: Stage, fault: Fault, number: int, seed: int):
         self.stage = stage
@@ -77,7 +78,7 @@ class Round:
         return Asked(question, viewers)
 
     def play(self) -> list[Verdict]:
-        """Everything in its order; the stage is as it was before, whatever happens."""
+        """Runs the round, and restores the stage in any case."""
         self.stage.clear()
         try:
             self.fault.begin(self)
@@ -112,33 +113,33 @@ class Round:
             recovered=self._recovered(asked),
         )
 
-    # What a fault may do while it strikes
+    # For faults
 
     def wait_until_streaming(self) -> None:
-        """Waits until every answer has begun, and a moment more. Generations that never begin are found out later."""
+        """Waits until every answer has started, and a moment longer. Those that never start are detected later."""
         deadline = time.monotonic() + BEGIN_SECONDS
         while not all(asked.begun for asked in self.asked) and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(self.chance.uniform(0.2, 1.0))
 
     def keep(self) -> None:
-        """Notes what is committed now: from here on it must stay."""
+        """Records what is committed now. From now on it must not change."""
         for asked in self.asked:
             asked.kept.append(read_journal(self.stage.database, asked.question.path))
 
     def recovers_from_now(self, *, reopened: bool = False) -> None:
-        """From now on the time runs until each answer goes on; `reopened`: on a new connection."""
+        """Starts the recovery time of all answers. `reopened`: recovery requires a new connection."""
         self._since, self._reopened = time.monotonic(), reopened
 
     def read(self, asked: Iterable[Asked]) -> None:
-        """Reads what there is of these; how it is found last is what is judged."""
+        """Reads these generations from Firestore. The last reading is the one that is judged."""
         for each in asked:
             found = read(self.stage.database, each.question.path)
             if found is not None:
                 each.readings.append(found)
 
     def ended(self) -> list[Asked]:
-        """Those that have ended by now. Errors: those of Google's client, where Firestore does not answer."""
+        """The questions whose generations have ended. Errors: those of Google's client, if Firestore fails."""
         database = self.stage.database
         references = {asked.question.path: asked for asked in self.asked}
         found = database.get_all(
@@ -155,7 +156,7 @@ class Round:
                 ended = self.ended()
                 left = [asked for asked in self.asked if asked not in ended]
             except (GoogleAPICallError, RetryError):
-                pass  # it is the fault
+                pass  # caused by the fault
             time.sleep(_POLL_SECONDS)
         for asked in left:
             asked.overdue = True
@@ -166,13 +167,13 @@ class Round:
         for viewer in viewers:
             viewer.join(deadline)
         self._over.set()
-        # A response that goes on without an event ends in order after this time.
+        # A response without events ends in a defined way after this time.
         deadline = time.monotonic() + self.plan.response + 5
         for viewer in viewers:
             viewer.join(deadline)
 
     def _recovered(self, asked: Asked) -> float | None:
-        """Seconds from the moment that counts to the first event that was not committed by then."""
+        """The seconds from the start of the recovery time to the first event that was not committed at that time."""
         if self._since is None:
             return None
         floor = asked.kept[-1][-1].id or 0 if asked.kept and asked.kept[-1] else 0

@@ -1,4 +1,4 @@
-"""What Firestore has of a generation, read by Google's own client and decoded here, without the service's code."""
+"""Reads a generation from Firestore with Google's client, and decodes it without the service's code."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LIVE = ("queued", "streaming")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Saved:
-    """One reading. `content` is the message's, parts included; `text` what the journal's segments say it is.
+    """One reading. `content` is the message's text, including parts, and `text` that of the journal's segments.
 
-    `journal` has the events in the order of their documents, `final` the state that the last head gives, and `mark` is
-    the same for two readings exactly if nothing was written in between.
+    `journal` has the events in the order of their documents, and `final` the state in the head. `mark` is equal in two
+    readings if and only if nothing was written in between.
     """
 
     generation: str
@@ -40,7 +40,7 @@ class Saved:
 
 
 def read(database: Any, path: str) -> Saved | None:
-    """The generation of the message at `path`, if there is one."""
+    """Reads the generation of the message at `path`, if there is one."""
     message = database.document(path).get(timeout=READ_SECONDS)
     if not message.exists:
         return None
@@ -69,7 +69,7 @@ def read(database: Any, path: str) -> Saved | None:
 
 
 def read_journal(database: Any, path: str) -> tuple[Frame, ...]:
-    """What is committed now of the journal of the message at `path`: one query, so of one moment."""
+    """Reads the committed journal of the message at `path`, with one query and so as a consistent snapshot."""
     return _frames(_journal(database, path))
 
 
@@ -78,7 +78,7 @@ def _journal(database: Any, path: str) -> list[Any]:
 
 
 def _frames(documents: Iterable[Any]) -> tuple[Frame, ...]:
-    """The events, each with its number. Documents of the same `first` have one event's bytes between them."""
+    """The numbered events. Documents with the same `first` contain one event's bytes together."""
     found: list[Frame] = []
     for (_, first), documents_of_one in groupby(documents, key=_segment):
         same = list(documents_of_one)
@@ -94,7 +94,7 @@ def _segment(document: Any) -> tuple[bool, int]:
 
 
 def _place(document: Any) -> tuple[bool, int, str]:
-    """The head comes last, whatever it says of itself."""
+    """The sort key. The head is always last."""
     return *_segment(document), document.id
 
 

@@ -1,4 +1,4 @@
-"""What a round is played on: the real local stack, and whatever else looks at it or meddles with it from outside."""
+"""The stage of a round: the real local stack, and access to its parts from outside."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ idle_seconds = {idle}
 
 
 class Stage:
-    """The stack while it is up, on free ports. Use it with `with`, from one thread: a part ends with its starter."""
+    """A running stack on free ports. Use it as a context manager, from one thread: a part ends with its thread."""
 
     def __init__(self, plan: Plan, environ: Mapping[str, str] = os.environ):
         self.plan = plan
@@ -61,7 +61,7 @@ class Stage:
             _UPSTREAMS.format(url=self.stack.upstream_url, plain=MODEL, prefill=PREFILL_MODEL, idle=self.plan.idle)
         )
         self.stack.start()
-        os.environ["FIRESTORE_EMULATOR_HOST"] = self.stack.firestore_host  # the one way to tell Google's client
+        os.environ["FIRESTORE_EMULATOR_HOST"] = self.stack.firestore_host  # the only way to configure Google's client
         self.database: Any = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
         self._tasks_channel = grpc.insecure_channel(self.stack.tasks_host)
         self._queue = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=self._tasks_channel))
@@ -76,11 +76,11 @@ class Stage:
         self._folder.cleanup()
 
     def fault_queue(self, **faults: float | bool) -> None:
-        """Sets the queue's faults, as `local.tasks_emulator` takes them."""
+        """Sets the queue's faults, in the format of `local.tasks_emulator`."""
         requests.post(f"{self.stack.tasks_http}/faults", json=faults, timeout=WAIT_SECONDS).raise_for_status()
 
     def send_task(self, question: Question, generation: str, worker_url: str) -> None:
-        """Makes a further task for a generation, as a queue that delivers twice does, to whichever worker."""
+        """Creates another task for a generation, for any worker, like a queue that delivers twice."""
         task = tasks_v2.Task(
             http_request=tasks_v2.HttpRequest(
                 http_method=tasks_v2.HttpMethod.POST,
@@ -93,7 +93,7 @@ class Stage:
         self._queue.create_task(parent=QUEUE, task=task, timeout=WAIT_SECONDS)
 
     def wait_for_an_empty_queue(self, seconds: float) -> bool:
-        """Waits until no task is left, delivered or not; says whether that came about."""
+        """Waits until the queue has no tasks. Returns False on time-out."""
         deadline = time.monotonic() + seconds
         while list(self._queue.list_tasks(parent=QUEUE, timeout=WAIT_SECONDS)):
             if time.monotonic() > deadline:
@@ -102,12 +102,12 @@ class Stage:
         return True
 
     def clear(self) -> None:
-        """Forgets what earlier rounds left: the upstream's calls, and Firestore's documents."""
+        """Deletes what earlier rounds left: the upstream's record of calls, and Firestore's documents."""
         requests.delete(f"{self.stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).raise_for_status()
         self.stack.empty_firestore()
 
     def calls(self) -> dict[str, list[dict[str, Any]]]:
-        """The calls the upstream got, by the answer's seed."""
+        """The upstream's calls, by the answer's seed."""
         every = requests.get(f"{self.stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for call in every:
@@ -115,7 +115,7 @@ class Stage:
         return found
 
     def open_calls(self, seconds: float) -> int:
-        """How many of the upstream's calls are still open, once none is or after so many seconds."""
+        """Waits up to `seconds` until no upstream call is open. Returns how many still are."""
         deadline = time.monotonic() + seconds
         while True:
             still = sum(call["ended"] is None for calls in self.calls().values() for call in calls)
@@ -124,7 +124,7 @@ class Stage:
             time.sleep(0.05)
 
     def errors(self) -> list[str]:
-        """The last lines of level ERROR that each function logged, and what belongs to them."""
+        """The last lines of level ERROR in each function's log, with their stacks."""
         lines = []
         for name, process in self.stack.processes.items():
             if name == "api" or name.startswith("worker"):
@@ -133,7 +133,7 @@ class Stage:
 
 
 def errors(log: str) -> list[str]:
-    """What a log has of level ERROR or above, with its stack, and whatever was printed past the log."""
+    """The lines of a log of level ERROR or above, with stacks, and everything that is not a log line."""
     found: list[str] = []
     for line in log.splitlines():
         try:

@@ -1,6 +1,6 @@
-"""A viewer as an app is one: it reads, loses its connection or leaves, comes back with its cursor, and gives up late.
+"""A viewer like an application's: it reads, loses its connection or leaves, and comes back with its cursor.
 
-What it saw is kept with the moment it saw it. Nothing in here judges that.
+It records what it saw and when. Nothing here may judge that.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from chaos.question import CHAT, Question
 from local.client import Client, Frame, Stream
 
 DONE = "[DONE]"
-_COME_BACK = frozenset({"still_running", "unavailable"})  # what a stream may end with although the answer goes on
+_COME_BACK = frozenset({"still_running", "unavailable"})  # errors that may end a stream although the answer continues
 _PAUSE_SECONDS = (0.05, 0.4)
 _AWAY_SECONDS = (0.05, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """A frame, when it was seen, and when the connection that brought it was opened (both on the monotonic clock)."""
+    """A frame, when it was seen, and when its connection was opened (both on the monotonic clock)."""
 
     frame: Frame
     at: float
@@ -35,9 +35,9 @@ class Sight:
 class Viewer:
     """One screen that shows an answer.
 
-    The asker's is the one that starts it; the others watch from its beginning as soon as it is there. `leaves` are the
-    numbers of the events after which it goes away for a moment. `end` is `[DONE]`, or the code of the error that the
-    stream or the request ended with. It stops once `over` is set, and the response it reads has ended.
+    Without an `asker` it starts the answer; otherwise it watches the asker's from the beginning. `leaves` are the event
+    numbers after which it leaves for a moment. `end` is `[DONE]`, or the code of the error that ended the stream or the
+    request. It stops once `over` is set and its current response has ended.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Viewer:
         self._thread.start()
 
     def join(self, deadline: float) -> bool:
-        """Waits until it has seen the end or was told to stop, or for `deadline`; says whether it is through."""
+        """Waits until it has stopped, or until `deadline`. Returns whether it has stopped."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """Lets go of its connections; for one that was never started, too."""
+        """Closes its connections. Also works if it was never started."""
         self._client.session.close()
 
     @property
@@ -106,7 +106,7 @@ class Viewer:
         return self._client.resume(self.generation, self.cursor)
 
     def _read(self, stream: Stream, opened: float) -> tuple[float, float]:
-        """Reads until the response ends or it is time to leave; gives how long to stay away."""
+        """Reads until the response ends or it is time to leave. Returns the range of seconds to stay away."""
         response = stream.response
         if response.status_code != 200:
             self._take_refusal(response)
@@ -127,7 +127,7 @@ class Viewer:
         return _PAUSE_SECONDS
 
     def _take_refusal(self, response: requests.Response) -> None:
-        """An upstream's own refusal comes with the generation's id, and is its end. A 503 of the service's is not."""
+        """Handles an error response. With a generation's id it is the upstream's refusal, which is final."""
         if "X-Generation-Id" in response.headers:
             self.generation = response.headers["X-Generation-Id"]
             self.end = f"status {response.status_code}"

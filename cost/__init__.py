@@ -1,1 +1,1 @@
-"""What an answer costs: counted at the wire of the local stack, and priced by a table that anybody can edit."""
+"""What an answer costs: operations counted on the local stack, and a price table that anybody can edit."""

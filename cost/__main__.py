@@ -1,6 +1,6 @@
 """What an answer costs, as a command: `python -m cost`, and `make cost`.
 
-Counts on a local stack of its own, prints the tables, puts them into docs/cost.md and draws docs/cost.svg anew.
+Counts on its own local stack, prints the tables, and updates docs/cost.md and docs/cost.svg.
 """
 
 from __future__ import annotations

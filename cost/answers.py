@@ -1,8 +1,8 @@
-"""Answers of several lengths with several viewers, all at once on one local stack, and what each of them took.
+"""Counts the operations of answers with different lengths and numbers of viewers, in parallel on one local stack.
 
-Every viewer but the first is on an instance of its own, as Cloud Run may spread them, unless it is asked otherwise.
-Whoever asks for an answer that nobody watches hangs up at once. What is looked at beside the answers, to know when they
-have ended, goes past the doors that count.
+Every viewer has its own instance, as Cloud Run may distribute them, unless the plan says otherwise. For an unwatched
+answer, the client disconnects at once. Reads that only find out whether an answer has ended bypass the counting
+proxies.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from local.token import PROJECT
 
 DONE = b"data: [DONE]\n\n"
 _POLL_SECONDS = 0.5
-_PATIENCE_SECONDS = 120.0  # beyond the time that an answer takes at its rate
+_PATIENCE_SECONDS = 120.0  # in addition to the time that the answer takes at its rate
 
 
 class Miscounted(Exception):
-    """What was counted is not what the answers took; the message says why."""
+    """The counts are not valid. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """An answer to be had. `apart`: each viewer is on an instance of its own."""
+    """An answer to ask for. `apart`: each viewer is on its own instance."""
 
     tokens: int
     viewers: int
@@ -46,23 +46,23 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Which answers, at how many tokens a second."""
+    """The answers to ask for, and their rate in tokens per second."""
 
     answers: tuple[Asked, ...]
     rate: float
 
     @classmethod
     def of(cls, tokens: Sequence[int], viewers: Sequence[int], rate: float, together: int) -> Self:
-        """All lengths with all numbers of viewers; and of `together` tokens, all the viewers on one instance."""
+        """All lengths with all numbers of viewers, and `together` tokens with all viewers on one instance."""
         answers = [Asked(tokens=length, viewers=number) for length in tokens for number in viewers]
         return cls(answers=(*answers, Asked(tokens=together, viewers=max(viewers), apart=False)), rate=rate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counted:
-    """What one answer took. Reads, writes and deletes are Firestore's; seconds are those of open requests.
+    """The counts for one answer. Reads, writes and deletes are Firestore's. Seconds are of open requests.
 
-    Bytes: stored and expiring, stored and lasting, sent to viewers. Among the deletes are those by TTL, to come.
+    Bytes are: stored and expiring, stored permanently, sent to viewers. Deletes include the later ones by TTL.
     """
 
     asked: Asked
@@ -81,7 +81,7 @@ class Counted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Count:
-    """What all took, and how many seconds of a CPU the functions used for a second of an open request."""
+    """The counts of all answers, and the functions' CPU seconds per second of an open request."""
 
     rate: float
     answers: tuple[Counted, ...]
@@ -90,19 +90,19 @@ class Count:
 
 
 def count(plan: Plan, environ: Mapping[str, str] = os.environ) -> Count:
-    """Has the answers made. Errors: `Miscounted`, and the stack's."""
+    """Asks for all answers and counts. Errors: `Miscounted`, and the stack's."""
     ports = Ports.free()
     with Doors(ports) as doors, Stack(ports, doors.settings, environ) as stack:
         apis = [stack.url]
         apis += [stack.add_api(f"api-{n}") for n in range(2, max(asked.viewers for asked in plan.answers) + 1)]
-        os.environ["FIRESTORE_EMULATOR_HOST"] = stack.firestore_host  # the one way to tell Google's client
+        os.environ["FIRESTORE_EMULATOR_HOST"] = stack.firestore_host  # the only way to configure Google's client
         database: Any = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
 
         def had(asked: Asked) -> Counted:
             return _Answer(asked, plan.rate, apis, doors, database).had()
 
         try:
-            had(Asked(tokens=1, viewers=len(apis)))  # so that no function counts its own start
+            had(Asked(tokens=1, viewers=len(apis)))  # so that start-up is not counted
             before = _cpu_seconds(stack)
             with ThreadPoolExecutor(len(plan.answers)) as pool:
                 answers = tuple(pool.map(had, plan.answers))
@@ -111,7 +111,7 @@ def count(plan: Plan, environ: Mapping[str, str] = os.environ) -> Count:
         used = {name: seconds - before[name] for name, seconds in _cpu_seconds(stack).items()}
         if strays := dict(doors.tally.counted[None]):
             raise Miscounted(f"this was counted and is no answer's: {strays}")
-        doors.close()  # before the stack ends, of which gRPC would tell here
+        doors.close()  # before the stack, whose end gRPC would log here
     return Count(
         rate=plan.rate,
         answers=answers,
@@ -121,7 +121,7 @@ def count(plan: Plan, environ: Mapping[str, str] = os.environ) -> Count:
 
 
 class _Answer:
-    """One answer, asked for by a user of its own."""
+    """One answer, with its own user."""
 
     def __init__(self, asked: Asked, rate: float, apis: Sequence[str], doors: Doors, database: Any):
         self._asked = asked
@@ -190,7 +190,7 @@ class _Answer:
 
 
 def _watch(stream: Stream, began: float) -> tuple[float, int]:
-    """Reads a stream to its end; how long its request was open, and how many bytes of it came."""
+    """Reads a stream to its end. Returns how long its request was open, and how many bytes arrived."""
     with stream:
         stream.response.raise_for_status()
         sent, last = 0, b""
@@ -203,7 +203,7 @@ def _watch(stream: Stream, began: float) -> tuple[float, int]:
 
 
 def _cpu_seconds(stack: Stack) -> dict[str, float]:
-    """What each function has used so far, all its processes together."""
+    """The CPU seconds that each function has used so far, including all its processes."""
     used = {"api": 0.0, "worker": 0.0}
     for name, process in stack.processes.items():
         if (function := name.partition("-")[0]) in used:

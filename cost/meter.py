@@ -1,9 +1,8 @@
-"""Doors in front of Firestore, Cloud Tasks and the worker that count what passes, as it is billed.
+"""Proxies in front of Firestore, Cloud Tasks and the worker, which count calls as they are billed.
 
-The functions are told the doors' addresses and know nothing of it. What is counted is what was on the wire: the
-documents a listener got, one by one; a query that found nothing as the one read that it is billed as; a delivery that
-is repeated as one more. Nothing that passes is changed. Whose it was is read from the bytes: every call names a user or
-a generation.
+The functions use the proxies' addresses without knowing that they are proxies. Everything on the wire is counted: each
+document that a listener receives, a query without results as one read, and each repeated delivery. The proxies must not
+change what passes. The user is found in the bytes of a call, since every call names a user or a generation.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from local.ports import HOST, Ports
 
 FIRESTORE = "/google.firestore.v1.Firestore/"
 TASKS = "/google.cloud.tasks.v2.CloudTasks/"
-TASK_CHUNK = 32 << 10  # of a task, each of which is an operation: https://cloud.google.com/tasks/pricing
+TASK_CHUNK = 32 << 10  # of a task; each chunk is billed as an operation: https://cloud.google.com/tasks/pricing
 _GENERATION = re.compile(rb"generations/([0-9a-f]{32})")
 _OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "date", "server"}
 _START_SECONDS = 30.0
 
 
 class Tally:
-    """How much was counted of what, for each user; what is known to be nobody's is under None."""
+    """The counts for each user. Counts that belong to no known user are under None."""
 
     def __init__(self) -> None:
         self.counted: defaultdict[str | None, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -44,11 +43,11 @@ class Tally:
         self._generations: dict[bytes, str] = {}
 
     def know(self, user: str) -> None:
-        """From now on what names this user is counted as his, and so is what names a generation of his."""
+        """From now on, counts calls that name this user, or one of the user's generations, as this user's."""
         self._users[user.encode()] = user
 
     def add(self, what: str, number: float, *said: bytes) -> None:
-        """Counts it for whom the first of these bytes names that name anybody."""
+        """Counts for the user that is named first in these bytes."""
         self.counted[next(filter(None, map(self._whose, said)), None)][what] += number
 
     def _whose(self, said: bytes) -> str | None:
@@ -63,13 +62,13 @@ class Tally:
 
 
 def writes_of(method: str, request: bytes) -> Sequence[Any]:
-    """The writes that a call asks for; each is billed."""
+    """The writes in a call, each of which is billed."""
     kind = rpc.CommitRequest.pb() if method.endswith("/Commit") else rpc.BatchWriteRequest.pb()
     return kind.FromString(request).writes  # type: ignore[no-any-return]
 
 
 def reads_of(method: str) -> Callable[[bytes], int] | None:
-    """How many reads an answer of such a call is, by https://firebase.google.com/docs/firestore/pricing."""
+    """Counts the reads of a call's response, by https://firebase.google.com/docs/firestore/pricing."""
     if not method.startswith(FIRESTORE):
         return None
     match method.removeprefix(FIRESTORE):
@@ -89,7 +88,7 @@ def reads_of(method: str) -> Callable[[bytes], int] | None:
 
 
 class Meter(Proxy):
-    """Firestore's or Cloud Tasks's calls on their way, counted. Errors: `ValueError`, for a call nobody priced."""
+    """Counts calls to Firestore or Cloud Tasks. Errors: `ValueError`, for a call without a known price."""
 
     def __init__(self, target: str, tally: Tally):
         super().__init__(target)
@@ -125,7 +124,7 @@ class Meter(Proxy):
 
 
 class Doors:
-    """The doors to the parts of a stack on these ports, open from `with` to its end; `settings` has their addresses."""
+    """The proxies for a stack on these ports. Use it as a context manager. `settings` has their addresses."""
 
     def __init__(self, ports: Ports):
         self.tally = Tally()
@@ -145,7 +144,7 @@ class Doors:
         self.close()
 
     def close(self) -> None:
-        """Closes them; safe to call twice."""
+        """Closes the proxies. Safe to call twice."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set)
             self._thread.join(timeout=_START_SECONDS)

@@ -1,4 +1,4 @@
-"""How the cost grows with an answer's length, as an image for the docs."""
+"""Plots the cost of an answer by its length, for the docs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cost.prices import Prices
 
 
 def draw(count: Count, prices: Prices, days: float, file: Path) -> None:
-    """Writes an SVG, which is the same for the same numbers."""
+    """Writes an SVG. Equal numbers give equal bytes."""
     mpl.rcParams["svg.hashsalt"] = "cost"
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

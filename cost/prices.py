@@ -1,4 +1,4 @@
-"""The price table, and what was counted put into money by it."""
+"""The price table, and the price of what was counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAYS_A_MONTH = 30
 
 
 class BadTable(Exception):
-    """The price table can't be used; the message has a line for each fault, with the remedy."""
+    """The price table is invalid. The message has a line for each fault, with the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Instance:
-    """A function's instance, and how many requests it serves at a time."""
+    """A function's instance, and how many requests it serves at once."""
 
     vcpu: float
     gib: float
@@ -55,7 +55,7 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
-    """US dollars for one answer, by what they are paid for."""
+    """US dollars for one answer, by service."""
 
     writes: float
     reads: float
@@ -73,7 +73,7 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prices:
-    """What is paid for, and how the functions run. Field names are those of the table."""
+    """Prices, and how the functions run. Field names are those of the table."""
 
     date: str
     region: str
@@ -107,7 +107,7 @@ class Prices:
         return cls(**read)
 
     def of(self, counted: Counted, days: float) -> Costs:
-        """What one answer costs whose generation and journal are kept for so many days, and its message for a month."""
+        """The cost of one answer, if its generation and journal are stored for `days`, and its message for a month."""
         kept = counted.expiring_bytes * days / DAYS_A_MONTH + counted.lasting_bytes
         per_request = self.run.requests_per_million / 1e6
         return Costs(

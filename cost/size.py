@@ -1,6 +1,6 @@
-"""How many bytes a document is stored as, by https://firebase.google.com/docs/firestore/storage-size.
+"""The stored size of a document in bytes, by https://firebase.google.com/docs/firestore/storage-size.
 
-Without its entries in indexes: of what Holdfast writes, all that is long has none.
+Index entries are not included, because Holdfast's long fields are not indexed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was counted, and what it costs, as tables: on the terminal as they stand in docs/cost.md."""
+"""Tables of counts and costs, for the terminal and docs/cost.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _A_THOUSAND = 1000
 
 
 def tables(count: Count, prices: Prices, days: float) -> str:
-    """Both tables in Markdown, each with a line that says what it is of."""
+    """Both tables in Markdown, each with a caption."""
     costs = [(counted, prices.of(counted, days)) for counted in count.answers]
     return "\n\n".join(
         [
@@ -32,7 +32,7 @@ def tables(count: Count, prices: Prices, days: float) -> str:
 
 
 def _one_more(costs: Sequence[tuple[Counted, Costs]]) -> str:
-    """What one more viewer costs, of the length of which some shared an instance."""
+    """The cost of one more viewer, for the length that was also measured with viewers on one instance."""
     total = {counted.asked: cost.total for counted, cost in costs}
     shared = next(asked for asked in total if not asked.apart)
     one = total[Asked(tokens=shared.tokens, viewers=1)]

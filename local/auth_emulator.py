@@ -1,9 +1,9 @@
-"""The few calls of Firebase Authentication that a page needs to sign somebody in, so that the real web SDK can be used.
+"""A minimal stand-in for Firebase's Auth emulator, so that pages can sign in with the real web SDK.
 
-This is not Firebase's Auth emulator (npm `firebase-tools`, 312 MB): it stands in for it, under the same paths and with
-the same unsigned tokens, for `connectAuthEmulator` and then `signInWithCustomToken`, `signInAnonymously` and what the
-SDK does of itself: look its user up, and get a new token. Whoever asks to be somebody is that. It keeps no accounts: a
-refresh token is the user's id, so that a sign-in outlives a restart.
+Firebase's own emulator (npm `firebase-tools`) takes 312 MB. This one has the same paths and the same unsigned tokens.
+It supports `connectAuthEmulator`, `signInWithCustomToken`, `signInAnonymously`, and the SDK's own calls to look up the
+user and to refresh the token. Anybody can sign in as anybody. There are no accounts: the refresh token is the user's
+id, so a sign-in survives a restart.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from aiohttp import web
 
 from local.token import HOURS, id_token
 
-_MAX_UID = 128  # characters, as Firebase has it
+_MAX_UID = 128  # characters; Firebase's limit
 _ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
 _TOKEN = "/securetoken.googleapis.com/v1/token"
 _SECONDS = str(HOURS * 3600)
 
 
 class _Refused(Exception):
-    """The message is a code that the SDK knows."""
+    """A refused call. The message is an error code that the SDK knows."""
 
 
 def routes() -> list[web.RouteDef]:
-    """To be added to a web application, at its root: the SDK takes an emulator's host and port, and no path."""
+    """Routes for the root of a web application: the SDK takes an emulator's host and port, but no path."""
     return [
         web.post(f"{_ACCOUNTS}:signUp", _sign_up),
         web.post(f"{_ACCOUNTS}:signInWithCustomToken", _sign_in),
@@ -43,7 +43,7 @@ async def _sign_up(_: web.Request) -> web.Response:
 
 
 async def _sign_in(request: web.Request) -> web.Response:
-    """With a custom token; like Firebase's emulator it takes `{"uid": …}` as one."""
+    """Signs in with a custom token. Like Firebase's emulator, accepts `{"uid": …}` as one."""
     try:
         custom = str((await _fields(request)).get("token", ""))
         uid = _uid((json.loads(custom) if custom.startswith("{") else _claims(custom)).get("uid"))
@@ -61,7 +61,7 @@ async def _look_up(request: web.Request) -> web.Response:
 
 
 async def _refresh(request: web.Request) -> web.Response:
-    """A form in and snake case out, unlike the rest: it is another of Google's services."""
+    """Refreshes a token. Takes a form and returns snake case, unlike the rest: Google has another service for this."""
     try:
         uid = _uid((await request.post()).get("refresh_token"))
     except (ValueError, _Refused):
@@ -89,7 +89,7 @@ async def _fields(request: web.Request) -> dict[str, Any]:
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """What a token says, whoever made it."""
+    """A token's claims, without verification."""
     parts = token.split(".")
     if len(parts) != 3:
         raise _Refused

@@ -1,6 +1,6 @@
-"""A client as an app has one: it asks, reads frames as they come, leaves when it likes, and comes back with a cursor.
+"""A client like an application's: it asks, reads frames as they arrive, may leave, and comes back with a cursor.
 
-For the demo, the tests and the fault matrix. It knows the wire and nothing of what is behind it.
+For the demo, the tests and the fault matrix. It must know only the public protocol, not what is behind it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One event of a stream; `id` is its cursor, None where it has none."""
+    """One event of a stream. `id` is its cursor, or None."""
 
     id: int | None
     data: str
 
     @classmethod
     def parse(cls, raw: str) -> Self:
-        """One frame as it is on the wire, without the blank line that ends it; comments are passed over."""
+        """Parses one frame without its final blank line. Comments are skipped."""
         number = None
         data = []
         for line in raw.split("\n"):
@@ -51,7 +51,7 @@ class Frame:
 
 
 class Stream:
-    """A response that is being read. `leave` tears the connection down, as a phone that locks does."""
+    """A streaming response. `leave` drops the connection, like a phone that locks."""
 
     def __init__(self, response: requests.Response):
         self.response = response
@@ -61,7 +61,7 @@ class Stream:
         return self.response.headers["X-Generation-Id"]
 
     def frames(self) -> Iterator[Frame]:
-        """The frames up to the end of the response, `[DONE]` included; comments are passed over."""
+        """The frames until the end of the response, including `[DONE]`. Comments are skipped."""
         rest = b""
         for piece in self.response.iter_content(None):
             *frames, rest = (rest + piece).split(b"\n\n")
@@ -87,7 +87,7 @@ class Client:
         self.url = url
         self.user = user
         self.session = requests.Session()
-        # gunicorn closes a kept connection after two seconds; what was asked on it at that moment is asked again.
+        # gunicorn closes idle connections after two seconds; a request that meets this moment is retried.
         again = Retry(total=3, connect=0, status=0, allowed_methods={"GET"})
         self.session.mount("http://", HTTPAdapter(max_retries=again))
         self.session.headers["Authorization"] = f"Bearer {id_token(user)}"
@@ -97,16 +97,16 @@ class Client:
         return self.session.request(method, self.url + path, **kwargs)
 
     def complete(self, body: Mapping[str, Any], **headers: str) -> requests.Response:
-        """An answer in one piece. Headers are named with underscores: `X_Chat_Id`."""
+        """Asks for a unary answer. Headers are written with underscores: `X_Chat_Id`."""
         return self.request("POST", "/v1/chat/completions", json={"model": "demo", **body}, headers=_named(headers))
 
     def stream(self, body: Mapping[str, Any], **headers: str) -> Stream:
-        """An answer as it comes."""
+        """Asks for a streamed answer."""
         asked = {"model": "demo", "stream": True, **body}
         return Stream(self.request("POST", "/v1/chat/completions", json=asked, headers=_named(headers), stream=True))
 
     def resume(self, generation: str, after: int) -> Stream:
-        """The rest of an answer, after event `after`."""
+        """Streams the rest of an answer, after event `after`."""
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         return Stream(self.request("GET", f"/v1/generations/{generation}", headers=headers, stream=True))
 
@@ -116,7 +116,7 @@ class Client:
         return shown
 
     def wait_until_ended(self, generation: str, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
-        """The generation's JSON once it has ended. Errors: `TimeoutError`."""
+        """Waits until the generation has ended, and returns its JSON. Errors: `TimeoutError`."""
         deadline = time.monotonic() + seconds
         while not (shown := self.show(generation))["finishedAt"]:
             if time.monotonic() > deadline:
@@ -125,7 +125,7 @@ class Client:
         return shown
 
     def list(self, **filters: Any) -> Iterator[dict[str, Any]]:
-        """All the user's generations that fit, newest first."""
+        """The user's generations that match, newest first, from all pages."""
         cursor = None
         while True:
             page = self.request("GET", "/v1/generations", params={**filters, "limit": 100, "cursor": cursor}).json()
@@ -136,7 +136,7 @@ class Client:
 
 
 def question(text: str, tokens: int, **demo: Any) -> dict[str, Any]:
-    """A request whose answer has so many tokens; `demo` says how the demo upstream is to send it."""
+    """A request for an answer of `tokens` tokens. `demo` sets how the demo upstream sends it."""
     return {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "demo": demo}
 
 

@@ -1,7 +1,7 @@
-"""The main job, shown: an answer of 4,000 tokens, a client that leaves at event 3,600, and nothing lost.
+"""Demonstrates the main purpose: a client leaves an answer of 4,000 tokens at event 3,600, and loses nothing.
 
-Runs the local stack on free ports, does it once, prints what happened, and exits 0 only if what the client read before
-and after, what Firestore holds and what the upstream said are equal, byte for byte.
+Runs once on a local stack with free ports, and prints what happens. Exits with 0 only if what the client read before
+and after, what Firestore has and what the upstream sent are equal, byte for byte.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ USER, CHAT, MESSAGE = "alice", "holidays", "answer-1"
 
 @dataclass
 class Seen:
-    """What one visit of the client brought."""
+    """What the client read on one connection."""
 
     ids: list[int] = field(default_factory=list)
     text: str = ""
@@ -93,7 +93,7 @@ def show(stack: Stack) -> int:
 
 
 def read(stream: Stream, seen: Seen, start: int = 0, until: int | None = None) -> None:
-    """Reads frames into `seen`, showing how far it is, to the end or to event `until`."""
+    """Reads frames into `seen`, to the end or to event `until`, and shows the progress."""
     progress = Progress(start)
     for frame in stream.frames():
         if frame.data == "[DONE]":
@@ -121,7 +121,7 @@ def wait_until_ended(client: Client, generation: str, start: int) -> dict[str, A
 
 
 def read_message(stack: Stack) -> dict[str, Any]:
-    """The message, read as an app reads it: from Firestore, not from this service."""
+    """The message as an application reads it: from Firestore, not through this service."""
     os.environ["FIRESTORE_EMULATOR_HOST"] = stack.firestore_host
     database = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
     document = database.document(f"users/{USER}/chats/{CHAT}/messages/{MESSAGE}").get(timeout=10)
@@ -137,7 +137,7 @@ def report(proofs: dict[str, bool]) -> int:
 
 
 class Progress:
-    """How far an answer is: a bar on a terminal, else a line a tenth."""
+    """The progress of an answer: a bar on a terminal, otherwise one line per tenth."""
 
     WIDTH = 40
 

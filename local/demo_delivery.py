@@ -1,8 +1,8 @@
-"""How the demo upstream sends an answer: at the pace asked for, token by token or whole, with the fault asked for.
+"""How the demo upstream sends an answer: at the requested pace, streamed or unary, with the requested fault.
 
-Everything that touches a response's bytes is in this room. No fault may strike by chance and no schedule may
-drift: what is late is caught up at once, each token still in an event of its own. What an answer says is
-`demo_text`'s, what may be asked is `demo_faults`'s.
+All code that handles a response's bytes is in this module. Faults must be deterministic, and the schedule must not
+drift: late tokens are sent at once, each still in its own event. `demo_text` defines what an answer says, and
+`demo_faults` what a request may ask for.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from local.demo_text import Json
 
 _WRITE_SIZE = 16 << 10
 _PAGE = "<!doctype html><html><head><title>Sign in</title></head><body><h1>Please sign in.</h1></body></html>"
-_MARK = "漢"  # in an event that a fault cuts or spoils
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps builds one a call
+_MARK = "漢"  # in an event that a fault cuts or corrupts
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one per call
 
 
 def dumps(value: Any) -> bytes:
@@ -41,9 +41,9 @@ def error_body(message: str, kind: str, code: str | None = None, param: str | No
 
 @dataclass(kw_only=True)
 class Call:
-    """One call as `GET /demo/calls` shows it: `ended` is null while it runs, `seed` where it was not understood.
+    """One call, as `GET /demo/calls` shows it. `ended` is null while it runs, and `seed` if the request is invalid.
 
-    `started` and `ended` are Unix seconds; `headers` has lower-case names.
+    `started` and `ended` are Unix seconds. `headers` has lower-case names.
     """
 
     seed: str | None = None
@@ -60,9 +60,9 @@ class Call:
 
 
 class Pace:
-    """The schedule of an answer: step k is due at start + k / rate, so that a late one delays no other.
+    """The schedule of an answer: step k is due at start + k / rate, so a late step does not delay others.
 
-    `clock` gives seconds and never goes back; a rate of 0 has every step due at once.
+    `clock` gives monotonic seconds. With a rate of 0, all steps are due at once.
     """
 
     def __init__(self, rate: float, clock: Callable[[], float]):
@@ -71,19 +71,19 @@ class Pace:
         self._start = clock()
 
     def wait(self, step: int) -> float:
-        """Seconds until the step is due; 0 or less when it is."""
+        """The seconds until the step is due, or 0 or less if it is."""
         return self._start + step / self._rate - self._clock() if self._rate else 0.0
 
     async def hold(self, seconds: float) -> None:
-        """Stand still, and move the rest of the schedule on."""
+        """Pauses, and postpones the rest of the schedule."""
         await asyncio.sleep(seconds)
         self._start += seconds
 
 
 class Wire:
-    """A response's body: gathers what is due into one write, and compresses or splits it where a fault says so.
+    """A response's body. Combines what is due into one write, and compresses or splits it if a fault requires that.
 
-    `record` gets the moment of each token's write, in nanoseconds of the monotonic clock.
+    `record` gets the time of each token's write, in nanoseconds on the monotonic clock.
     """
 
     def __init__(
@@ -105,15 +105,15 @@ class Wire:
         self._gzip = zlib.compressobj(wbits=16 + zlib.MAX_WBITS) if gzip else None
 
     async def put(self, data: bytes, tokens: int = 0) -> None:
-        """Send with the next flush, which comes by itself when much is gathered."""
+        """Adds data to the next flush, which is automatic when much has been added."""
         if len(self._gathered) >= _WRITE_SIZE:
             await self.flush()
-            await asyncio.sleep(0)  # an answer without a pace would keep the loop from the others
+            await asyncio.sleep(0)  # an answer without a pace would block the event loop
         self._gathered += data
         self._tokens += tokens
 
     async def flush(self) -> None:
-        """Write what is gathered; its tokens count as sent from now on."""
+        """Writes the data added so far. Its tokens count as sent from now on."""
         if self._gathered:
             data = bytes(self._gathered)
             self._gathered.clear()
@@ -124,13 +124,13 @@ class Wire:
         self._tokens = 0
 
     async def finish(self) -> None:
-        """Write the rest; the body's end itself follows when the handler returns."""
+        """Writes the rest. The body's end follows when the handler returns."""
         await self.flush()
         if self._gzip:
             await self._write(self._gzip.flush())
 
     async def break_off(self, *, reset: bool) -> None:
-        """Let out what was written, then drop the connection: quietly, or with a reset."""
+        """Sends what was written, then closes the connection: in order, or with a reset."""
         await self.flush()
         transport = self._request.transport
         if transport is None:
@@ -151,13 +151,13 @@ class Wire:
 
 
 class _UntilClosed(web.StreamResponse):
-    """A body with neither a length nor chunks, which ends where the connection does."""
+    """A body without length or chunks, which ends with the connection."""
 
     _length_check = False
 
 
 class Chunks:
-    """The payloads of a stream: what all of them share is written once, so that a token costs little."""
+    """The payloads of a stream. Their common fields are encoded once, so that a token costs little."""
 
     def __init__(self, order: Order, origin: Json):
         self._head = dumps({**origin, "object": "chat.completion.chunk"})[:-1] + b',"choices":['
@@ -171,7 +171,7 @@ class Chunks:
         return self._head + dumps(said) + b"]" + self._tail(b"null")
 
     def usage(self, usage: Json) -> bytes:
-        """The chunk after the last choice's end; it has no choices."""
+        """The chunk with the usage after the last choice's end. It has no choices."""
         return self._head + b"]" + self._tail(dumps(usage))
 
     def _tail(self, usage: bytes) -> bytes:
@@ -181,7 +181,7 @@ class Chunks:
 
 
 class Delivery:
-    """One order on its way out: a stream, a JSON body, or what a fault puts in place of either."""
+    """Sends one order: as a stream, as a JSON body, or as a fault requires instead."""
 
     def __init__(self, request: web.Request, call: Call, order: Order, record: array[int] | None = None):
         self._request = request
@@ -202,7 +202,7 @@ class Delivery:
         }
 
     async def run(self) -> web.StreamResponse:
-        """Deliver; of what is returned the body is written, but for its end."""
+        """Sends the response. All of the returned response's body is written already, except its end."""
         await asyncio.sleep(self._order.first_byte_delay)
         if self._fault and (instead := _instead(self._fault)):
             return instead
@@ -234,7 +234,7 @@ class Delivery:
         return wire.response
 
     async def _send_tokens(self, wire: Wire, chunks: Chunks) -> bool:
-        """Send every delta when it is due; False where a fault ended the body."""
+        """Sends every delta when it is due. Returns False if a fault ended the body."""
         pace = Pace(self._order.rate, asyncio.get_running_loop().time)
         choices = (self._answer.deltas(choice) for choice in range(self._answer.choices))
         for step, deltas in enumerate(zip(*choices, strict=True)):
@@ -258,7 +258,7 @@ class Delivery:
         self._call.finished = True
 
     async def _struck(self, wire: Wire, chunks: Chunks, pace: Pace) -> bool:
-        """Let the fault strike here; False where it ends the body."""
+        """Executes the fault. Returns False if it ends the body."""
         event = self._frame(chunks.delta(0, {"content": _MARK}))
         match self._fault:
             case Fault(kind="stall", seconds=seconds):
@@ -330,7 +330,7 @@ _MID_STREAM_ERROR = error_body("The server had an error while processing your re
 
 
 def _instead(fault: Fault) -> web.Response | None:
-    """What comes in place of an answer."""
+    """The response of a fault that replaces the answer."""
     match fault:
         case Fault(kind="refuse", status=status, retry_after=retry_after):
             headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
@@ -351,5 +351,5 @@ def _refusal(status: int) -> Json:
 
 
 def _inside_a_character(body: bytes, start: int) -> int:
-    """The first place from `start` on that cuts a character of several bytes; `start` where there is none."""
+    """The first position from `start` on that is inside a multi-byte character, or `start` if there is none."""
     return next((place + 1 for place in range(start, len(body)) if body[place] >= 0xC0), start)

@@ -1,7 +1,7 @@
 """What a request may ask of the demo upstream: OpenAI's fields, the `demo` object, and the faults it names.
 
-Everything is checked here and bounded here; what is unknown or out of bounds is refused by its name, never
-ignored, for a misspelt fault would make a test pass that tests nothing. Nothing in this room waits or does I/O.
+All validation is here. Unknown names and values out of range are rejected and never ignored, because with a misspelt
+fault a test would pass without testing anything. Nothing here may wait or do I/O.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from local.demo_text import DONE_TEXT, Answer, Json, NotThisAnswer, blob, place,
 MAX_ANSWER = 64 << 20  # bytes, all choices and calls together
 MAX_SECONDS = 3600.0
 MAX_RECORDED = 100_000  # tokens of an answer whose writes are recorded
-_LEAST_TOKEN = 16  # bytes; a bound on an answer's size needs some size for a token that is not padded
+_LEAST_TOKEN = 16  # bytes assumed for a token without padding, to limit the size of answers
 
 Check = Callable[[str, Any], Any]
 
 
 class BadField(ValueError):
-    """A field that is unknown or has a value it cannot have; `param` is its name."""
+    """A field is unknown or has an invalid value. `param` is its name."""
 
     def __init__(self, param: str, problem: str):
         super().__init__(f"{param}: {problem}")
@@ -30,7 +30,7 @@ class BadField(ValueError):
 
 
 def whole(low: int, high: int) -> Check:
-    """A check for a whole number."""
+    """Returns a check for an integer."""
 
     def check(name: str, value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
@@ -41,7 +41,7 @@ def whole(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    """A check for a number."""
+    """Returns a check for a number."""
 
     def check(name: str, value: Any) -> float:
         if type(value) not in (int, float) or not low <= value <= high:
@@ -52,7 +52,7 @@ def number(low: float, high: float) -> Check:
 
 
 def switch(when_true: int, high: int) -> Check:
-    """A check for a count that may be given as true or false."""
+    """Returns a check for a count that may be given as true or false."""
 
     def check(name: str, value: Any) -> int:
         if value is True or value is False:
@@ -63,21 +63,21 @@ def switch(when_true: int, high: int) -> Check:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or false, and nothing that merely looks like it."""
+    """Checks for true or false, and rejects everything else that is truthy or falsy."""
     if type(value) is not bool:
         raise BadField(name, f"must be true or false, not {_shown(value)}")
     return value
 
 
 def line(name: str, value: Any) -> str:
-    """A short text that fits one line of HTTP's head."""
+    """Checks for a short text that fits into an HTTP header."""
     if not isinstance(value, str) or not 0 < len(value) <= 500 or not value.isprintable():
         raise BadField(name, f"must be one line of 1 to 500 characters, not {_shown(value)}")
     return value
 
 
 def one_of(*names: str) -> Check:
-    """A check for one of some names."""
+    """Returns a check for one of some names."""
 
     def check(name: str, value: Any) -> str:
         if value not in names:
@@ -88,7 +88,7 @@ def one_of(*names: str) -> Check:
 
 
 def seed(name: str, value: Any) -> str:
-    """A seed: a text, or a whole number, which is its decimal text."""
+    """Checks for a seed: a text, or an integer, which is converted to decimal."""
     return line(name, str(value) if type(value) is int else value)
 
 
@@ -98,7 +98,7 @@ def _shown(value: Any) -> str:
 
 
 def checked(given: Any, checks: Mapping[str, Check], name: str) -> Json:
-    """The object's known fields, each through its check; a null counts as not given."""
+    """Checks an object's fields. A null counts as missing, and an unknown field is an error."""
     if not isinstance(given, dict):
         raise BadField(name, f"must be an object, not {_shown(given)}")
     for field in given:
@@ -119,7 +119,7 @@ _PARAMETERS: dict[str, Check] = {
     "times": whole(1, 1_000_000),
 }
 
-# Each fault with the parameters it has, and what they are where the request does not say; any may have `times`.
+# Each fault, with its parameters and their defaults. All may have `times`.
 FAULTS: dict[str, Json] = {
     "refuse": {"status": 503, "retry_after": None},
     "html": {},
@@ -148,10 +148,10 @@ FAULTS: dict[str, Json] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that goes wrong, at the same place every time.
+    """A fault, which always occurs at the same place.
 
-    `at` counts the tokens of each choice that this call sends before it; `times` is for how many calls with
-    one seed it holds, None for all of them.
+    `at` is the number of tokens of each choice that this call sends before the fault. `times` is the number of calls
+    per seed that have the fault, or None for all.
     """
 
     kind: str
@@ -167,7 +167,7 @@ class Fault:
 
     @classmethod
     def read(cls, given: Any) -> Fault:
-        """A fault from its name, or from an object of `kind` and parameters; with a `status` alone it refuses."""
+        """Parses a name, or an object of `kind` and parameters. An object with only a `status` is a refusal."""
         asked = {"kind": given} if isinstance(given, str) else given
         if isinstance(asked, dict) and "status" in asked and "kind" not in asked:
             asked = {"kind": "refuse", **asked}
@@ -181,11 +181,11 @@ class Fault:
         return fault
 
     def place(self, steps: int) -> int:
-        """The step it strikes before: as asked, else 10, but within an answer that is shorter."""
+        """The step before which the fault occurs: `at`, or by default 10, but within the answer."""
         return min(10, steps // 2) if self.at is None else self.at
 
     def insertion(self, seed: str) -> str:
-        """What it puts into the text."""
+        """The text that the fault inserts."""
         if self.kind == "big_event":
             return blob(seed, self.bytes, self.incompressible)
         return DONE_TEXT if self.kind == "done_in_text" else ""
@@ -199,7 +199,7 @@ def _check_status(fault: Fault) -> None:
 
 
 def framing(kind: str | None) -> Callable[[bytes], bytes]:
-    """How one payload becomes one server-sent event: plainly, or in a way the specification allows as well."""
+    """Returns the function that encodes a payload as a server-sent event: the usual way, or an unusual valid one."""
     match kind:
         case "crlf":
             return lambda payload: b"data: " + payload + b"\r\n\r\n"
@@ -238,7 +238,7 @@ _DEMO: dict[str, Check] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A request that was understood: the answer, and how it is to be delivered."""
+    """A valid request: the answer, and how to send it."""
 
     answer: Answer
     model: str
@@ -254,7 +254,7 @@ class Order:
 
     @classmethod
     def read(cls, body: Any) -> Order:
-        """An order from a request's JSON body; raises `BadField` for what it cannot be."""
+        """Parses a request's JSON body. Raises `BadField`."""
         if not isinstance(body, dict):
             raise BadField("body", "must be a JSON object")
         given = {name: value for name, value in body.items() if value is not None}
@@ -276,12 +276,12 @@ class Order:
         )
 
     def faultless(self) -> Order:
-        """The same order once its fault has held for as many calls as it was to."""
+        """The same order without its fault."""
         return replace(self, fault=None)
 
     @property
     def spoken(self) -> Answer:
-        """The answer with what its fault puts into the text."""
+        """The answer with the text that the fault inserts."""
         if self.fault is None:
             return self.answer
         pieces = self.answer.tokens - self.answer.start
@@ -332,9 +332,9 @@ def _start(last: Json, own_seed: str, token_bytes: int) -> tuple[int, int]:
 
 
 def _goes_on(given: Json, prefill: str | None) -> bool:
-    """Whether a last message that is the assistant's is gone on with, by the rules of the server that is played.
+    """Whether to continue a last message of the assistant, by the rules of the imitated server.
 
-    vLLM opens a new turn unless it is asked not to; Anthropic refuses white space at the end; any other goes on.
+    vLLM starts a new turn unless the request says otherwise. Anthropic rejects white space at the end. Others continue.
     """
     last = given["messages"][-1]
     if prefill == "anthropic" and last.get("role") == "assistant" and _said(last.get("content"))[-1:].isspace():
@@ -351,7 +351,7 @@ def _said(content: Any) -> str:
 
 
 def _tools(given: Any, last: Json, calls: int) -> tuple[str, ...]:
-    """The names to call, the request's own in turn; none where the last message is a tool's result."""
+    """The names of the tools to call, cycling through the request's. None if the last message is a tool's result."""
     if not given or not calls or last.get("role") == "tool":
         return ()
     try:

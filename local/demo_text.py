@@ -1,8 +1,8 @@
-"""What the demo upstream says: every answer is a pure function of its seed.
+"""The text of the demo upstream's answers, which is a pure function of the seed.
 
-Tests, the fault matrix and the benchmark compare what arrived with what must have been said, so both sides
-take it from this room. Nothing in here may read a clock, draw a random number or do I/O, and no two tokens
-of one answer may be equal: a lost, doubled or swapped token must show in the joined text.
+The demo upstream sends this text, and tests, the fault matrix and the benchmark compare what arrived with it. Nothing
+here may read a clock, use random numbers or do I/O. No two tokens of one answer may be equal, so that a lost, repeated
+or swapped token shows in the joined text.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 Json = dict[str, Any]
 
-# A prime count, so that every stride visits every word before one comes back. The odd ones are what breaks
-# readers: decomposed and multi-byte characters, joined emoji, quotes, backslashes, line ends inside a token,
+# The number of words is prime, so that every stride visits all of them before one repeats. The unusual words are what
+# breaks readers: decomposed and multi-byte characters, joined emoji, quotes, backslashes, line ends inside a token,
 # and U+2028 and U+0085, which str.splitlines() takes for line ends and server-sent events do not.
 _PLAIN_WORDS = (
     "amber anchor apple arrow autumn beacon birch blossom bridge bronze candle canyon cedar cherry cinder "
@@ -40,12 +40,12 @@ _TOKENS_A_MARK = 10
 
 
 class NotThisAnswer(ValueError):
-    """A text to continue that is not how this answer begins."""
+    """The text to continue is not a prefix of this answer."""
 
 
 @lru_cache(maxsize=4096)
 def _gait(seed: str) -> tuple[int, int, str]:
-    """Where a seed starts in the words, how far it steps, and the mark it leaves."""
+    """A seed's first word, its stride through the words, and its mark."""
     digest = hashlib.sha256(seed.encode()).digest()
     start = int.from_bytes(digest[:4], "big") % len(WORDS)
     stride = 1 + int.from_bytes(digest[4:8], "big") % (len(WORDS) - 1)
@@ -55,7 +55,7 @@ def _gait(seed: str) -> tuple[int, int, str]:
 def token(seed: str, k: int, token_bytes: int = 0) -> str:
     """Token `k` of the answer, counted from 0, padded with dots to at least `token_bytes` bytes of UTF-8.
 
-    A word carries the number of its lap through the words; every tenth token names its place and its seed's mark.
+    Words have the number of their lap through the list. Every tenth token has its position and the seed's mark.
     """
     start, stride, mark = _gait(seed)
     gap = "" if k == 0 else "\n" if (k + start) % _TOKENS_A_LINE == 0 else " "
@@ -71,7 +71,7 @@ def text(seed: str, tokens: int, token_bytes: int = 0) -> str:
 
 
 def place(seed: str, said: str, token_bytes: int = 0) -> tuple[int, int]:
-    """The token in which `said` ends, and how many of its characters are said already."""
+    """The token in which `said` ends, and how many characters of that token are in `said`."""
     k = position = 0
     while position < len(said):
         piece = token(seed, k, token_bytes)
@@ -86,19 +86,19 @@ def place(seed: str, said: str, token_bytes: int = 0) -> tuple[int, int]:
 
 
 def seed_of(messages: Sequence[Json]) -> str:
-    """The seed of a conversation; an assistant's last message does not count, for it is the answer begun."""
+    """The seed of a conversation. A last message of the assistant is ignored, since it is the start of the answer."""
     asked = messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
     canonical = json.dumps(list(asked), sort_keys=True, ensure_ascii=False)
     return _digest(canonical)[:16]
 
 
 def choice_seed(seed: str, choice: int) -> str:
-    """The seed of one of `n` choices; the first has the answer's own."""
+    """The seed of one of `n` choices. The first has the answer's own seed."""
     return f"{seed}/choice/{choice}" if choice else seed
 
 
 def reasoning_seed(seed: str) -> str:
-    """The seed of what a choice with this seed reasons before it answers."""
+    """The seed of the reasoning of a choice with this seed."""
     return f"{seed}/reasoning"
 
 
@@ -113,7 +113,7 @@ def arguments(seed: str, call: int, tokens: int, token_bytes: int = 0) -> str:
 
 
 def blob(seed: str, size: int, incompressible: bool = False) -> str:
-    """`size` ASCII characters; incompressible ones are as dense as base64 can be."""
+    """`size` ASCII characters. If `incompressible`, random-looking base64."""
     if not incompressible:
         return "x" * size
     noise = hashlib.shake_256(seed.encode()).digest(size * 3 // 4 + 3)
@@ -121,7 +121,7 @@ def blob(seed: str, size: int, incompressible: bool = False) -> str:
 
 
 def _digest(value: str) -> str:
-    # A lone surrogate is legal in JSON's \u escapes and has no UTF-8 of its own.
+    # JSON may contain an escaped lone surrogate, which UTF-8 can't encode.
     return hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
 
 
@@ -133,8 +133,8 @@ def _compact(value: Any) -> str:
 class Answer:
     """One call's answer, as deltas or as whole messages.
 
-    `tokens` is the length of the whole answer; a continued one goes on at token `start`, of which `skip`
-    characters are said already. `insertion` stands before this call's token `insertion_at`.
+    `tokens` is the length of the whole answer. A continuation starts at token `start`, without its first `skip`
+    characters. `insertion` is put before this call's token `insertion_at`.
     """
 
     seed: str
@@ -152,19 +152,19 @@ class Answer:
 
     @property
     def finish_reason(self) -> str:
-        """`length` where the request's own limit set the answer's length."""
+        """`length` if the request's token limit determined the answer's length."""
         return "tool_calls" if self.tools else "length" if self.cut else "stop"
 
     @property
     def steps(self) -> int:
-        """How many deltas each choice has; a tool call adds its name, and the two ends of its JSON."""
+        """The number of deltas of each choice. A tool call adds its name, and the start and end of its JSON."""
         if self.tools:
             return self._reasoned + len(self.tools) * (self.tokens + 3)
         return self._reasoned + max(0, self.tokens - self.start)
 
     @property
     def usage(self) -> Json:
-        """Completion tokens of this call, all choices together; the prompt's share is not counted here."""
+        """The completion tokens of this call, for all choices. Prompt tokens are not included."""
         spoken = len(self.tools) * self.tokens if self.tools else self.steps - self._reasoned
         return {
             "completion_tokens": self.choices * (spoken + self._reasoned),
@@ -172,7 +172,7 @@ class Answer:
         }
 
     def role(self) -> Json:
-        """The delta that opens a choice."""
+        """The first delta of a choice."""
         return {"role": "assistant", "content": None if self.tools or self.refusal else "", "refusal": None}
 
     def deltas(self, choice: int) -> Iterator[Json]:
@@ -189,7 +189,7 @@ class Answer:
             yield {field: piece}
 
     def message(self, choice: int) -> Json:
-        """What a choice's deltas add up to."""
+        """The whole message of a choice."""
         seed = choice_seed(self.seed, choice)
         message: Json = {"role": "assistant", "content": None, "refusal": None}
         if self._reasoned:

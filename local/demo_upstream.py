@@ -1,9 +1,8 @@
-"""A model provider that runs on this machine and does what it is told: OpenAI's chat completions, and their faults.
+"""A local model provider: OpenAI's chat completions with deterministic answers and faults on demand.
 
-The local stack, the demo, the tests, the fault matrix and the benchmark all generate from here. This room is the
-server: its routes, its key, its record of calls, and its life as a process or a thread. It must not know
-Holdfast: nothing here may import from `lib`, for a mistake made on both sides would not show. Nothing that a
-caller can ask for is without a bound.
+The local stack, the demo, the tests, the fault matrix and the benchmark use it as their upstream. This module is the
+server: its routes, its API key, its record of calls, and running it as a process or a thread. It must not import from
+`lib`, because a mistake shared by both sides would not show. Everything that a caller can ask for is limited.
 
     python -m local.demo_upstream --port 8090 [--key K]
 """
@@ -43,9 +42,9 @@ Result = TypeVar("Result")
 
 
 class CallLog:
-    """The last calls, how often each seed's fault has struck, and when the tokens of those recorded were written.
+    """The last calls, how often each seed's fault has occurred, and when recorded answers' tokens were written.
 
-    Bounded in number and in bytes of requests.
+    The number of calls and the bytes of their requests are limited.
     """
 
     def __init__(self) -> None:
@@ -55,14 +54,14 @@ class CallLog:
         self._records: OrderedDict[str, array[int]] = OrderedDict()
 
     def add(self, call: Call, size: int) -> None:
-        """Keep a call whose request has `size` bytes, and drop the oldest where that is too much."""
+        """Records a call whose request has `size` bytes, and drops the oldest ones if there are too many."""
         self._calls.append((call, size))
         self._size += size
         while len(self._calls) > _MAX_CALLS or (self._size > _MAX_REMEMBERED and len(self._calls) > 1):
             self._size -= self._calls.popleft()[1]
 
     def still_strikes(self, order: Order) -> bool:
-        """Whether the order's fault holds for this call, which counts as one of its seed's."""
+        """Whether the fault applies to this call of the seed. Counts the call."""
         if order.fault is None or order.fault.times is None:
             return True
         struck = self._strikes.pop(order.answer.seed, 0) + 1
@@ -72,7 +71,7 @@ class CallLog:
         return struck <= order.fault.times
 
     def record(self, order: Order) -> array[int] | None:
-        """Where the moments of the order's tokens go, in place of an earlier call's of the seed; None if unasked."""
+        """An array for the times of the order's tokens, which replaces the seed's earlier one. None if not recorded."""
         if not order.record:
             return None
         self._records.pop(order.answer.seed, None)
@@ -81,11 +80,11 @@ class CallLog:
         return self._records.setdefault(order.answer.seed, array("q"))
 
     def recorded(self, seed: str) -> list[int]:
-        """When each token of the seed's last call was written, in nanoseconds of the monotonic clock."""
+        """When each token of the seed's last call was written, in nanoseconds on the monotonic clock."""
         return list(self._records.get(seed, ()))
 
     def clear(self) -> None:
-        """Forget the calls, the strikes and the records."""
+        """Deletes all calls, fault counts and recorded times."""
         self._records.clear()
         self._calls.clear()
         self._strikes.clear()
@@ -97,7 +96,7 @@ class CallLog:
 
 
 class Provider:
-    """The routes, and what they share: the key, the calls, and whether the server is going down."""
+    """The routes and their shared state: the key, the calls, and whether the server is shutting down."""
 
     def __init__(self, key: str | None = None):
         self.calls = CallLog()
@@ -105,7 +104,7 @@ class Provider:
         self._stopping = False
 
     def app(self) -> web.Application:
-        """The web application; serve it with `handler_cancellation`, by which a client's leaving is noticed."""
+        """The web application. Serve it with `handler_cancellation`, which notices clients that disconnect."""
         app = web.Application(client_max_size=MAX_REQUEST, middlewares=[_errors_as_json])
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_get("/v1/models", self._models)
@@ -184,7 +183,7 @@ async def _errors_as_json(
 
 @asynccontextmanager
 async def serving(provider: Provider, port: int = 0) -> AsyncIterator[str]:
-    """Serve until the block ends, and give the URL; port 0 is a free one, a taken one raises OSError."""
+    """Serves until the block ends, and yields the URL. Port 0 picks a free port. Raises OSError if it is taken."""
     runner = web.AppRunner(provider.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -195,7 +194,7 @@ async def serving(provider: Provider, port: int = 0) -> AsyncIterator[str]:
 
 
 class DemoUpstream:
-    """The server in a thread of its own, for tests: `with DemoUpstream() as upstream: upstream.base_url`."""
+    """The server in its own thread, for tests: `with DemoUpstream() as upstream: upstream.base_url`."""
 
     def __init__(self, key: str | None = None):
         self._provider = Provider(key)
@@ -215,15 +214,15 @@ class DemoUpstream:
 
     @property
     def base_url(self) -> str:
-        """What OpenAI's clients take as `base_url`; `url` is the same without `/v1`."""
+        """The `base_url` for OpenAI's clients. `url` is the same without `/v1`."""
         return f"{self.url}/v1"
 
     def calls(self) -> list[Json]:
-        """What `GET /demo/calls` shows."""
+        """The calls, as in `GET /demo/calls`."""
         return self._there(self._provider.calls.shown)
 
     def clear(self) -> None:
-        """What `DELETE /demo/calls` does."""
+        """Deletes the record of calls, as `DELETE /demo/calls`."""
         self._there(self._provider.calls.clear)
 
     def _there(self, work: Callable[[], Result]) -> Result:
@@ -263,7 +262,7 @@ def _port(given: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; 1 where the port cannot be had."""
+    """Serves until SIGTERM or SIGINT. Returns 1 if the port is taken."""
     parser = argparse.ArgumentParser(prog="python -m local.demo_upstream", description="A demo model provider.")
     parser.add_argument("--port", type=_port, default=8090, help="port on 127.0.0.1; 0 is a free one (%(default)s)")
     parser.add_argument("--key", help="the API key that callers must present; without it all may call")

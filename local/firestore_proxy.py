@@ -1,8 +1,8 @@
-"""A door in front of the Firestore emulator through which commits fail as Firestore's may, on demand.
+"""A proxy for the Firestore emulator that makes commits fail on demand.
 
-The emulator never fails by itself; Firestore does, and not always before a commit is done. All calls pass through as
-they are, in bytes, and a share of the commits is answered with an error instead: some are never done, and some are done
-and only their answer is lost. It must not change what passes, nor know what is in it.
+The emulator never fails; Firestore does, sometimes after a commit has taken effect. A share of the commits gets an
+error instead of a response: some are never made, and others are made and only their response is lost. All other calls
+pass through as bytes. The proxy must not change or interpret what passes.
 
     python -m local.firestore_proxy --target HOST:PORT [--port P] [--http-port P]
 """
@@ -41,7 +41,7 @@ _OWN_METADATA = ("user-agent", "grpc-")
 
 @dataclass(frozen=True)
 class Faults:
-    """What is asked for: the share of the commits that fail, and of those the share that is done all the same."""
+    """The share of the commits that fail, and of those the share that takes effect nevertheless."""
 
     share: float = 0.0
     done: float = 0.5
@@ -56,7 +56,7 @@ class Faults:
 
 
 class Proxy:
-    """The calls' way through. `made` counts the faults, by their status and whether the commit was done."""
+    """Forwards calls. `made` counts the faults, by status and by whether the commit took effect."""
 
     def __init__(self, target: str):
         self.faults = Faults()
@@ -65,14 +65,14 @@ class Proxy:
         self._chance = random.Random(0)
 
     def fault(self, **changes: Any) -> None:
-        """Sets faults until they are set otherwise; what is not named stays. Raises ValueError or TypeError."""
+        """Sets faults, until they are changed again. Others stay as they are. Raises ValueError or TypeError."""
         self.faults = replace(self.faults, **changes)
         self._chance = random.Random(self.faults.seed)
         self.made.clear()
 
     @asynccontextmanager
     async def serving(self, port: int) -> AsyncIterator[str]:
-        """Serves until the block ends, and gives the address. Raises RuntimeError where the port is taken."""
+        """Serves until the block ends, and yields the address. Raises RuntimeError if the port is taken."""
         self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS)
         server = grpc.aio.server(options=_OPTIONS)
         server.add_generic_rpc_handlers((_Calls(self),))
@@ -103,7 +103,7 @@ class Proxy:
             return await context.abort(error.code(), error.details(), tuple(error.trailing_metadata()))  # type: ignore[no-any-return]
 
     async def stream(self, method: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """Any other call: on the wire, one message is a stream of one."""
+        """Any other call. In gRPC's protocol, a single message is a stream of one."""
         call = self._channel.stream_stream(method)(
             requests, metadata=_metadata(context), timeout=context.time_remaining()
         )
@@ -117,7 +117,7 @@ class Proxy:
 
 
 class _Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Every method there is, each with its bytes as they are."""
+    """Handles every method, without decoding messages."""
 
     def __init__(self, proxy: Proxy):
         self._proxy = proxy
@@ -138,7 +138,7 @@ def _metadata(context: Any) -> list[tuple[str, str | bytes]]:
 
 
 def _side(proxy: Proxy) -> web.Application:
-    """The side port: `GET` or `POST /faults`, with what `Proxy.fault` takes, as JSON."""
+    """The side port: `GET` or `POST /faults`, with the arguments of `Proxy.fault` as JSON."""
 
     async def show(_: web.Request) -> web.Response:
         return web.json_response({**asdict(proxy.faults), "made": proxy.made})

@@ -1,4 +1,4 @@
-"""The ports of the local stack: the usual ones, the ones the environment asks for, or whatever is free."""
+"""The ports of the local stack: the defaults, those set in the environment, or free ones."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Self
 
 HOST = "127.0.0.1"
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_LOWEST = 20_000  # above the ports that servers and browsers have set aside
-_HIGHEST = 32_767  # below what Linux and macOS give out, unless told otherwise
+_LOWEST = 20_000  # above the ports that servers and browsers reserve
+_HIGHEST = 32_767  # below the default ephemeral ports of Linux and macOS
 
 
 class PortFault(Exception):
-    """A port can't be used; the message is one line with the remedy."""
+    """A port can't be used. The message is one line with the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ports:
-    """Field names are the environment's, in lower case: `api_port` is set by `API_PORT`."""
+    """The ports. Fields are named like the environment variables, in lower case: `api_port` is set by `API_PORT`."""
 
     api_port: int = 8080
     worker_port: int = 8081
@@ -45,15 +45,15 @@ class Ports:
 
     @classmethod
     def free(cls, among: Sequence[int] | None = None) -> Self:
-        """Ports that nothing listens on now, picked at random, so that two stacks rarely pick the same.
+        """Random ports that nothing listens on, so that two stacks rarely pick the same.
 
-        Not the system's own pick: it may give such a port to any process before the stack listens there.
+        Ephemeral ports are not used: the system could assign one to another process before the stack listens on it.
         """
         names = [each.name for each in fields(cls)]
         return cls(**dict(zip(names, islice(_free(unasked() if among is None else among), len(names)), strict=True)))
 
     def check(self) -> None:
-        """Errors: `PortFault`, where something listens on one of them."""
+        """Errors: `PortFault`, if something listens on one of the ports."""
         for each in fields(self):
             port = getattr(self, each.name)
             if not _is_free(port):
@@ -61,7 +61,7 @@ class Ports:
 
 
 def unasked(ephemeral: Path = _EPHEMERAL) -> range:
-    """The ports that the system gives to nobody who does not ask for that very port."""
+    """The ports that the system assigns only on request."""
     try:
         first = int(ephemeral.read_text().split()[0])
     except (OSError, ValueError, IndexError):
@@ -70,12 +70,12 @@ def unasked(ephemeral: Path = _EPHEMERAL) -> range:
 
 
 def free_port() -> int:
-    """One more port, chosen like those."""
+    """One more free port."""
     return next(_free(unasked()))
 
 
 def _free(among: Sequence[int]) -> Iterator[int]:
-    # Not the shared generator: tests seed it.
+    # Not the shared generator, because tests seed it.
     return filter(_is_free, random.SystemRandom().sample(among, len(among)))
 
 

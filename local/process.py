@@ -1,4 +1,4 @@
-"""One process of the local stack: started in a group of its own, and ended with everything it started."""
+"""One process of the local stack: started in its own process group, and ended with all its child processes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.02
 # Linux ends the process when its parent is killed (prctl's PR_SET_PDEATHSIG), so that a killed stack leaves nothing
-# behind. It is asked for by a word in between and not by a `preexec_fn`: with that Python forks instead of spawning,
-# and where a gRPC channel is open its threads make the fork end in an abort.
+# behind. An intermediate command sets this, because with a `preexec_fn` Python forks instead of spawning, and the
+# threads of an open gRPC channel make the fork abort.
 _DIE_WITH_PARENT = (
     [
         sys.executable,
@@ -27,11 +27,11 @@ _DIE_WITH_PARENT = (
 
 
 class ProcessFault(Exception):
-    """A process did not start, or ended by itself; the message says which, with the end of what it printed."""
+    """A process did not start, or ended unexpectedly. The message has the end of its output."""
 
 
 class Process:
-    """A running command. What it prints is added to `{folder}/{name}.log`."""
+    """A running command. Its output is appended to `{folder}/{name}.log`."""
 
     def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], folder: Path, cwd: Path):
         self.name = name
@@ -58,7 +58,7 @@ class Process:
         return self._process.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
-        """Errors: `ProcessFault`, where it ended, or is not ready in time."""
+        """Errors: `ProcessFault`, if it ends or is not ready in time."""
         deadline = time.monotonic() + seconds
         while not ready():
             if not self.running:
@@ -69,22 +69,22 @@ class Process:
 
     @property
     def printed(self) -> str:
-        """All it has printed so far, without what an earlier one of the same name left in the log."""
+        """Its output so far, without that of earlier processes with the same name."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
 
     def said(self) -> str:
-        """The last lines it printed."""
+        """The last lines of its output."""
         lines = self.printed.strip().splitlines()
         return "Its last lines:\n  " + "\n  ".join(lines[-8:]) if lines else "It printed nothing."
 
     def terminate(self) -> None:
-        """Asks the whole group to end."""
+        """Sends SIGTERM to the whole group."""
         self._signal(signal.SIGTERM)
 
     def end(self, deadline: float) -> bool:
-        """Waits for it until `deadline`, then kills what is left of its group. Says whether it ended by itself."""
+        """Waits until `deadline`, then kills what is left of the group. Returns whether the process ended in time."""
         try:
             self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -96,13 +96,13 @@ class Process:
         return ended
 
     def kill(self) -> None:
-        """Ends the whole group at once, as a machine that is lost does."""
+        """Kills the whole group at once, like the loss of a machine."""
         self.end(0.0)
 
     def pause(self) -> None:
-        """Stops the whole group where it is: its connections stay open, and nothing is read or written."""
+        """Pauses the whole group: its connections stay open, and nothing is read or written."""
         self._signal(signal.SIGSTOP)
-        # What stands still can't see that it is orphaned, so should this one be killed, another process ends it.
+        # A paused process can't notice that it is orphaned, so another process ends it if this one is killed.
         self._waker = subprocess.Popen(
             ["/bin/sh", "-c", f"read _ && kill -s CONT -- -{self.pid} || kill -s KILL -- -{self.pid}"],
             stdin=subprocess.PIPE,
@@ -111,7 +111,7 @@ class Process:
         )
 
     def resume(self) -> None:
-        """Lets the group go on; does nothing where it was not paused."""
+        """Resumes the group. Does nothing if it is not paused."""
         if self._waker is not None:
             self._waker.communicate(b"\n")
             self._waker = None

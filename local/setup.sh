@@ -1,7 +1,7 @@
 #!/bin/sh
-# Sets up all that the local stack and the tests need: the environment in .venv, a Java, the Firestore emulator.
-# What it can bring it brings; what it can't is one line with the remedy. With `web`, the web example's packages as
-# well; with `bench`, what it is measured against and with; with `tests`, all of that, the client SDKs and a Chromium.
+# Installs what the local stack and the tests need: the environment in .venv, Java, and the Firestore emulator. For
+# anything that it can't install it prints one line with the remedy. With `web` it also installs the web example's
+# packages, with `bench` the benchmark's peers and tools, and with `tests` all of these, the client SDKs and Chromium.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -12,9 +12,9 @@ fail() {
     exit 1
 }
 
-command -v "$PYTHON" >/dev/null || fail "There is no $PYTHON: install Python 3.11 or newer, or say make PYTHON=/path/to/python."
+command -v "$PYTHON" >/dev/null || fail "There is no $PYTHON: install Python 3.11 or newer, or run make PYTHON=/path/to/python."
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "$PYTHON is older than 3.11: install Python 3.11 or newer, or say make PYTHON=/path/to/python."
+    fail "$PYTHON is older than 3.11: install Python 3.11 or newer, or run make PYTHON=/path/to/python."
 
 install() {
     .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes "$@"
@@ -24,21 +24,21 @@ wanted=$(cat requirements.txt requirements-dev.txt requirements-java.txt | cksum
 if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
     echo "Setting up .venv"
     "$PYTHON" -m venv --clear .venv || fail "$PYTHON can't make an environment: install its venv package (python3-venv)."
-    install -r requirements.txt -r requirements-dev.txt || fail "The packages could not be installed: see pip's words above."
+    install -r requirements.txt -r requirements-dev.txt || fail "The packages could not be installed: see pip's output above."
     echo "$wanted" >.venv/installed
 fi
 
 if ! .venv/bin/python -m local.firestore_emulator java; then
-    echo "Bringing a Java"
-    install -r requirements-java.txt || fail "There is no Java and none could be brought: install Java 11 or newer."
+    echo "Installing Java"
+    install -r requirements-java.txt || fail "There is no Java and it could not be installed: install Java 11 or newer."
 fi
 
 if ! .venv/bin/python -m local.firestore_emulator jar; then
-    echo "Bringing the Firestore emulator"
+    echo "Installing the Firestore emulator"
     command -v npx >/dev/null ||
-        fail "The Firestore emulator is missing: install Node.js for the set-up to bring it, or run 'gcloud components install cloud-firestore-emulator'."
+        fail "The Firestore emulator is missing: install Node.js, with which this script can install it, or run 'gcloud components install cloud-firestore-emulator'."
     npx --yes "$FIREBASE_TOOLS" setup:emulators:firestore >/dev/null ||
-        fail "The Firestore emulator could not be brought: run 'gcloud components install cloud-firestore-emulator', or set FIRESTORE_EMULATOR_JAR."
+        fail "The Firestore emulator could not be installed: run 'gcloud components install cloud-firestore-emulator', or set FIRESTORE_EMULATOR_JAR."
 fi
 
 case "${1:-}" in
@@ -48,7 +48,7 @@ case "${1:-}" in
     *) exit 0 ;;
 esac
 
-command -v npm >/dev/null || fail "There is no npm, which brings the JavaScript packages: install Node.js 20 or newer."
+command -v npm >/dev/null || fail "There is no npm, which installs the JavaScript packages: install Node.js 20 or newer."
 node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' ||
     fail "Node.js $(node --version) is too old for the JavaScript packages: install Node.js 20 or newer."
 for lock in $locks; do
@@ -57,27 +57,27 @@ for lock in $locks; do
     if [ "$(cat "$folder/node_modules/.installed" 2>/dev/null)" != "$wanted" ]; then
         echo "Setting up $folder"
         npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||
-            fail "The packages of $folder could not be installed: see npm's words above."
+            fail "The packages of $folder could not be installed: see npm's output above."
         echo "$wanted" >"$folder/node_modules/.installed"
     fi
 done
 
-# bring PACKAGE WHAT-FOR [INSTEAD]
-bring() {
+# install_system PACKAGE WHAT-FOR [INSTEAD]
+install_system() {
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         fail "There is no $1 for $2: install it ('sudo apt-get install $1')${3:-}."
     fi
-    echo "Bringing $1"
+    echo "Installing $1"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"; } >/dev/null ||
-        fail "$1 could not be installed: see apt-get's words above${3:-}."
+        fail "$1 could not be installed: see apt-get's output above${3:-}."
 }
 
 if [ "$1" = bench ] || [ "$1" = tests ]; then
     PATH=$PATH:/usr/sbin:/usr/local/sbin
-    command -v redis-server >/dev/null || bring redis-server "the bench"
-    command -v nghttpx >/dev/null || bring nghttp2-proxy "the bench"
+    command -v redis-server >/dev/null || install_system redis-server "the bench"
+    command -v nghttpx >/dev/null || install_system nghttp2-proxy "the bench"
 fi
 
 if [ "$1" = tests ] && ! .venv/bin/python -m tests.e2e.browser.chromium; then
-    bring chromium "the browser's tests" ", or set CHROMIUM to one"
+    install_system chromium "the browser's tests" ", or set CHROMIUM to one"
 fi

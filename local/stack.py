@@ -43,9 +43,10 @@ _WATCH_SECONDS = 0.2
 
 
 class Stack:
-    """All parts, started by `start` or `with`, on `ports`.
+    """All parts, on `ports`. Start it with `start` or use it as a context manager.
 
-    `settings` are further variables for both functions. With UPSTREAM_BASE_URL among them, there is no demo upstream.
+    `settings` are additional variables for both functions. If they include UPSTREAM_BASE_URL, no demo upstream is
+    started.
     """
 
     def __init__(
@@ -60,12 +61,12 @@ class Stack:
 
     @property
     def worker_url(self) -> str:
-        """The private function's, where tasks go."""
+        """The private function's URL, which receives tasks."""
         return f"http://{HOST}:{self.ports.worker_port}/"
 
     @property
     def url(self) -> str:
-        """The public function's."""
+        """The public function's URL."""
         return f"http://{HOST}:{self.ports.api_port}"
 
     @property
@@ -117,18 +118,18 @@ class Stack:
                 self._wait(name, lambda: _answers(self._urls[name], refused=401))
 
     def restart(self, name: str, settings: Mapping[str, str] | None = None) -> None:
-        """Starts a function anew, after it has ended, and does not wait. `settings` go before the stack's own."""
+        """Starts a function again after it has ended, without waiting. `settings` override the stack's own."""
         self._function(name, settings)
 
     def add_worker(self, name: str) -> str:
-        """Starts another worker, which the queue knows nothing of, and gives its URL.
+        """Starts another worker, which the queue does not know, and returns its URL.
 
-        It takes the tokens that the first one takes.
+        It accepts the same tokens as the first one.
         """
         return self._add(name, f"http://{HOST}:{free_port()}/")
 
     def add_api(self, name: str) -> str:
-        """Starts another public function and gives its URL."""
+        """Starts another public function and returns its URL."""
         return self._add(name, f"http://{HOST}:{free_port()}")
 
     def _add(self, name: str, url: str) -> str:
@@ -138,9 +139,9 @@ class Stack:
         return self._urls[name]
 
     def add_functions(self, name: str, settings: Mapping[str, str]) -> str:
-        """Starts both functions once more, with further settings, on the same emulators; gives the public one's URL.
+        """Starts another pair of functions with additional settings, on the same emulators. Returns the public URL.
 
-        They are `{name}-api` and `{name}-worker` among the processes, and each works for the other alone.
+        Their processes are `{name}-api` and `{name}-worker`, and they use only each other.
         """
         api, worker = f"{name}-api", f"{name}-worker"
         self._urls |= {api: f"http://{HOST}:{free_port()}", worker: f"http://{HOST}:{free_port()}/"}
@@ -151,7 +152,7 @@ class Stack:
         return self._urls[api]
 
     def end(self, *names: str) -> None:
-        """Ends these parts, which were added, for good."""
+        """Ends parts that were added."""
         ending = [self.processes.pop(name) for name in names]
         for process in ending:
             process.terminate()
@@ -160,21 +161,21 @@ class Stack:
             process.end(deadline)
 
     def empty_firestore(self) -> None:
-        """Deletes all that Firestore has."""
+        """Deletes all documents in Firestore."""
         firestore_emulator.empty(self.ports.firestore_port, PROJECT)
 
     def save_firestore(self) -> Path:
-        """Firestore's data as it is now, for `start_firestore`."""
+        """Saves Firestore's current data, for `start_firestore`."""
         folder = tempfile.mkdtemp(dir=self._folder.name)
         return firestore_emulator.save(self.ports.firestore_port, PROJECT, Path(folder))
 
     def start_firestore(self, saved: Path | None = None) -> None:
-        """Starts Firestore with the data that was saved, or empty, after it has ended, and waits for it."""
+        """Starts Firestore again after it has ended, with the saved data or empty, and waits for it."""
         self._firestore(saved)
         self.wait_for("firestore")
 
     def add_firestore_proxy(self) -> tuple[str, str]:
-        """Starts a proxy to Firestore that can make commits fail: its gRPC host, and the URL of its faults."""
+        """Starts a proxy to Firestore that can make commits fail. Returns its gRPC host and the URL to set faults."""
         name = "firestore-proxy"
         self._run(name, [sys.executable, "-m", "local.firestore_proxy", "--target", self.firestore_host, "--port=0"])
         return self._side(name, "grpc"), self._side(name)
@@ -185,7 +186,7 @@ class Stack:
         self._run("firestore", firestore_emulator.command(port, PROJECT, rules, self._environ, saved))
 
     def _side(self, name: str, what: str = "http") -> str:
-        """What a part says of itself when it is ready."""
+        """The address that a part prints when it is ready."""
         process = self.processes[name]
         self._wait(name, lambda: "\n" in process.printed)
         found = re.search(rf"{what}=(\S+)", process.printed)
@@ -198,7 +199,7 @@ class Stack:
             "THREADS": THREADS,
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "FIRESTORE_EMULATOR_HOST": self.firestore_host,
-            # Nothing need listen there: it makes the api take the unsigned tokens of local use.
+            # Nothing has to listen there: it makes the api accept unsigned tokens.
             "FIREBASE_AUTH_EMULATOR_HOST": self._environ.get("FIREBASE_AUTH_EMULATOR_HOST", f"{HOST}:9099"),
             "TASKS_EMULATOR_HOST": self.tasks_host,
             "WORKER_URL": self.worker_url,
@@ -242,12 +243,12 @@ class Stack:
         self.processes[name].wait_until(ready, READY_SECONDS)
 
     def dead(self) -> Process | None:
-        """The first part that has ended by itself."""
+        """The first part that has ended on its own."""
         return next((process for process in self.processes.values() if not process.running), None)
 
     def stop(self) -> None:
-        """Ends every part, and what it started."""
-        # The functions go first, so that none of them complains of a part that is gone.
+        """Ends all parts and their child processes."""
+        # The functions end first, so that they do not log errors about missing parts.
         for process in reversed(self.processes.values()):
             process.terminate()
         deadline = time.monotonic() + GRACE_SECONDS
@@ -278,7 +279,7 @@ def _answers(url: str, refused: int | None = None) -> bool:
 
 
 def run(environ: Mapping[str, str]) -> int:
-    """The stack in the foreground, until it is told to end or a part dies. Gives the exit code."""
+    """Runs the stack in the foreground until a signal or until a part dies. Returns the exit code."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
@@ -292,7 +293,7 @@ def run(environ: Mapping[str, str]) -> int:
         print(f"ready {stack.url}", flush=True)
         while not ended.wait(_WATCH_SECONDS):
             if (dead := stack.dead()) is not None:
-                print(f"{dead.name} ended by itself. {dead.said()}", file=sys.stderr)
+                print(f"{dead.name} ended unexpectedly. {dead.said()}", file=sys.stderr)
                 return 1
         return 0
     finally:

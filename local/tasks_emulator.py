@@ -1,10 +1,10 @@
-"""Cloud Tasks on one machine: the queue that the local stack and the tests run against.
+"""An emulator of Cloud Tasks, for the local stack and the tests.
 
-This room exists because every generation goes through Cloud Tasks, and no published emulator keeps its promises: OIDC
-tokens, back-off, dispatch deadlines, names used once. It speaks gRPC to the unmodified `CloudTasksClient` and HTTP to
-the worker; a side port serves the keys of its tokens. What must not happen here: being kinder than Cloud Tasks
-(a service that works here and fails there), waiting by polling (the time to the first token passes through), importing
-anything of the service. All state is in memory and ends with the process.
+It exists because every generation goes through Cloud Tasks, and no published emulator implements OIDC tokens, back-off,
+dispatch deadlines and names that can be used only once. It speaks gRPC to the unmodified `CloudTasksClient` and HTTP to
+the worker; a side port serves the public keys of its tokens. It must not be more lenient than Cloud Tasks, or a service
+could work here and fail there. It must not poll, because that would delay the first token. It must not import anything
+of the service. All state is in memory.
 
 The rules are those of the v2 reference (https://cloud.google.com/tasks/docs/reference/rpc/google.cloud.tasks.v2) unless
 a docstring names another page. Known differences: a name stays used for the queue's whole life (really an hour to a
@@ -76,7 +76,7 @@ class Refusal(Exception):
 
 
 class Outcome(NamedTuple):
-    """What a delivery came to: the response's status, or 0 where none came. `retry_after` is in seconds."""
+    """The result of a delivery: the response's status, or 0 if there was none. `retry_after` is in seconds."""
 
     status: int
     code: StatusCode
@@ -86,7 +86,7 @@ class Outcome(NamedTuple):
 
 @dataclass(eq=False)
 class Entry:
-    """A task and what Cloud Tasks does not show of it. `ticket` names its one valid place in the schedule."""
+    """A task and its internal state. `ticket` identifies its one valid entry in the schedule."""
 
     task: v2.Task
     ticket: int = 0
@@ -97,7 +97,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Faults:
-    """Faults that a test asks for. Cloud Tasks has all of them, but never on demand."""
+    """Faults on demand. Cloud Tasks has all of them."""
 
     duplicate: int = 1
     late: float = 0.0
@@ -121,7 +121,7 @@ def backoff(retry: v2.RetryConfig, failures: int) -> float:
 
 
 def exhausted(retry: v2.RetryConfig, attempts: int, age: timedelta) -> bool:
-    """Whether a task is given up: once every limit that is set is reached (-1 attempts and 0 s are not set)."""
+    """Whether to give up a task: once every limit that is set is reached (-1 attempts and 0 s mean not set)."""
     reached = [attempts >= retry.max_attempts] if retry.max_attempts != -1 else []
     reached += [age >= retry.max_retry_duration] if retry.max_retry_duration else []
     return bool(reached) and all(reached)
@@ -137,9 +137,9 @@ class Issuer:
         self._signed = lru_cache(maxsize=TOKENS_KEPT)(self._sign)
 
     def token(self, email: str, audience: str) -> str:
-        """A service account's token, good for 1 h (https://cloud.google.com/docs/authentication/token-types#id).
+        """A service account's token, valid for 1 h (https://cloud.google.com/docs/authentication/token-types#id).
 
-        The same for all of a minute: to sign one takes a millisecond, which every first token would wait for.
+        Tokens are reused for a minute: signing takes a millisecond, which would delay every first token.
         """
         return self._signed(email, audience, int(time.time()) // 60 * 60)
 
@@ -151,7 +151,7 @@ class Issuer:
 
 
 class Line:
-    """One queue: its settings, its tasks, when each is due and what the limits leave free."""
+    """One queue: its settings, its tasks, their schedule, and its rate limits."""
 
     def __init__(self, name: str) -> None:
         self.queue = v2.Queue(name=name, state=v2.Queue.State.RUNNING)
@@ -163,7 +163,7 @@ class Line:
         self._tokens, self._filled = float("inf"), 0.0
 
     def configure(self, given: v2.Queue, mask: FieldMask) -> None:
-        """Takes the settings that the mask names, all where it names none; what is unset gets its default."""
+        """Applies the settings that the mask names, or all without a mask. Unset ones get their defaults."""
         paths = [path for path in mask.paths or SETTINGS if path.startswith(SETTINGS)]
         FieldMask(paths=paths).MergeMessage(v2.Queue.pb(given), v2.Queue.pb(self.queue), True, True)
         limits = _filled(self.queue.rate_limits, RATE_LIMITS)
@@ -178,7 +178,7 @@ class Line:
         heapq.heappush(self._schedule, (time.monotonic() + wait, entry.ticket, entry))
 
     def launch_due(self, launch: Callable[[Line, Entry], None]) -> float | None:
-        """Launches all that may go now. Returns the seconds until more may, None if only a change can bring that."""
+        """Launches all tasks that are due and within the limits. Returns the seconds until the next, or None."""
         limits = self.queue.rate_limits
         while self.queue.state == v2.Queue.State.RUNNING and self.in_flight < limits.max_concurrent_dispatches:
             if not self._schedule:
@@ -194,7 +194,7 @@ class Line:
         return None
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
-        """Ends one delivery. A success ends the task; of failures at the same time the last decides what follows."""
+        """Ends one delivery. A success ends the task. Of simultaneous failures, the last determines what follows."""
         self.in_flight -= 1
         entry.in_flight -= 1
         entry.last, task, now = outcome, entry.task, datetime.now(UTC)
@@ -246,9 +246,9 @@ class TasksEmulator:
         self._rpc_threads = ThreadPoolExecutor(8)
 
     def start(self) -> Self:
-        """Serves both ports. Raises OSError where one is taken."""
+        """Serves both ports. Raises OSError if one is taken."""
         for port in filter(None, (self._port, self._http_port)):
-            socket.create_server((self._host, port)).close()  # gRPC would write a log line of its own
+            socket.create_server((self._host, port)).close()  # gRPC would log the failure too
         self._side = _SideServer((self._host, self._http_port), partial(_SideRequest, self))
         # With so_reuseport, gRPC's default, a second server on the port would start and take half of the calls.
         self._server = grpc.server(self._rpc_threads, options=[("grpc.so_reuseport", 0)])
@@ -262,7 +262,7 @@ class TasksEmulator:
         return self
 
     def stop(self) -> None:
-        """Ends both ports. Deliveries under way are left to themselves."""
+        """Closes both ports. Running deliveries are not awaited."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -285,7 +285,7 @@ class TasksEmulator:
         return f"{self.url}/certs"
 
     def fault(self, **changes: float | bool) -> Faults:
-        """Sets faults until they are set otherwise; what is not named stays. Raises ValueError or TypeError.
+        """Sets faults, until they are changed again. Others stay as they are. Raises ValueError or TypeError.
 
         `duplicate=N` delivers every attempt N times at once; `late=S` holds every delivery back for S seconds, after
         the queue has launched it; `unavailable=True` refuses CreateTask as UNAVAILABLE.
@@ -428,7 +428,7 @@ class TasksEmulator:
         return line, line.tasks[name]
 
     def _dispatch(self) -> None:
-        """Launches what falls due by time, or by a delivery's end; what a call makes due goes with the call."""
+        """Launches tasks that become due by time or by the end of a delivery. API calls launch theirs directly."""
         with self._changed:
             while not self._stopping:
                 self._changed.wait(self._launch_due())
@@ -439,7 +439,7 @@ class TasksEmulator:
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _launch(self, line: Line, entry: Entry) -> None:
-        """Starts an attempt, whatever the limits say: RunTask disregards them."""
+        """Starts an attempt without checking the limits, which RunTask disregards."""
         task, now = entry.task, datetime.now(UTC)
         entry.ticket = 0
         task.dispatch_count += 1
@@ -453,7 +453,7 @@ class TasksEmulator:
             threading.Thread(target=self._deliver, args=(line, entry, headers, self.faults.late), daemon=True).start()
 
     def _headers(self, entry: Entry) -> urllib3.HTTPHeaderDict:
-        """What a delivery says of itself (https://cloud.google.com/tasks/docs/creating-http-target-tasks#handler).
+        """A delivery's headers (https://cloud.google.com/tasks/docs/creating-http-target-tasks#handler).
 
         TaskRetryCount counts every attempt before this one. TaskExecutionCount counts the responses: "This number does
         not include failures due to 5XX error codes". TaskPreviousResponse and TaskRetryReason are on retries only; the
@@ -470,7 +470,7 @@ class TasksEmulator:
         headers["X-CloudTasks-TaskETA"] = f"{task.schedule_time.timestamp():.6f}"
         if entry.last:
             headers["X-CloudTasks-TaskRetryReason"] = entry.last.reason
-        # A kept connection that the worker closes at the same instant would count as a failed attempt.
+        # A reused connection that the worker closes at the same moment would count as a failed attempt.
         headers["Connection"] = "close"
         if entry.last and entry.last.status:
             headers["X-CloudTasks-TaskPreviousResponse"] = str(entry.last.status)
@@ -499,7 +499,7 @@ class TasksEmulator:
                 preload_content=False,
             ) as response:
                 while response.read1(65536, decode_content=False):
-                    if time.monotonic() > end:  # a timeout bounds one read; a body that trickles is many
+                    if time.monotonic() > end:  # a time-out limits a single read; a slow body takes many
                         raise urllib3.exceptions.TimeoutError
         except urllib3.exceptions.TimeoutError:
             return Outcome(0, StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
@@ -517,7 +517,7 @@ class _SideServer(ThreadingTCPServer):
 
 
 class _SideRequest(BaseHTTPRequestHandler):
-    """The side port: `GET /certs`, and `GET` or `POST /faults` with what `TasksEmulator.fault` takes, as JSON."""
+    """The side port: `GET /certs`, and `GET` or `POST /faults` with the arguments of `TasksEmulator.fault` as JSON."""
 
     def __init__(self, emulator: TasksEmulator, *connection: Any) -> None:
         self._emulator = emulator
@@ -570,7 +570,7 @@ def _filled(given: Any, defaults: Any) -> Any:
 
 
 def _view(task: v2.Task, view: v2.Task.View) -> v2.Task:
-    """A copy as a caller may see it: a body is in the FULL view only."""
+    """A copy for the caller. The body is included only in the FULL view."""
     shown = v2.Task(task)
     shown.view = v2.Task.View(view or v2.Task.View.BASIC)
     if shown.view != v2.Task.View.FULL:

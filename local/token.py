@@ -1,4 +1,4 @@
-"""A user's ID token for the local stack: unsigned, as Firebase's own emulator makes them. Worth nothing elsewhere."""
+"""Makes ID tokens for the local stack. They are unsigned, like those of Firebase's emulator, and invalid elsewhere."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The web example, served: the page, where its services are, and the sign-in it needs.
+"""Serves the web example: the page, its configuration, and sign-in.
 
-`python -m local.web` runs it in the foreground until Ctrl-C, with the local stack, or beside one that is up.
+`python -m local.web` runs it in the foreground until Ctrl-C. It starts the local stack, or uses one that is running.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WATCH_SECONDS = 0.2
 
 
 class BuildFault(Exception):
-    """The page could not be built; the message is what the bundler says."""
+    """The page could not be built. The message is the bundler's output."""
 
 
 def build() -> None:
@@ -45,10 +45,11 @@ def build() -> None:
 
 
 def application(api_url: str, model: str = "demo") -> web.Application:
-    """The page for the API at this URL. `model`: what it asks for; the demo upstream's has a length and a speed."""
+    """The page for the API at this URL. `model` is what it asks for; the demo upstream's sets a length and a speed."""
     config = {"apiUrl": api_url, "project": PROJECT, "model": model}
     headers = {
-        # Nothing but this page's own files, this origin (sign-in) and the API: no CDN can slip in.
+        # Only the page's own files, this origin (for sign-in) and the API are allowed, so no CDN can be used by
+        # mistake.
         "Content-Security-Policy": f"default-src 'self'; connect-src 'self' {api_url}; frame-ancestors 'none'",
         "Cache-Control": "no-cache",
         "X-Content-Type-Options": "nosniff",
@@ -72,7 +73,7 @@ def application(api_url: str, model: str = "demo") -> web.Application:
 
 @asynccontextmanager
 async def serving(app: web.Application, port: int) -> AsyncIterator[str]:
-    """Serves until the block ends, and gives the URL; port 0 is a free one, a taken one raises OSError."""
+    """Serves until the block ends, and yields the URL. Port 0 picks a free port. Raises OSError if it is taken."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -90,7 +91,7 @@ async def _serve_until_ended(app: web.Application, port: int, stack: Stack | Non
         print(f"ready {url}", flush=True)
         while not ended.is_set():
             if stack is not None and (dead := stack.dead()) is not None:
-                print(f"{dead.name} ended by itself. {dead.said()}", file=sys.stderr)
+                print(f"{dead.name} ended unexpectedly. {dead.said()}", file=sys.stderr)
                 return 1
             try:
                 await asyncio.wait_for(ended.wait(), _WATCH_SECONDS)
@@ -100,7 +101,7 @@ async def _serve_until_ended(app: web.Application, port: int, stack: Stack | Non
 
 
 def run(environ: Mapping[str, str], port: int, api_url: str | None) -> int:
-    """The page in the foreground, until it is told to end. Gives the exit code."""
+    """Serves the page in the foreground until a signal. Returns the exit code."""
     settings = {name: environ[name] for name in ("UPSTREAM_BASE_URL", "UPSTREAM_API_KEY") if environ.get(name)}
     with ExitStack() as running:
         stack = None

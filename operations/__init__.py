@@ -1,1 +1,1 @@
-"""What an operator runs, and what keeps the pages an operator reads true. Nothing here is deployed."""
+"""Commands for operators, and generators for parts of the documentation. Nothing here is deployed."""

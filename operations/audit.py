@@ -1,8 +1,7 @@
-"""Whether a known vulnerability is in what is deployed: `python -m operations.audit`, a part of `make test`.
+"""Checks the deployed packages for known vulnerabilities: `python -m operations.audit`, a part of `make test`.
 
-pip-audit asks PyPI for the advisories on each version in requirements.txt. One that is found fails. Where PyPI can't be
-asked, that is said, with what was audited and what was not, and the rest of `make test` goes on: a machine without a
-network must be able to run the tests.
+pip-audit asks PyPI for the advisories on each version in requirements.txt. Any advisory is a failure. If PyPI can't be
+reached, it says what was not audited and succeeds, because a machine without a network must be able to run the tests.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from typing import Any
 DEPLOYED = Path(__file__).resolve().parents[1] / "requirements.txt"
 SECONDS = 60.0
 _ANSWER_SECONDS = 10
-# Of pip-audit's last line, where the service it asks is what failed: its own errors, and those it lets through.
+# In pip-audit's last line if the service failed: its own errors, and those that it does not catch.
 _UNREACHABLE = re.compile(r"requests\.exceptions\.|urllib3\.exceptions\.|_service\.interface\.|network may be blocking")
 
 
 def audit(requirements: Path = DEPLOYED, options: Sequence[str] = (), seconds: float = SECONDS) -> tuple[int, str]:
-    """The exit status, 1 where there is a vulnerability or pip-audit failed, and what to say."""
+    """The exit status, which is 1 if there is a vulnerability or pip-audit failed, and the message."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--require-hashes"]
     command += ["--disable-pip", "--format=json", "--progress-spinner=off", f"--timeout={_ANSWER_SECONDS}", *options]
     try:

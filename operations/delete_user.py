@@ -1,9 +1,9 @@
 """Deletes what Holdfast keeps of one user: `python -m operations.delete_user UID --project P --delete`.
 
-Without `--delete` it counts and deletes nothing. Holdfast's are the user's generations with their requests, and the
-answers among the messages (those with a `generationId`) with their journals and parts, also where somebody deleted the
-message alone. The app's stay: the user's document, chats, messages of its own. All is looked for anew each time, so a
-run that broke off is simply made again. Nothing of what was said is read, and nothing but counts is printed.
+Without `--delete` it only counts. Holdfast's data are the user's generations with their requests, and the answers
+(messages with a `generationId`) with their journals and parts, including those whose message was deleted. The
+application's data stay: the user's document, chats, and other messages. Each run searches again, so an interrupted run
+can be repeated. It reads no contents of messages, and prints only counts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class UserData:
-    """What Holdfast keeps of one user. `counts` is how much of it was come by, by kind; with `delete` it is gone."""
+    """Holdfast's data of one user. `counts` is how much was found, by kind; with `delete`, it is deleted too."""
 
     def __init__(self, documents: Documents, uid: str, *, delete: bool):
         self._documents = documents
@@ -46,16 +46,16 @@ class UserData:
         self.counts: Counter[str] = Counter()
 
     def running(self) -> list[str]:
-        """The paths of the generations that have not ended."""
+        """The generations that have not ended."""
         return [generation.path for generation in self._generations([str(state) for state in LIVE])]
 
     def stop(self, seconds: float) -> bool:
-        """Has the answers that run stopped, as their user might, and says whether all have ended in time."""
+        """Stops live answers like their user could. Returns whether all have ended in time."""
         for path in self.running():
             try:
                 self._documents.commit(Patch(path, {"stopRequestedAt": datetime.now(UTC)}))
             except Stale:
-                pass  # it is gone
+                pass  # it was deleted meanwhile
         deadline = time.monotonic() + seconds
         worked = [("owner", "==", self._uid), ("state", "==", str(State.STREAMING))]
         while self._documents.counting("generations", where=worked, limit=1)():
@@ -65,11 +65,11 @@ class UserData:
         return True
 
     def go_through(self, at_most: int | None = None) -> bool:
-        """All of it, or so many answers and generations; says whether that was all."""
+        """Handles all data, or up to a number of answers and generations. Returns whether that was all."""
         left = islice(self._steps(), at_most)
         for kind, path, below in left:
             for what, collection in below.items():
-                # The head goes first: without it no worker can write anything more.
+                # The head is deleted first, which stops any worker from writing more.
                 paths = sorted(self._documents.paths(collection), key=lambda each: not each.endswith("/head"))
                 self._take(what, paths)
             if kind is not None:
@@ -77,7 +77,7 @@ class UserData:
         return at_most is None or next(self._steps(), None) is None
 
     def _steps(self) -> Iterator[tuple[str | None, str, dict[str, str]]]:
-        """Each document with its kind, None where it is gone, and the collections below it with theirs."""
+        """Each document with its kind (None if it was deleted), and its subcollections with their kinds."""
         collections = [f"users/{self._uid}/messages"]
         collections += [f"{chat}/messages" for chat in self._documents.paths(f"users/{self._uid}/chats")]
         for collection in collections:
@@ -91,7 +91,7 @@ class UserData:
             yield "generations", generation.path, {"request parts": f"{generation.path}/request"}
 
     def _answers(self, collection: str) -> Iterator[tuple[str, bool]]:
-        """The messages that are Holdfast's, and those that are gone and have left something below them."""
+        """Holdfast's messages, and deleted messages that have left documents in subcollections."""
         for paths in _paged(self._documents.paths(collection)):
             for path, message in zip(paths, self._documents.get(*paths, select=("generationId",)), strict=True):
                 if message is None or isinstance(message.fields.get("generationId"), str):
@@ -128,7 +128,7 @@ def _paged(items: Iterator[T]) -> Iterator[list[T]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 where all was counted or deleted, 1 where something is left or Firestore can't be reached."""
+    """Returns 0 if everything was counted or deleted, and 1 if something is left or Firestore can't be reached."""
     options = _options(argv)
     try:
         documents = Documents(options.project, options.database, os.environ.get("FIRESTORE_EMULATOR_HOST"))
@@ -136,7 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with closing(documents):
             return _delete(data, options.at_most) if options.delete else _count(data)
     except Unreachable as error:
-        print(f"Firestore can't be reached ({error}). Run this again: it goes on where it broke off.", file=sys.stderr)
+        print(
+            f"Firestore can't be reached ({error}). Run this again: it continues where it was interrupted.",
+            file=sys.stderr,
+        )
     except (Stale, GoogleAPICallError, GoogleAuthError) as error:
         print(f"Firestore let nobody in: {error.__cause__ or error}\n{REMEDY}", file=sys.stderr)
     return 1

@@ -1,4 +1,4 @@
-"""The parts of a page that are made from something else, each between `<!-- name: … -->` and `<!-- end of name -->`."""
+"""The generated parts of a page, each between `<!-- name: … -->` and `<!-- end of name -->`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 class NoSuchPart(Exception):
-    """A page has not, or not once, the two marks of a part; the message says where."""
+    """A page does not have exactly one pair of marks for a part. The message says where."""
 
 
 def part(page: Path, name: str) -> str:
-    """What is there now. Errors: `NoSuchPart`."""
+    """The current text of a part. Errors: `NoSuchPart`."""
     return _split(page, name)[1]
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Puts `text` in its place. Errors: `NoSuchPart`."""
+    """Replaces the text of a part. Errors: `NoSuchPart`."""
     before, _, after = _split(page, name)
     page.write_text(f"{before}{text}{after}", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The table of settings in docs/operations.md, made from `Settings`: `python -m operations.settings_table`."""
+"""Generates the table of settings in docs/operations.md from `Settings`: `python -m operations.settings_table`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
 
 
 def table() -> str:
-    """The settings in the order in which they are declared."""
+    """The settings, in the order of their declaration."""
     rows = ["| variable | default | unit | read by | what it is |", "|---|---|---|---|---|"]
     for each in fields(Settings):
         if about := each.metadata:

@@ -1,4 +1,4 @@
-"""What several folders of tests share: the local stack on free ports, started once, and a client of it."""
+"""Shared fixtures: the local stack on free ports, started once, and a client."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def database(stack: Stack) -> firestore.Client:
 
 
 def database_of(stack: Stack, project: str = PROJECT) -> firestore.Client:
-    """Google's own client, to see what is there without our help."""
+    """Google's client, to read documents without our code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
         return firestore.Client(project=project, credentials=AnonymousCredentials())
@@ -43,7 +43,7 @@ def database_of(stack: Stack, project: str = PROJECT) -> firestore.Client:
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[Client]:
-    """A user nobody else is."""
+    """A unique user."""
     client = Client(stack.url, f"user-{uuid.uuid4().hex[:12]}")
     yield client
     client.session.close()

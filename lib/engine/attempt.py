@@ -235,7 +235,7 @@ class Attempt:
             try:
                 self._store.touch_chat(self._generation, self._clock())
             except Exception:
-                log.warning("the chat could not be updated", exc_info=True)  # it is an app's, and may be full
+                log.warning("the chat could not be updated", exc_info=True)  # the application's document may be full
 
     def _conclude(self, buffer: Buffer, reader: Reader, pending: Prepared | None) -> Ended | RetryLater:
         outcome = buffer.outcome

@@ -56,7 +56,5 @@ class Running:
             try:
                 attempt.leave(at_once=at_once)
             except Exception:
-                log.exception(
-                    "an attempt could not be told of the shutdown"
-                )  # it will be, at once, when the time is over
+                log.exception("an attempt could not be told of the shutdown")  # it is told again
         return len(attempts)

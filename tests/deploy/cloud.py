@@ -1,7 +1,7 @@
-"""A Google Cloud that is played: deploy.sh runs against it, and what it made of it is looked at.
+"""A fake Google Cloud project, for running deploy.sh and checking what it creates.
 
-gcloud is `fake_gcloud.py`; the HTTPS that deploy.sh speaks itself (the API of Firebase's rules, and the functions'
-URLs) is a server here, which curl is led to by its own configuration. The script, bash, curl and Python are real.
+gcloud is `fake_gcloud.py`. A local server answers deploy.sh's own HTTPS requests (to the API of Firebase's rules and to
+the functions), to which curl's configuration redirects them. The script, bash, curl and Python are real.
 """
 
 from __future__ import annotations

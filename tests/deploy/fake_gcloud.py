@@ -1,8 +1,8 @@
-"""A gcloud that plays one project, for tests of deploy.sh: each call is written down, changes what there is, and fails
-where Google Cloud would. It is run as a program; what there is lies in `state.json` of the folder FAKE_GCLOUD.
+"""A fake gcloud with one project, for tests of deploy.sh. It records each call, changes the project's state, and fails
+where Google Cloud would. It runs as a program; the state is in `state.json` in the folder FAKE_GCLOUD.
 
-Resources have the shape that the real gcloud prints with --format=json. Which flags exist is not checked here: every
-call is given to the real parser as well. What must not happen here: being kinder than Google Cloud.
+Resources have the format that the real gcloud prints with --format=json. Flags are not checked here, because every call
+is also given to the real parser. It must not be more lenient than Google Cloud.
 """
 
 import json

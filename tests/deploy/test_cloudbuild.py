@@ -1,4 +1,4 @@
-"""The build: lint, then tests, then deploy.sh, as its own account and with its log in Cloud Logging alone."""
+"""The build: lint, tests, then deploy.sh, with its own account and logs only in Cloud Logging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What deploy.sh makes of a project: all of it at first, then what differs and nothing else."""
+"""What deploy.sh creates: everything at first, and later only what differs."""
 
 from __future__ import annotations
 
@@ -368,11 +368,11 @@ def test_what_google_does_not_know_yet_is_tried_again_and_not_for_ever(live: Clo
     done = live.run()
     assert done.code == 1
     assert len([each for each in done.changes if each.startswith("projects add")]) == 6
-    assert done.err.splitlines()[-1] == "That failed six times. What was done before it is done: run this again."
+    assert done.err.splitlines()[-1] == "That failed six times. Earlier steps are complete: run this again."
     assert not any(each.startswith("run ") for each in done.changes)
 
 
-def test_a_run_that_broke_off_is_gone_on_with(live: Cloud) -> None:
+def test_a_run_that_broke_off_is_continued(live: Cloud) -> None:
     live.change(services={}, faults={"run deploy holdfast-api": 1})
     broken = live.run()
     assert broken.code != 0

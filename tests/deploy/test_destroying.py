@@ -86,7 +86,7 @@ def test_one_yes_removes_what_was_made_and_no_data(shared: Cloud) -> None:
     assert code == 0, screen
     assert removed(shared)
     assert shared.state["databases"] == before
-    assert "There stay all generations, requests and journals" in screen
+    assert "Not deleted: all generations, requests and journals" in screen
 
 
 def test_a_second_yes_deletes_the_data_that_is_holdfast_s_own(shared: Cloud) -> None:

@@ -1,4 +1,4 @@
-"""What deploy.sh prints in the end is run, against the local stack in place of what was deployed."""
+"""Runs what deploy.sh prints at the end, against the local stack."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What deploy.sh says to gcloud, before the real one: it parses a command line before it asks who is logged in.
+"""Gives deploy.sh's command lines to the real gcloud, which parses a command before it checks the login.
 
-With nobody logged in, a line that it can't read exits with 2, and a good one with 1 and a word about the account.
+Without a login, it exits with 2 for an invalid command, and with 1 and a message about the account for a valid one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""That timeouts, deadlines, leases and retries fit together: of what deploy.sh really deploys, and the code's defaults.
+"""Time-outs, deadlines, leases and retries fit together, in what deploy.sh deploys and in the code's defaults.
 
-Each inequality is a promise of the design. Whoever changes one number is told here which other it breaks.
+Each inequality is a promise of the design: after a change of one number, a failure here names the other one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The metrics, the dashboard and the alerts: they fit each other, and the real gcloud takes them as they are.
+"""The metrics, the dashboard and the alerts: they are consistent, and the real gcloud accepts them.
 
 That each metric is fed by lines which the functions really write is checked where those run: e2e/test_observability.
 """

@@ -1,4 +1,4 @@
-"""What is missing or wrong is one clear line, before anything is changed."""
+"""Missing or wrong settings are reported in one clear line, before anything is changed."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_database_in_datastore_mode_is_not_touched(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("argument", ["--dryrun", "--canary", "--canary=0", "--canary=101", "--canary=ten", "undeploy"])
 def test_an_argument_that_is_not_known_is_named(cloud: Cloud, argument: str) -> None:
-    assert refused(cloud, argument) == f"There is no '{argument}' that can be done: see ./deploy.sh --help\n"
+    assert refused(cloud, argument) == f"Unknown argument '{argument}': see ./deploy.sh --help\n"
 
 
 @pytest.mark.parametrize("line", ["export A=b", "lower=b", "UPSTREAM_BASE_URL https://a.example", "A-B=c"])

@@ -1,4 +1,4 @@
-"""Every gcloud command in docs/operations.md is one: the real gcloud parses it, and then finds nobody logged in."""
+"""Every gcloud command in docs/operations.md is valid: the real gcloud parses it, and then asks for a login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A way to the API on which connections break off, as those of phones do."""
+"""A proxy to the API whose connections break, like those of phones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOST = "127.0.0.1"
 
 
 class BreakingProxy:
-    """Each of the first `times` connections breaks off before byte `after` of what the server says."""
+    """Breaks each of the first `times` connections before byte `after` of the response."""
 
     def __init__(self, port: int, *, after: int, times: int):
         self._port = port

@@ -1,4 +1,4 @@
-"""Runs a scenario in Chromium, and gives what it saw. The screenshots are left in build/screenshots."""
+"""Runs a scenario in Chromium and returns what it saw. Screenshots are saved in build/screenshots."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Reads a callable's stream as the three Firebase SDKs do, each by its own rules, and is as strict as all together.
+"""Reads a callable's stream by the rules of all three Firebase SDKs.
 
-By the sources: `Functions.swift` of firebase-ios-sdk, `PublisherStream.kt` of firebase-android-sdk, `service.ts` of
-firebase-js-sdk. Where one of them would abort, drop something, or wait for ever, it is `Misread`. Nothing in here may
-know Holdfast.
+From their sources: `Functions.swift` of firebase-ios-sdk, `PublisherStream.kt` of firebase-android-sdk, `service.ts` of
+firebase-js-sdk. If one of them would abort, drop something, or wait for ever, it raises `Misread`. Nothing here may
+depend on Holdfast.
 """
 
 from __future__ import annotations

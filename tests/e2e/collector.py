@@ -1,4 +1,4 @@
-"""A collector of traces on this machine: takes OTLP over HTTP, decodes it, and says which spans it has got."""
+"""A local trace collector: it receives and decodes OTLP over HTTP, and lists the spans."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """As much of Cloud Logging's query language as this project's metrics use, over the lines that the functions print.
 
-What is not understood here is refused, so that no filter passes for not having been read.
+Unknown syntax is an error, so that no filter passes because it was ignored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs a script of an SDK for JavaScript, and gives what it says."""
+"""Runs a script with a JavaScript SDK and returns what it reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS = 120.0
 
 
 def run(code: str, **order: Any) -> list[Any]:
-    """What a module of this code says: with `say`, a value at a time. It has the `order`, and what lies in `node/`."""
+    """Runs a module. Returns the values it reports with `say`. It can use `order` and the packages in `node/`."""
     assert (NODE / "node_modules").is_dir(), "The SDKs are not there: run './local/setup.sh tests'."
     script = f"import {{ order, say }} from './order.mjs';\n{code}"
     done = subprocess.run(

@@ -1,6 +1,6 @@
-"""An upstream on a raw socket: each call runs the script that its request names, so it can say anything at all.
+"""An upstream on a raw socket: each call runs the script that its request names, so it can send anything.
 
-For what the demo upstream can't do wrong. Shared by the tests that play upstreams' faults.
+For faults that the demo upstream does not have.
 """
 
 from __future__ import annotations

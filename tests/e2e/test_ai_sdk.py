@@ -61,7 +61,7 @@ def test_the_ai_sdk_is_told_of_an_error_as_its_own(client: Client) -> None:
     assert said(client, code, "refused", 5, demo=refused) == [["AI_APICallError", 422]]
 
 
-def test_with_the_documented_fetch_an_answer_goes_on_after_each_break(
+def test_with_the_documented_fetch_an_answer_continues_after_each_break(
     client: Client, stack: Stack, upstream_calls: Callable[[str], list[dict[str, Any]]]
 ) -> None:
     what = uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""App Check on the local stack: where it is enforced, the project's own app alone comes in, by whichever door."""
+"""App Check on the local stack: if it is enforced, only the project's own app can use the routes."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_with_the_app_s_token_every_door_opens(app: Client) -> None:
     assert app.request("DELETE", f"/v1/generations/{generation}").status_code == 204
 
 
-def test_the_app_s_token_is_nobody_s_sign_in(app: Client) -> None:
+def test_the_app_s_token_does_not_sign_anybody_in(app: Client) -> None:
     del app.session.headers["Authorization"]
     found = through_every_door(app, UNKNOWN, "nobody")
     assert set(found.values()) == {(401, "missing_token"), (200, "missing_token")}

@@ -1,4 +1,4 @@
-"""The web example in a real Chromium: what a user of it sees, compared with what the upstream said."""
+"""The web example in a real Chromium: what its user sees, compared with what the upstream sent."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def asked() -> str:
     return f"What about the sea? {uuid.uuid4().hex[:8]}"
 
 
-def test_a_reload_amid_an_answer_goes_on_where_it_was(run: Run, upstream_calls: Calls) -> None:
+def test_a_reload_amid_an_answer_continues_where_it_was(run: Run, upstream_calls: Calls) -> None:
     question = asked()
     first, second, last = run("reload", question=question, tokens=1200, rate=100)
     assert 0 < first["before"]["seq"] <= second["at"]["seq"] < last["after"]["seq"]
@@ -116,7 +116,7 @@ def test_a_stop_keeps_what_is_on_the_page(run: Run, stopped: Callable[[str], str
     assert seen["text"] == stopped(question)
 
 
-def test_an_answer_goes_on_while_the_page_is_offline_or_switched_off(run: Run, stopped: Callable[[str], str]) -> None:
+def test_an_answer_continues_while_the_page_is_offline_or_switched_off(run: Run, stopped: Callable[[str], str]) -> None:
     question = asked()
     *visits, last = run("offline", question=question, tokens=LONG, rate=80)
     assert len(visits) == 2

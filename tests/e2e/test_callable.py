@@ -1,4 +1,4 @@
-"""The Firebase callable protocol over the local stack, read as the SDKs of iOS, Android and the web read it."""
+"""The Firebase callable protocol on the local stack, read by the rules of the SDKs for iOS, Android and the web."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_first_words_come_before_the_last_are_written(client: Client) -> Non
         assert call(client, {"stop": start["id"]}).json()["result"]["state"] == "stopped"
 
 
-def test_every_word_comes_as_it_was_written_line_ends_of_unicode_and_all(client: Client) -> None:
+def test_every_text_arrives_as_it_was_written_line_ends_of_unicode_and_all(client: Client) -> None:
     data = asked("odd words", 240, rate=0)
     assert {"\n", "\u2028", "\u0085", "\\", '"', "🦊"} <= set(expected(data))
     response = stream(client, data)
@@ -212,7 +212,7 @@ def test_an_answer_that_is_deleted_while_a_unary_call_waits_for_it_is_not_found(
     assert (status, code, details["code"]) == (404, "NOT_FOUND", "generation_deleted")
 
 
-def test_an_app_that_leaves_is_noticed_and_its_answer_goes_on_to_the_end(
+def test_an_app_that_leaves_is_noticed_and_its_answer_continues_to_the_end(
     client: Client, database: Any, upstream_calls: Callable[[str], list[dict[str, Any]]]
 ) -> None:
     what = unique()
@@ -465,7 +465,7 @@ def followed(client: Client, data: dict[str, Any]) -> Heard:
     raise AssertionError(f"it is still {whole.result['state']} after {VISITS} visits")
 
 
-def test_a_response_that_has_lasted_as_long_as_it_may_says_where_to_go_on(teller: Client) -> None:
+def test_a_response_that_has_lasted_as_long_as_it_may_says_where_to_continue(teller: Client) -> None:
     data = telling(*map(event, "abcde"), 5.0, *map(event, "fghij"), idempotencyKey="k")
     first = told(stream(teller, data))
     assert first.result["state"] in ("queued", "streaming")

@@ -1,4 +1,4 @@
-"""Answers that break off and go on: with another call to the upstream, or in another process."""
+"""Interrupted answers that continue, with another call to the upstream or in another process."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def message(database: Any, asked: Asked) -> dict[str, Any]:
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("at", [7, 8, 23])
-def test_an_answer_that_breaks_off_goes_on_from_the_saved_text_without_gap_or_repetition(
+def test_an_answer_that_breaks_off_continues_from_the_saved_text_without_gap_or_repetition(
     ask: Callable[..., Asked], database: Any, style: str, at: int
 ) -> None:
     played = {} if style == "openrouter" else {"prefill": style}
@@ -115,9 +115,7 @@ def test_an_answer_that_breaks_off_goes_on_from_the_saved_text_without_gap_or_re
     assert asked.client.show(asked.generation)["attempt"] == 2
 
 
-def test_how_often_an_answer_is_gone_on_with_has_a_bound(
-    stack: Stack, ask: Callable[..., Asked], database: Any
-) -> None:
+def test_how_often_an_answer_is_continued_has_a_bound(stack: Stack, ask: Callable[..., Asked], database: Any) -> None:
     asked = ask("openrouter", 100, rate=500, fault={"kind": "break", "at": 20, "times": 9})
     *frames, error = asked.frames()
     shown = asked.client.wait_until_ended(asked.generation)
@@ -161,7 +159,7 @@ def test_a_worker_that_stood_still_does_not_take_its_own_silence_for_the_upstrea
         assert (said(frames), done.data) == (asked.whole, "[DONE]")
 
 
-def test_an_answer_that_broke_off_before_it_said_a_word_is_asked_for_again_without_the_setting(
+def test_an_answer_that_broke_off_before_any_output_is_asked_for_again_without_the_setting(
     stack: Stack, ask: Callable[..., Asked]
 ) -> None:
     asked = ask("demo", 30, rate=500, fault={"kind": "break", "at": 0, "times": 1})
@@ -180,7 +178,7 @@ def test_an_answer_that_broke_off_before_it_said_a_word_is_asked_for_again_witho
         {"demo": {"refusal": True}},
     ],
 )
-def test_what_is_not_the_plain_text_of_one_choice_is_not_gone_on_with(
+def test_what_is_not_the_plain_text_of_one_choice_is_not_continued(
     stack: Stack, client: Client, fields: dict[str, Any]
 ) -> None:
     demo = {"rate": 500, "fault": {"kind": "break", "at": 12, "times": 1}, **fields.get("demo", {})}
@@ -208,7 +206,7 @@ def test_a_worker_that_is_told_to_end_hands_its_answers_to_the_next_one(
     assert {each.client.show(each.generation)["attempt"] for each in asked[5:]} == {1}
 
 
-def test_an_api_that_is_told_to_end_tells_its_viewers_where_to_go_on(stack: Stack, ask: Callable[..., Asked]) -> None:
+def test_an_api_at_shutdown_tells_its_viewers_where_to_continue(stack: Stack, ask: Callable[..., Asked]) -> None:
     asked = ask("demo", 300, rate=60)
     frames: list[Frame] = []
     with asked.stream as stream:

@@ -1,4 +1,4 @@
-"""`make cost` as it is run, with short answers: everything is counted, priced, written down and drawn."""
+"""`make cost` with short answers: everything is counted, priced, saved and plotted."""
 
 from __future__ import annotations
 

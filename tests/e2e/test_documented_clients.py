@@ -1,4 +1,4 @@
-"""What `docs/clients.md` shows of clients, run as it stands there."""
+"""Runs the client snippets in `docs/clients.md` unchanged."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_both_functions_live_and_are_ready_and_want_no_token(stack: Stack) -> No
         assert [status(f"{url}{path}") for path in ("healthz", "health", "ready")] == [200, 200, 200]
 
 
-def test_a_frozen_firestore_makes_neither_ready_within_a_bound_and_both_again_when_it_goes_on(stack: Stack) -> None:
+def test_a_frozen_firestore_makes_neither_ready_within_a_bound_and_both_again_when_it_continues(stack: Stack) -> None:
     stack.processes["firestore"].pause()
     try:
         for url in (f"{stack.url}/", stack.worker_url):

@@ -1,4 +1,4 @@
-"""Clients that leave: the point of it all."""
+"""Clients that leave and come back, which is the purpose of Holdfast."""
 
 from __future__ import annotations
 

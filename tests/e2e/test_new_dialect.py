@@ -1,6 +1,6 @@
-"""A dialect is all that a new model API takes: worker, journal, wires and message know nothing of it beside that.
+"""A new model API needs only a dialect: the worker, the journal, the wires and the message do not change.
 
-`tiny_dialect` has one that shares no field, path or end mark with any other. The local stack runs with it as it is.
+`tiny_dialect` has one that shares no field, path or end mark with any other. The local stack runs with it unchanged.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def test_an_answer_is_stopped(client: Client, world: World) -> None:
         (an_event_of_another_api, "upstream_malformed", "upstream_malformed"),
     ],
 )
-def test_an_answer_that_breaks_off_is_incomplete_and_says_why_in_the_upstream_s_words(
+def test_an_answer_that_breaks_off_is_incomplete_and_says_why_in_the_upstream_s_message(
     client: Client, world: World, script: Callable[[Peer], None], reason: str, code: str
 ) -> None:
     answer = stream(client, asking(script))
@@ -267,7 +267,7 @@ def test_an_answer_that_breaks_off_is_incomplete_and_says_why_in_the_upstream_s_
     assert json.loads(end.removeprefix(b"data: "))["error"]["code"] == code
 
 
-def test_a_refusal_is_told_in_the_upstream_s_words(client: Client, world: World) -> None:
+def test_a_refusal_is_shown_with_the_upstream_s_message(client: Client, world: World) -> None:
     data = asking(a_refusal)
     error = call(client, data)["error"]
     assert (error["status"], error["message"]) == ("INVALID_ARGUMENT", "The model fell asleep.")

@@ -1,7 +1,7 @@
-"""What the whole stack tells its operator, and that it never tells what users and models say.
+"""The logs, metrics and traces of the whole stack, and that they never contain text from users or models.
 
-One stack, on which everything that can go wrong with content in its hands goes wrong: the upstream quotes the prompt in
-its refusals, Firestore quotes what it would not take, and gunicorn logs all it can.
+One stack has every failure that could leak content: the upstream quotes the prompt in its refusals, Firestore quotes
+what it rejects, and gunicorn logs as much as it can.
 """
 
 from __future__ import annotations
@@ -411,7 +411,7 @@ def test_one_trace_goes_from_the_client_over_the_queue_to_the_upstream(told: Tol
     assert f"00-{TRACE}-{upstream.id}-01" in traceparents
 
 
-def test_a_fault_of_the_upstream_is_in_its_span_as_a_word_of_ours(told: Told) -> None:
+def test_a_fault_of_the_upstream_is_in_its_span_as_a_code_of_ours(told: Told) -> None:
     failed = [span for span in told.spans if span.name == "upstream" and span.failed]
     assert {span.attributes.get("http.response.status_code") for span in failed} >= {400, 503}
 

@@ -1,5 +1,5 @@
-"""Spans at the end of a process, and with a collector that is not there: nothing is lost that could be sent, nothing
-waits for what can't be.
+"""Spans at the end of a process, and without a reachable collector: none is lost that could be sent, and nothing waits
+for one that can't be.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Every way an upstream can fail, on the whole stack: how the answer ends, who is told what, and what is kept of it.
+"""All upstream faults, on the whole stack: the answer's outcome, what the client sees, and what is saved.
 
-One row a fault. All rows start at once, since what takes long is the queue's pauses between attempts, and each promise
-is then checked of each of them. What the demo upstream can't do wrong, a scripted one does.
+One row per fault. All rows start at once, because the queue's pauses between attempts take most of the time. Then each
+promise is checked for each row. A scripted upstream has the faults that the demo upstream does not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Firebase's web SDK, as apps have it, under the rules that are shipped: what it sees, and what it is denied."""
+"""Firebase's web SDK with the shipped security rules: what it can read, and what it is denied."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What upstreams really send, on the whole stack: each row is one member of a kind, seen in a public report.
+"""What real upstreams send, on the whole stack: each row is an example of a kind, from a public report.
 
-Shapes are kept; words and ids are made up. A row is asked for as a stream, as a callable and, where it says so, in one
-body. All rows start at once. Unless a row says otherwise, the client gets the upstream's events as they came.
+Structures are real; texts and ids are invented. Each row is requested as a stream, as a callable, and if it says so as
+a unary body. All rows start at once. Unless a row says otherwise, the client gets the upstream's events unchanged.
 """
 
 from __future__ import annotations
@@ -642,7 +642,7 @@ def test_every_place_says_how_it_ended(row: Row, outcome: Outcome) -> None:
         assert (place["state"], place["reason"]) == (row.state, row.reason)
 
 
-def test_the_upstream_s_words_code_and_status_are_kept_in_every_place(row: Row, outcome: Outcome) -> None:
+def test_the_upstream_s_message_code_and_status_are_kept_in_every_place(row: Row, outcome: Outcome) -> None:
     for place in outcome.places:
         error = place["error"]
         if row.state == "completed":

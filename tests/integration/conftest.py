@@ -1,4 +1,4 @@
-"""What the tests of the rooms around Firestore share: the session's emulator, faults on demand, waits with a bound."""
+"""Shared fixtures for tests with Firestore: the session's emulator, faults on demand, waits with a time limit."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def under(database: firestore.Client) -> Callable[[str], list[str]]:
 
 @pytest.fixture(scope="session")
 def generations_there(database: firestore.Client) -> Callable[[], set[str]]:
-    """The ids of all generations of which anything is there, be it only a part of a request."""
+    """The ids of all generations with any document, even only a part of a request."""
     return lambda: {reference.id for reference in database.collection("generations").list_documents()}
 
 
@@ -204,7 +204,7 @@ def watcher() -> Callable[[], Watcher]:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], Any]], None]:
-    """Waits until a condition holds that nothing announces."""
+    """Polls until a condition holds."""
 
     def eventually(condition: Callable[[], Any]) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -217,7 +217,7 @@ def eventually() -> Callable[[Callable[[], Any]], None]:
 
 @pytest.fixture
 def together() -> Callable[..., list[Any]]:
-    """What each of several functions gives when each runs in a thread of its own; the first error is raised."""
+    """Runs functions in parallel threads. Returns their results, or raises the first error."""
 
     def together(*works: Callable[[], Any]) -> list[Any]:
         results: list[Any] = [None] * len(works)
@@ -280,7 +280,7 @@ def listener_over(
 
 @pytest.fixture
 def listener(listener_over: Callable[..., Listener], documents: Documents) -> Listener:
-    """As it is against an emulator: a stream a document."""
+    """As with the emulator: one document per stream."""
     return listener_over(documents, TARGETS_PER_EMULATOR_STREAM)
 
 

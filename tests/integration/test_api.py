@@ -1,4 +1,4 @@
-"""The public API over HTTP, on the whole stack: what it takes, what it refuses in which words, and what it keeps."""
+"""The public API over HTTP, on the whole stack: what it accepts, how it refuses, and what it saves."""
 
 from __future__ import annotations
 

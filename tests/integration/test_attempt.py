@@ -303,12 +303,12 @@ def test_a_viewer_that_comes_finds_a_shorter_interval(start, store, clock, saved
 
 @pytest.fixture
 def chat_told(uid, documents):
-    """When the user's chat was last told of a message. There is such a chat."""
+    """The `lastMessageAt` of the user's chat, which exists."""
     documents.commit(Create(f"users/{uid}/chats/chat", {"lastMessageAt": None}))
     return lambda: documents.get(f"users/{uid}/chats/chat")[0].fields["lastMessageAt"]
 
 
-def test_a_chat_is_told_once_something_is_saved_and_not_before(start, saved, chat_told, clock, eventually):
+def test_a_chat_is_updated_once_something_is_saved_and_not_before(start, saved, chat_told, clock, eventually):
     upstream, run = start(*words(2), *END)
     assert upstream.called.wait(PATIENCE)
     assert chat_told() is None
@@ -323,7 +323,7 @@ def test_a_chat_is_told_once_something_is_saved_and_not_before(start, saved, cha
     assert chat_told() == began, "it was told twice"
 
 
-def test_a_chat_is_told_of_an_answer_that_failed_before_it_began(start, speaking, chat_told, clock):
+def test_a_chat_is_updated_for_an_answer_that_failed_before_it_began(start, speaking, chat_told, clock):
     upstream = speaking(b"{}", status="400 Bad Request", content_type="application/json")
     upstream.say()
     _, run = start(upstream=upstream)
@@ -331,7 +331,7 @@ def test_a_chat_is_told_of_an_answer_that_failed_before_it_began(start, speaking
     assert chat_told() == clock()
 
 
-def test_a_chat_that_can_not_be_told_keeps_no_answer_from_its_end(start, faulty, store_over, uid, chat_told, saved):
+def test_a_chat_that_can_not_be_updated_keeps_no_answer_from_its_end(start, faulty, store_over, uid, chat_told, saved):
     chat = f"users/{uid}/chats/chat"
     faulty.fail(having=lambda writes: writes[0].path == chat, error=RuntimeError("it is full"))
     upstream, run = start(*words(2), *END, over=store_over(faulty))
@@ -399,7 +399,7 @@ def test_what_has_not_begun_is_handed_over_as_soon_as_its_process_is_to_end(star
     assert store.generation(run.generation.id).attempt == 2
 
 
-def test_what_nobody_can_go_on_with_is_read_on_until_the_time_is_over(start, store, saved, said, eventually):
+def test_what_nobody_can_continue_is_read_on_until_the_time_is_over(start, store, saved, said, eventually):
     upstream, run = start(*words(4), *END)
     upstream.say(1)
     eventually(lambda: saved(run) == "0 ")
@@ -415,7 +415,7 @@ def test_what_nobody_can_go_on_with_is_read_on_until_the_time_is_over(start, sto
     assert said(run)["content"] == "0 1 "
 
 
-def test_what_another_can_go_on_with_is_handed_over_and_gone_on_with(start, saved, said, eventually):
+def test_what_another_can_continue_is_handed_over_and_continued(start, saved, said, eventually):
     upstream, run = start(*words(4), *END, prefill=Prefill.OPENROUTER)
     upstream.say(2)
     eventually(lambda: saved(run) == "0 1 ")
@@ -478,7 +478,7 @@ def test_text_after_a_finish_reason_withdraws_it(start, speaking, saved, store, 
     assert store.generation(run.generation.id).reason == "upstream_disconnected"
 
 
-def test_an_error_after_some_text_is_incomplete_with_the_upstream_s_words(start, saved, said, store):
+def test_an_error_after_some_text_is_incomplete_with_the_upstream_s_message(start, saved, said, store):
     error = {"message": "model crashed", "code": "E9", "type": "crash", "param": "p"}
     upstream, run = start(*words(2), data({"error": error}), DONE)
     upstream.say()
@@ -491,7 +491,7 @@ def test_an_error_after_some_text_is_incomplete_with_the_upstream_s_words(start,
     assert said(run)["error"] == kept.error
 
 
-def test_a_refusal_fails_with_the_upstream_s_words(start, speaking, store, said):
+def test_a_refusal_fails_with_the_upstream_s_message(start, speaking, store, said):
     error = {"message": "Too long by 12 tokens.", "type": "invalid_request_error", "code": "context_length_exceeded"}
     upstream = speaking(
         json.dumps({"error": error}).encode(), status="400 Bad Request", content_type="application/json"
@@ -510,7 +510,7 @@ def test_a_refusal_fails_with_the_upstream_s_words(start, speaking, store, said)
     assert said(run)["error"] == kept.error
 
 
-def test_a_refused_key_fails_without_the_upstream_s_words_and_is_logged(start, speaking, store, written):
+def test_a_refused_key_fails_without_the_upstream_s_message_and_is_logged(start, speaking, store, written):
     upstream = speaking(b'{"error":{"message":"sk-secret is no key"}}', status="401 Unauthorized")
     upstream.say()
     _, run = start(upstream=upstream)
@@ -547,7 +547,7 @@ def test_what_may_pass_before_a_word_is_tried_again_and_in_the_end_fails(
     assert (kept.reason, kept.attempt, len(upstream.requests)) == (reason, 3, 3)
 
 
-def test_an_upstream_that_nobody_listens_at_is_tried_again(attempt_at, store):
+def test_an_upstream_where_nothing_listens_is_tried_again(attempt_at, store):
     attempt, generation = attempt_at(NOBODY)
     assert attempt.run() == RetryLater(0.0)
     assert store.read_head(generation).released
@@ -597,7 +597,7 @@ def lines(written):
 
 
 class Broken(Session):
-    """A session whose call fails as no call should, with what was asked in its words."""
+    """A session whose call raises an unexpected exception that quotes the request."""
 
     def post(self, _url, *, data, **_more):
         raise RuntimeError(data)

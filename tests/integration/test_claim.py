@@ -1,4 +1,4 @@
-"""Claims against the real emulator: one worker holds a generation, and who took it over keeps the other out."""
+"""Claims against the real emulator: only one worker holds a generation, and a takeover fences the previous one."""
 
 from __future__ import annotations
 

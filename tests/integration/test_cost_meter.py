@@ -1,4 +1,4 @@
-"""The doors count what Google's own clients ask for, call by call, as it is billed."""
+"""The cost proxies count the calls of Google's clients as they are billed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator deletes of a user is all that Holdfast keeps of him, and nothing of anybody else's or the app's."""
+"""Deleting a user deletes all of Holdfast's data for that user, and nothing of other users or the application."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_answers_that_run_are_stopped_first(
         stream.leave()
 
 
-def test_a_run_goes_no_further_than_it_is_told_and_the_next_goes_on(client: Client, database: Any, run: Run) -> None:
+def test_a_run_goes_no_further_than_it_is_told_and_the_next_continues(client: Client, database: Any, run: Run) -> None:
     for n in range(3):
         ask(client, f"answer {n}")
     ends = []
@@ -182,7 +182,7 @@ def test_where_firestore_is_away_it_says_so_and_that_it_can_be_run_again(
     status, lines = run("alice")
     assert status == 1
     assert lines[-1].startswith("Firestore can't be reached")
-    assert lines[-1].endswith("Run this again: it goes on where it broke off.")
+    assert lines[-1].endswith("Run this again: it continues where it was interrupted.")
 
 
 def test_where_nobody_is_logged_in_it_says_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

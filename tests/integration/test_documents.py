@@ -1,4 +1,4 @@
-"""Documents against the real emulator: what is written is read, and what a commit may not do it does not do."""
+"""Documents against the real emulator: written values can be read, and a commit's conditions hold."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_a_query_orders_by_its_field_and_then_by_name(documents, things):
 
 
 @pytest.mark.parametrize("descending", [False, True])
-def test_a_query_goes_on_after_any_document(documents, things, descending):
+def test_a_query_continues_after_any_document(documents, things, descending):
     everything = documents.query(things, order="rank", descending=descending)
     for place, last in enumerate(everything):
         assert documents.query(things, order="rank", descending=descending, after=last) == everything[place + 1 :]

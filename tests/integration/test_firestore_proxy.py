@@ -1,4 +1,4 @@
-"""The proxy in front of the Firestore emulator: what passes is unchanged, and what it is told to fail fails."""
+"""The Firestore proxy: calls pass unchanged, except those that it must fail."""
 
 from __future__ import annotations
 

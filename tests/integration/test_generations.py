@@ -1,5 +1,8 @@
-"""Generations against the real emulators: a repeated request makes one answer, a failed start leaves nothing behind,
-and what nobody works any more is ended by whoever reads it next."""
+"""Generations against the real emulators.
+
+A repeated request makes one answer, a failed start leaves nothing behind, and a generation without a worker is ended by
+the next read.
+"""
 
 from __future__ import annotations
 
@@ -423,7 +426,7 @@ def test_a_large_request_stays_what_it_was_though_another_comes_under_its_key(se
 
 
 def test_a_large_request_that_is_refused_leaves_nothing(service, uid, documents, generations_there):
-    """A document that is not ours has the message's id."""
+    """A document of the application has the message's id."""
     documents.commit(Create(f"users/{uid}/chats/chat/messages/said", {"role": "user"}))
     before = generations_there()
     with pytest.raises(Conflict) as refused:
@@ -881,7 +884,7 @@ def test_a_generation_that_is_healed_is_one_line_of_the_log(service, started, ho
     assert told("generation ended") == []
 
 
-def test_a_stop_of_what_nobody_works_is_two_lines(service, started, uid, told):
+def test_a_stop_of_what_no_worker_runs_is_two_lines(service, started, uid, told):
     generation = started()
     service.stop(uid, generation.id)
     (asked,), (ended,) = told("stop requested"), told("generation ended")
@@ -967,7 +970,7 @@ def test_a_lost_generation_ends_for_who_watches_it(service_over, started, hold, 
 def test_a_lost_generation_whose_message_was_deleted_does_not_stay_live(
     service, started, hold, uid, clock, entries, documents, store
 ):
-    """No state stays `streaming` for ever, whatever was done to the message by others."""
+    """No state stays `streaming` for ever, whatever others do to the message."""
     generation = started(chat_id="chat")
     hold(generation).journal.append(entries(1, 2))
     documents.commit(Delete(generation.message_path))
@@ -1097,7 +1100,7 @@ def test_a_stop_whose_commit_fails_once_is_a_stop_like_any_other(service_over, s
     assert stopped.stop_requested_at is not None
 
 
-def test_where_the_end_of_what_nobody_works_can_not_be_saved_a_stop_says_so_soon_and_can_be_asked_for_again(
+def test_where_the_end_of_what_no_worker_runs_can_not_be_saved_a_stop_says_so_soon_and_can_be_asked_for_again(
     service_over, started, uid, faulty
 ):
     service, generation = service_over(faulty), started()
@@ -1321,9 +1324,7 @@ def test_a_chat_is_never_created(service, started, hold, uid, documents, store, 
     assert documents.get(f"users/{uid}/chats/chat", f"users/{uid}") == [None, None]
 
 
-def test_a_chat_that_exists_is_told_when_its_last_message_came_and_keeps_the_rest(
-    started, uid, documents, store, clock
-):
+def test_a_chat_that_exists_gets_the_time_of_its_last_message_and_keeps_the_rest(started, uid, documents, store, clock):
     path = f"users/{uid}/chats/chat"
     documents.commit(Create(path, {"title": "A chat", "lastMessageAt": None}))
     generation = started(chat_id="chat")
@@ -1332,7 +1333,7 @@ def test_a_chat_that_exists_is_told_when_its_last_message_came_and_keeps_the_res
     assert documents.get(path)[0].fields == {"title": "A chat", "lastMessageAt": clock()}
 
 
-def test_a_chat_that_can_not_be_told_is_no_error(started, uid, faulty, store_over, clock, documents):
+def test_a_chat_that_can_not_be_updated_is_no_error(started, uid, faulty, store_over, clock, documents):
     documents.commit(Create(f"users/{uid}/chats/chat", {"title": "A chat"}))
     generation = started(chat_id="chat")
     faulty.fail(having=lambda writes: isinstance(writes[0], Patch))

@@ -143,7 +143,7 @@ def test_a_copy_of_the_database_that_is_older_than_what_was_written_is_not_writt
         journal.append(entries(7, 8))
 
 
-def test_an_end_that_firestore_refuses_is_saved_in_words_alone(begin, hold, documents, entries):
+def test_an_end_that_firestore_refuses_is_saved_as_text_alone(begin, hold, documents, entries):
     generation = begin()
     journal = hold(generation).journal
     journal.append(entries(1, 3))

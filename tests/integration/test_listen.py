@@ -1,4 +1,4 @@
-"""The listener against the real emulator: who watches misses no last version, over few streams, whatever breaks."""
+"""The listener against the real emulator: a watcher never misses the last version, with few streams, despite faults."""
 
 from __future__ import annotations
 
@@ -442,7 +442,7 @@ def mute():
     server.stop(None).wait()
 
 
-def test_a_stream_that_never_says_a_word_is_given_up_and_opened_again(
+def test_a_stream_that_never_responds_is_given_up_and_opened_again(
     mute, connect, listener_over, watcher, eventually, streams
 ):
     documents = connect(mute.host)

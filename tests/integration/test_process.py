@@ -1,4 +1,4 @@
-"""A part of the local stack can be stopped where it is, and neither that nor a killed parent leaves it behind."""
+"""A part of the local stack can be paused, and neither that nor a killed parent leaves it running."""
 
 from __future__ import annotations
 

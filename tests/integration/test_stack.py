@@ -1,4 +1,4 @@
-"""The local stack as a command: starts, says so in a line, ends when told to or when a part dies, leaves nothing."""
+"""The local stack as a command: it starts, prints one line, ends on a signal or when a part dies, and cleans up."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_when_one_part_dies_the_stack_says_which_and_ends(name: str) -> None:
         victim.kill()
         _, err = process.communicate(timeout=WAIT_SECONDS)
         assert process.returncode == 1
-        assert err.startswith(f"{name} ended by itself.")
+        assert err.startswith(f"{name} ended unexpectedly.")
         nothing_left(parts, ports)
 
 

@@ -1,4 +1,4 @@
-"""Tails against the real emulator: whoever watches, from wherever, gets each event once, in order, and the end."""
+"""Tails against the real emulator: every viewer, from any cursor, gets each event once, in order, and the end."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class NeverHeard:
 
 
 class Deaf:
-    """A listener that died without a word: of the changes, those that `hears` is true of come through."""
+    """A listener that has failed silently: only changes for which `hears` is true come through."""
 
     def __init__(self, listener=None, hears=lambda _number, _document: False):
         self._listener = listener
@@ -515,7 +515,7 @@ def test_a_journal_that_has_lost_a_segment_ends_with_gone_and_skips_nothing(ende
     assert len(got) < lost.fields["first"]
 
 
-def test_a_viewer_that_could_not_read_older_events_can_go_on(ended, documents, store_over, tails_over):
+def test_a_viewer_that_could_not_read_older_events_can_continue(ended, documents, store_over, tails_over):
     generation, written = ended
 
     class AwayInTheMiddle:

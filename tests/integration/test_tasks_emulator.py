@@ -331,14 +331,14 @@ def test_a_task_is_attempted_exactly_max_attempts_times_and_then_forgotten(stack
     assert len(stack.target.waiting()) == 3
 
 
-def test_retries_go_on_past_max_attempts_until_the_retry_duration_is_over_too(stack: Stack) -> None:
+def test_retries_continue_past_max_attempts_until_the_retry_duration_is_over_too(stack: Stack) -> None:
     stack.configure(min_backoff=SOON, max_backoff=SOON, max_attempts=2, max_retry_duration=NEVER)
     stack.target.will_answer(*[500] * 4)
     stack.wait_until_gone(stack.create())
     assert len(stack.target.waiting()) == 5
 
 
-def test_retries_go_on_past_the_retry_duration_until_max_attempts_are_made(stack: Stack) -> None:
+def test_retries_continue_past_the_retry_duration_until_max_attempts_are_made(stack: Stack) -> None:
     stack.configure(min_backoff=SOON, max_attempts=3, max_retry_duration=timedelta(milliseconds=1))
     stack.target.will_answer(*[500] * 9)
     stack.wait_until_gone(stack.create())

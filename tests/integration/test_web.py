@@ -1,4 +1,4 @@
-"""The web example as a command: starts the stack it needs, or goes beside one that is up, and leaves nothing."""
+"""The web example as a command: it starts a stack or uses a running one, and cleans up."""
 
 from __future__ import annotations
 
@@ -115,6 +115,6 @@ def test_when_a_part_of_its_stack_dies_the_page_says_which_and_ends() -> None:
         next(part for part in started if f"--port {ports.worker_port}" in " ".join(part.cmdline())).kill()
         _, err = process.communicate(timeout=WAIT_SECONDS)
         assert process.returncode == 1
-        assert err.startswith("worker ended by itself.")
+        assert err.startswith("worker ended unexpectedly.")
         _, alive = psutil.wait_procs(started, timeout=WAIT_SECONDS)
         assert not alive

@@ -1,6 +1,6 @@
-"""Which room may know of which: what serves a client can't reach what calls the upstream; each library has one door.
+"""The import rules: code that serves clients can't reach code that calls the upstream; one module imports each library.
 
-Read from the source, imports inside of functions included, so that no import is missed for not having been run.
+Checked in the source, including imports inside functions, so that no import is missed because it was not executed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ MODULES = {
     for path in sorted((ROOT / "lib").rglob("*.py"))
     if path.stem != "__init__"
 }
-ROOMS = {f"lib.{path.parent.name}": path for path in sorted((ROOT / "lib").glob("*/__init__.py"))}
-SOURCES = {**MODULES, **ROOMS, "lib": ROOT / "lib" / "__init__.py", "main": ROOT / "main.py"}
-# Which room may use which, beside itself, `domain` and `runtime`. This table is the contract: it is not to be widened.
+PACKAGES = {f"lib.{path.parent.name}": path for path in sorted((ROOT / "lib").glob("*/__init__.py"))}
+SOURCES = {**MODULES, **PACKAGES, "lib": ROOT / "lib" / "__init__.py", "main": ROOT / "main.py"}
+# What a package may import, besides itself, `domain` and `runtime`. Do not extend this table: it is the contract.
 ARROWS: dict[str, set[str]] = {
     "domain": set(),
     "runtime": set(),
@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "serving": {"journal", "dialects", "cloud"},
     "wires": {"serving", "dialects"},
 }
-# Names in the wire format of some model API. Only a dialect knows them.
+# Fields of model APIs. Only dialects may use these names.
 API_FIELDS = (
     "choices",
     "delta",
@@ -63,7 +63,7 @@ API_FIELDS = (
 
 
 def imported(node: ast.AST) -> Iterator[str]:
-    """Every name that is imported anywhere below `node`, with its module: `from a import b` gives `a` and `a.b`."""
+    """All names imported anywhere below `node`, with their modules: `from a import b` yields `a` and `a.b`."""
     for each in ast.walk(node):
         if isinstance(each, ast.Import):
             yield from (alias.name for alias in each.names)
@@ -118,7 +118,7 @@ def function(name: str) -> ast.FunctionDef:
 
 
 def at_import(module: str) -> set[str]:
-    """What importing a module imports: all that is not inside of a function."""
+    """What is imported when a module is imported, which excludes imports inside functions."""
     top = [each for each in tree(module).body if not isinstance(each, ast.FunctionDef | ast.ClassDef)]
     return {name for each in top for name in imported(each)}
 
@@ -150,31 +150,31 @@ def test_one_module_alone_imports_cloud_tasks() -> None:
 
 def test_one_module_alone_imports_requests() -> None:
     assert len(importers("requests")) == 1
-    assert {room(module) for module in importers("requests")} == {"upstream"}
+    assert {package(module) for module in importers("requests")} == {"upstream"}
 
 
 @pytest.mark.parametrize("library", ["httpx", "aiohttp", "urllib.request", "http.client", "openai", "urllib3"])
-def test_no_other_room_has_another_way_to_call_an_upstream(library: str) -> None:
-    assert {room(module) for module in importers(library)} <= {"upstream"}
+def test_no_other_package_has_another_way_to_call_an_upstream(library: str) -> None:
+    assert {package(module) for module in importers(library)} <= {"upstream"}
 
 
-def room(name: str) -> str | None:
-    """The room that a name of ours is in."""
+def package(name: str) -> str | None:
+    """The package of one of our modules."""
     parts = name.split(".")
     return parts[1] if parts[0] == "lib" and len(parts) > 1 and parts[1] in ARROWS else None
 
 
-def test_every_module_is_in_a_room_and_every_room_in_the_table() -> None:
-    assert {name.removeprefix("lib.") for name in ROOMS} == ARROWS.keys()
-    assert all(module.count(".") == 2 for module in MODULES), "a module lies loose, or in a room within a room"
+def test_every_module_is_in_a_package_and_every_package_in_the_table() -> None:
+    assert {name.removeprefix("lib.") for name in PACKAGES} == ARROWS.keys()
+    assert all(module.count(".") == 2 for module in MODULES), "a module is outside of a package, or in a nested one"
 
 
-@pytest.mark.parametrize("module", sorted({**MODULES, **ROOMS}))
-def test_no_room_uses_another_that_the_table_does_not_allow(module: str) -> None:
-    here = room(module)
+@pytest.mark.parametrize("module", sorted({**MODULES, **PACKAGES}))
+def test_no_package_imports_another_that_the_table_does_not_allow(module: str) -> None:
+    here = package(module)
     assert here is not None
     allowed = {here} if here == "domain" else {here, "domain", "runtime", *ARROWS[here]}
-    used = {there for name in imports(module) if (there := room(name)) is not None}
+    used = {there for name in imports(module) if (there := package(name)) is not None}
     assert used <= allowed, f"{module} may not use {used - allowed}"
 
 
@@ -189,11 +189,11 @@ def test_no_arrow_of_the_table_leads_from_a_client_to_the_upstream() -> None:
 def test_nothing_that_the_api_is_wired_from_can_import_what_calls_the_upstream() -> None:
     wired = ours([*at_import("main"), *imported(function("_api"))])
     assert {"lib.wires.api", "lib.serving.tail"} <= wired
-    assert not {module for module in reachable(*wired) if room(module) in ("upstream", "engine")}
+    assert not {module for module in reachable(*wired) if package(module) in ("upstream", "engine")}
 
 
 def constants(module: str) -> Iterator[tuple[int, str]]:
-    """Every text in the code that is no docstring, with its line."""
+    """Every string in the code except docstrings, with its line."""
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree(module))
@@ -215,7 +215,7 @@ OWN_FIELDS = {("lib.wires.firebase_callable", "delta")}
 
 @pytest.mark.parametrize("module", sorted({**MODULES, "main": ROOT / "main.py"}))
 def test_only_dialects_name_a_field_of_a_model_api(module: str) -> None:
-    if room(module) == "dialects":
+    if package(module) == "dialects":
         return
     for line, text in constants(module):
         for name in API_FIELDS:
@@ -227,7 +227,7 @@ def test_the_fields_of_a_model_api_are_looked_for_where_they_are() -> None:
     found = {
         name
         for module in MODULES
-        if room(module) == "dialects"
+        if package(module) == "dialects"
         for _, text in constants(module)
         for name in API_FIELDS
         if name in text
@@ -271,7 +271,7 @@ def test_the_arrows_point_inwards_and_never_in_a_circle() -> None:
         pytest.fail(f"import cycle: {error.args[1]}")
 
 
-def test_nothing_imports_its_way_back_to_the_doors_or_to_main() -> None:
+def test_nothing_imports_its_way_back_to_the_endpoints_or_to_main() -> None:
     assert importers("main") == set()
     assert importers("lib.wires.api") == importers("lib.engine.worker") == {"main"}
     assert importers("local", "tests") == set()
@@ -294,7 +294,7 @@ def test_lib_takes_an_environment_only_as_a_mapping() -> None:
 
 
 def test_importing_main_makes_no_channel_no_thread_and_no_application() -> None:
-    # The server imports main before it forks, and gRPC does not survive a fork.
+    # The server imports main before it forks, and gRPC does not work across a fork.
     made = python(
         """
 import threading, grpc, grpc._channel

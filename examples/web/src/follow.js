@@ -1,14 +1,14 @@
-// Follows an answer to its end, through any number of connections: asks once, and then resumes after the cursor.
+// Follows an answer to its end over any number of connections: asks once, and then resumes from the cursor.
 import { isLive } from './turn.js';
 
-const SILENCE_MS = 45_000; // the service says something every 15 s, if only that it is there
+const SILENCE_MS = 45_000; // the service sends at least a heartbeat every 15 s
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8_000;
 const PASSING = ['functions/unavailable', 'functions/deadline-exceeded', 'auth/network-request-failed'];
 
 /**
- * Gives up when `signal` says so, and can be called again for the same turn at any time, even after a reload.
- * `changed(turn)` is called at each change; `lost(turn)` when a connection broke and is about to be tried again.
+ * Stops when `signal` is aborted. Can be called again for the same turn at any time, even after a reload.
+ * Calls `changed(turn)` on each change, and `lost(turn)` when a connection broke and is about to be retried.
  */
 export async function follow(service, turn, { signal, changed, lost }) {
   let pause = FIRST_PAUSE_MS;
@@ -21,7 +21,7 @@ export async function follow(service, turn, { signal, changed, lost }) {
       if (signal.aborted) return;
       if (!mayPass(error)) {
         turn.state = error.details?.state ?? turn.state;
-        turn.error = error.message.replace(/ \[\d+\]$/, ''); // the SDK adds an HTTP status, which is 0 in a stream
+        turn.error = error.message.replace(/ \[\d+\]$/, ''); // the SDK appends an HTTP status, which is 0 in a stream
         changed(turn);
         return;
       }
@@ -41,13 +41,13 @@ async function oneConnection(service, turn, signal, changed) {
   let silence = setTimeout(hangUp, SILENCE_MS);
   try {
     const { stream, data } = await service.stream(order(turn), connection.signal);
-    data.catch(() => {}); // the loop throws the same
+    data.catch(() => {}); // the loop throws the same error
     for await (const message of stream) {
       clearTimeout(silence);
       silence = setTimeout(hangUp, SILENCE_MS);
       if (message.type === 'start') {
         turn.generation = message.id;
-        turn.request = null; // with the whole conversation in it, too much to keep
+        turn.request = null; // it has the whole conversation, which is too much to store
         turn.state = 'streaming';
       } else if (message.seq > turn.seq) {
         if (seam && message.delta) {
@@ -59,7 +59,7 @@ async function oneConnection(service, turn, signal, changed) {
       }
       changed(turn);
     }
-    // A stream that was cut in good order has no result, and then `data` would never settle.
+    // A stream that ends without a result leaves `data` pending for ever.
     const result = await Promise.race([data, undefined]);
     if (!result) throw new Error('The stream broke off.');
     turn.state = result.state;
@@ -75,9 +75,9 @@ function order(turn) {
   return turn.generation ? { resume: turn.generation, after: turn.seq } : turn.request;
 }
 
-/** Whether to try again. An error without details is not the service's: the connection broke, or a proxy's. */
+/** Whether to retry. An error without details is not the service's: the connection broke, or it is a proxy's. */
 function mayPass(error) {
-  if (error.details?.state) return false; // it is the answer that failed, not the call
+  if (error.details?.state) return false; // the answer failed, not the call
   return PASSING.includes(error.code) || !error.details;
 }
 

@@ -1,7 +1,7 @@
-// What outlives a reload: each turn of a conversation, under its message's id.
+// Local storage: each turn of a conversation, under its message's id, so that it survives a reload.
 //
-// Text and cursor are one value, written at once. Whatever moment the page ends at, what is read back fits together:
-// an older text with its own, older cursor. To keep them apart is how text gets lost or repeated.
+// Text and cursor are stored as one value. Whenever the page ends, they are consistent: an older text with its own, older
+// cursor. If they were stored separately, text could be lost or repeated.
 
 const LATER_MS = 250;
 
@@ -11,7 +11,7 @@ export class Kept {
     this.storage = storage;
     this.waiting = new Map();
     addEventListener('pagehide', () => this.flush());
-    document.addEventListener('visibilitychange', () => this.flush()); // on a phone often the last thing that is heard
+    document.addEventListener('visibilitychange', () => this.flush()); // on phones, often the last event before the page ends
   }
 
   get chat() {
@@ -42,11 +42,11 @@ export class Kept {
     try {
       this.storage.setItem(`${this.prefix}turn/${turn.id}`, JSON.stringify(turn));
     } catch {
-      // The storage is full: what is there is older and fits together, and the service has the rest.
+      // The storage is full. What is stored is older but consistent, and the service has the rest.
     }
   }
 
-  /** For each piece of an answer: writes at most every quarter of a second. */
+  /** Stores a turn on each piece of an answer, but at most every quarter of a second. */
   saveSoon(turn) {
     if (this.waiting.size === 0) setTimeout(() => this.flush(), LATER_MS);
     this.waiting.set(turn.id, turn);

@@ -1,4 +1,4 @@
-// The page: signs in, keeps one conversation on the screen, and one stream open for each of its live answers.
+// The page: signs in, shows one conversation, and keeps one stream open for each of its live answers.
 import { follow } from './follow.js';
 import { Kept } from './kept.js';
 import { Service } from './service.js';
@@ -6,7 +6,7 @@ import { asked, found, isLive, messages } from './turn.js';
 import { byId, runningList, stateOf, TurnView } from './view.js';
 
 const LIST_MS = 4_000;
-const NEAR_END = 160; // pixels from the end of the page in which it follows the text
+const NEAR_END = 160; // pixels from the end of the page within which it scrolls with the text
 
 const config = await (await fetch('/config.json')).json();
 const service = new Service(config);
@@ -95,7 +95,7 @@ byId('question').addEventListener('keydown', (event) => {
 
 byId('new-chat').addEventListener('click', () => {
   const chat = kept.newChat();
-  // What still runs is found again in the list; what has ended is in Firestore, which this page does not read.
+  // Live answers can be reopened from the list. Ended ones are in Firestore, which this page does not read.
   for (const turn of kept.turns()) if (!isLive(turn)) kept.forget(turn);
   show(chat);
   byId('question').focus();
@@ -106,14 +106,14 @@ const turns = () => [...views.values()].map((view) => view.turn);
 // The streams
 
 const connected = () => byId('connection').checked && navigator.onLine;
-const broken = new Set(); // message ids whose connection broke, until something comes again
+const broken = new Set(); // message ids whose connection broke, until data arrives again
 
 function lineOf(turn) {
   if (!connected()) return 'off';
   return broken.has(turn.id) ? 'lost' : 'open';
 }
 
-/** Opens a stream for each live answer that has none. */
+/** Opens a stream for each live answer without one. */
 function reconnect() {
   if (!connected() || !kept) return;
   for (const turn of turns()) {
@@ -132,7 +132,7 @@ function hangUp() {
   broken.clear();
 }
 
-const told = new Map(); // message id → the state that was last said aloud
+const told = new Map(); // message id → the state that was last announced to screen readers
 
 function changed(turn) {
   if (isLive(turn)) kept.saveSoon(turn);
@@ -146,7 +146,7 @@ function lost(turn) {
   tell(turn);
 }
 
-/** Shows a turn as it is now, and says so where its state is another than it was. */
+/** Shows a turn, and announces its state if that has changed. */
 function tell(turn) {
   draw(turn);
   const state = stateOf(turn, lineOf(turn));
@@ -156,7 +156,7 @@ function tell(turn) {
   list();
 }
 
-const due = new Set(); // views to be drawn in the next frame: tokens come faster than frames
+const due = new Set(); // views to draw in the next frame, because tokens arrive faster than frames
 
 function draw(turn) {
   const view = views.get(turn.id);
@@ -171,7 +171,7 @@ function drawDue() {
   if (following) toEnd();
 }
 
-let following = true; // the text, with the end of the page
+let following = true; // whether the page scrolls with the text
 
 function toEnd() {
   scrollTo(0, document.documentElement.scrollHeight);
@@ -182,10 +182,10 @@ addEventListener('scroll', () => {
   following = page.scrollHeight - page.clientHeight - page.scrollTop < NEAR_END;
 });
 addEventListener('resize', () => {
-  if (following) toEnd(); // a phone was turned, or its keyboard came up
+  if (following) toEnd(); // a phone was rotated, or its keyboard opened
 });
 
-// The text itself is not read out as it grows: it would never end. Its state is, and the text is there to be read.
+// Screen readers are told an answer's state, but not its growing text, which would never stop.
 function say(what) {
   byId('status').textContent = what;
 }
@@ -222,18 +222,18 @@ async function stop(turn) {
 }
 
 async function again(turn) {
-  await service.renew().catch(() => {}); // a refusal may have been of the sign-in; what else it was is told again
+  await service.renew().catch(() => {}); // the token may have been refused; other causes show again on the next try
   turn.error = null;
   kept.save(turn);
   draw(turn);
   reconnect();
 }
 
-// What is running
+// The list of live answers
 
 let listing = null;
 
-/** Shows what is running; one call at a time, and once more where it was asked for meanwhile. */
+/** Shows the live answers. Only one call runs at a time; if another was requested meanwhile, it follows. */
 function list() {
   if (listing) {
     listing.again = true;
@@ -260,7 +260,7 @@ async function listNow() {
   }
 }
 
-/** An alert is read out each time it is written, so the same one is written once. */
+/** Screen readers repeat an alert each time it is written, so the same one is written once. */
 function complain(what) {
   if (byId('running-error').textContent !== what) byId('running-error').textContent = what;
 }
@@ -273,7 +273,7 @@ function showRunning(generations) {
   byId('running-none').hidden = generations.length > 0;
   if (!focused) return;
   const same = list.querySelector(`[data-generation="${CSS.escape(focused)}"] .${which}`);
-  (same ?? byId('refresh')).focus({ preventScroll: true }); // the entry may have gone: do not drop the focus
+  (same ?? byId('refresh')).focus({ preventScroll: true }); // the entry may be gone: do not lose the focus
 }
 
 function open(generation) {

@@ -1,4 +1,4 @@
-// The service as the page sees it: who is signed in, and the calls. Everything goes through Firebase's own packages.
+// Sign-in and calls to the service, all with Firebase's own packages.
 import { initializeApp } from '@firebase/app';
 import {
   browserLocalPersistence,
@@ -24,7 +24,7 @@ export class Service {
     onAuthStateChanged(this.auth, changed);
   }
 
-  // An emulator takes this in place of a custom token that a server has signed. An app signs in as it always does.
+  // The emulator accepts this instead of a signed custom token. A real app signs in as usual.
   signIn(name) {
     return signInWithCustomToken(this.auth, JSON.stringify({ uid: name }));
   }
@@ -33,12 +33,12 @@ export class Service {
     return signOut(this.auth);
   }
 
-  /** Gets a new token, whatever the old one's clock says. */
+  /** Gets a new token, even if the old one has not expired. */
   async renew() {
     await this.auth.currentUser.getIdToken(true);
   }
 
-  /** An answer's messages as they come, and at last its result: `{ stream, data }`. */
+  /** An answer's messages as they arrive, and finally its result: `{ stream, data }`. */
   stream(asked, signal) {
     return this.call.stream(asked, { signal });
   }
@@ -47,11 +47,11 @@ export class Service {
     try {
       await this.call({ stop: generation });
     } catch (error) {
-      if (error.code !== 'functions/failed-precondition') throw error; // it has ended by itself meanwhile
+      if (error.code !== 'functions/failed-precondition') throw error; // it has ended meanwhile
     }
   }
 
-  /** The user's answers that are being written, newest first; also those that another page or device asked for. */
+  /** The user's live answers, newest first, including those from other pages or devices. */
   async running() {
     const token = await this.auth.currentUser.getIdToken();
     const response = await fetch(`${this.url}/v1/generations?state=queued,streaming`, {

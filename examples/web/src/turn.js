@@ -1,14 +1,14 @@
-// A question and its answer, as far as this page has it. Plain data, for it is kept as JSON.
+// A question and the answer so far. Plain data, because it is stored as JSON.
 
 export const ENDED = ['completed', 'stopped', 'incomplete', 'failed'];
 
-/** A new question. `request` is sent again, word for word, until the service has said which answer it is. */
+/** A new question. `request` is repeated unchanged until the service has sent the answer's id. */
 export function asked(chat, question, request) {
   const id = crypto.randomUUID();
   return { ...blank(id, chat), question, request: { ...request, chatId: chat, messageId: id } };
 }
 
-/** An answer that another page, or another device, asked for: it is resumed from its beginning. */
+/** An answer from another page or device, which is resumed from its beginning. */
 export function found(generation) {
   const turn = blank(generation.messageId, generation.chatId ?? generation.id);
   return { ...turn, generation: generation.id, at: Date.parse(generation.createdAt) };
@@ -27,7 +27,7 @@ function blank(id, chat) {
     error: null,
     seq: 0, // the number of the last event whose text is in `text`: the cursor
     text: '',
-    seams: [], // where in `text` a later visit went on
+    seams: [], // the positions in `text` at which it was resumed
   };
 }
 
@@ -35,7 +35,7 @@ export function isLive(turn) {
   return !ENDED.includes(turn.state) && turn.error === null;
 }
 
-/** The conversation so far, as a model wants it. */
+/** The conversation so far, in the model's format. */
 export function messages(turns, question) {
   const said = turns.filter((turn) => turn.question !== null && turn.text !== '');
   return [

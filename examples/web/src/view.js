@@ -1,4 +1,4 @@
-// How a turn looks, and what is said of it. Knows nothing of connections.
+// Renders a turn and its state. Must not depend on connections.
 import { isLive } from './turn.js';
 
 const REASONS = {
@@ -17,7 +17,7 @@ export class TurnView {
     this.element = byId('turn').content.firstElementChild.cloneNode(true);
     this.element.dataset.id = turn.id;
     this.text = this.part('.text');
-    this.shown = 0; // characters of the text that are in the page
+    this.shown = 0; // how many characters of the text are in the page
     this.seams = 0;
     this.part('.question p').textContent = turn.question ?? 'Asked elsewhere';
     this.part('.question').classList.toggle('elsewhere', turn.question === null);
@@ -31,8 +31,8 @@ export class TurnView {
   }
 
   /**
-   * As the turn is now, `line` being its connection: 'open', 'lost' or 'off'. A piece of text is added, never the whole
-   * replaced: a selection stays, and it is cheap.
+   * Renders the turn. `line` is its connection: 'open', 'lost' or 'off'. Text is appended and never replaced, which is
+   * cheap and keeps the selection.
    */
   draw(line) {
     const { turn } = this;
@@ -69,7 +69,7 @@ export class TurnView {
   }
 }
 
-/** Marks in the text where a later visit went on; it has no text of its own. */
+/** Marks a position in the text at which it was resumed. Has no text of its own. */
 function seamMark() {
   const mark = document.createElement('i');
   mark.className = 'seam';
@@ -89,7 +89,7 @@ export function stateOf(turn, line) {
   return turn.seq ? 'Writing' : 'Waiting for the first word';
 }
 
-/** The list of what is running: an entry for each generation, named by its question where this page knows it. */
+/** The list of live answers: an entry for each generation, with its question if this page knows it. */
 export function runningList(generations, turns, { open, stop }) {
   return generations.map((generation) => {
     const item = byId('running-item').content.firstElementChild.cloneNode(true);

@@ -1,4 +1,4 @@
-"""Both functions with one dialect more, as a deployment would have that had added one."""
+"""Both functions with an additional dialect, like a deployment that has added one."""
 
 import main
 from tests.e2e.tiny_dialect.tiny import Tiny

@@ -1,4 +1,4 @@
-"""A model API that nobody has, as a dialect: what `protocol` asks for, and nothing of any other API.
+"""A dialect for an invented model API: it implements `protocol`, and shares nothing with any other API.
 
     POST {base_url}/answers        {"model": "tiny", "ask": "Who is there?", "live": true}
 

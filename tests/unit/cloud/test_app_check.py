@@ -1,4 +1,4 @@
-"""App Check at the public door: where it is enforced, no route but those without a user answers without its token."""
+"""App Check: if it is enforced, all routes that need a user also need an App Check token."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.unit.runtime.test_settings import NEEDED
 
 
 class Users:
-    """Takes everybody."""
+    """Accepts all tokens."""
 
     def uid(self, authorization: str | None) -> str:
         return "alice"
 
 
 class Apps:
-    """Takes one token."""
+    """Accepts one token."""
 
     def verify(self, token: str | None) -> None:
         if token != "good":
@@ -35,7 +35,7 @@ class Apps:
 
 
 class NoGenerations:
-    """Nobody gets so far."""
+    """Must never be called."""
 
     def __getattr__(self, name: str) -> Any:
         def reached(*_: object, **__: object) -> None:

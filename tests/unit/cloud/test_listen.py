@@ -1,4 +1,4 @@
-"""Many documents over one stream, against a source that is a script: the emulator can't be trusted with it."""
+"""Many documents over one stream, against a scripted source, because the emulator corrupts such streams."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WAIT_SECONDS = 30.0
 
 
 class Script:
-    """Listen streams that do what the test says; each notes the targets it was asked for."""
+    """Scripted listen streams, which record their requested targets."""
 
     def __init__(self) -> None:
         self.streams: list[Stream] = []
@@ -47,7 +47,7 @@ class Script:
 
 
 class Changes:
-    """What a stream is to say; put from the test's thread, got by the listener's."""
+    """A stream's script, from the test's thread to the listener's."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -73,11 +73,11 @@ class Stream:
                 self.asked.append(target)
                 self._told.notify_all()
         self.over.set()
-        # As the real one does: the end of the targets ends the stream.
+        # As in the real one, the end of the targets ends the stream.
         self.changes.put(Unreachable("cancelled"))
 
     def until(self, paths: list[str | None]) -> list[int]:
-        """Waits until these were asked for, in this order, and gives their numbers."""
+        """Waits until these targets were requested in this order, and returns their ids."""
         with self._told:
             assert self._told.wait_for(lambda: [each.path for each in self.asked] == paths, WAIT_SECONDS), self.asked
             return [each.id for each in self.asked]
@@ -178,7 +178,7 @@ def test_a_stream_that_leaves_a_document_unanswered_is_opened_again(
 def test_viewers_that_come_and_go_do_not_put_off_the_reopening_of_a_stream_that_never_answers(
     script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
 ) -> None:
-    """Each stays for much less than the time in which the stream has to answer; one is always there."""
+    """Each document is removed long before the stream has to answer for it, but there is always one."""
     listener = listener_of(script, answer_seconds=1.0)
     numbers = count()
     leave = listener.watch(f"{next(numbers)}", seen())
@@ -271,7 +271,7 @@ def test_a_stream_for_one_document_ends_at_once_when_its_viewer_leaves(
 def test_a_stream_for_one_document_takes_no_other_after_it(
     script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
 ) -> None:
-    """As it is against the emulator, which may corrupt a stream that gets a further document."""
+    """As with the emulator, which may corrupt a stream when a document is added."""
     listener = listener_of(script, 1)
     leave = listener.watch("a", seen())
     first = script.next()

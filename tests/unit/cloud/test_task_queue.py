@@ -1,4 +1,4 @@
-"""What the queue's own answers to a question about it mean, and what a task has of the trace it is made in."""
+"""The queue's readiness check, and the trace context of a task."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GENERATION = Generation(
 
 
 class Queue:
-    """Cloud Tasks, as far as it is asked here: it has one answer to whoever asks how a queue is."""
+    """A Cloud Tasks service with one fixed response to GetQueue."""
 
     def __init__(self) -> None:
         self.answer: grpc.StatusCode | None = None

@@ -1,6 +1,6 @@
-"""Who gets in and who does not, and why: Firebase users by RS256 and on the emulator, apps, the queue's own account.
+"""Which tokens are accepted or rejected, and why: Firebase users' (signed, and the emulator's), apps', the queue's.
 
-Keys are made here and served on this machine, so that nothing leaves it.
+Keys are generated here and served locally.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def make_key(key_id: str) -> Key:
 
 
 class KeyServer:
-    """Serves what it is told to, as a JWKS; counts how often it was asked."""
+    """Serves a JWKS, and counts requests."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -125,7 +125,7 @@ def queue(key_server: KeyServer) -> QueueTokens:
 
 @pytest.fixture(params=["nobody answers", "the answer does not come"])
 def unreachable(request: pytest.FixtureRequest, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets no keys be fetched, in either way, by a verifier that is made after it."""
+    """Prevents verifiers made later from fetching keys."""
     monkeypatch.setattr("lib.cloud.tokens.FETCH_SECONDS", 0.2)
     if request.param == "nobody answers":
         key_server.close()
@@ -134,7 +134,7 @@ def unreachable(request: pytest.FixtureRequest, key_server: KeyServer, monkeypat
 
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Makes what was fetched that much older."""
+    """Makes the fetched keys older."""
     clock = time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: clock() + seconds)
 
@@ -180,7 +180,7 @@ def unsigned(claims: Any, header: Any = None) -> str:
 
 
 def refusal(verify: Callable[[str], object], token: str) -> HoldfastError:
-    """The error for a token, once it is sure that it says nothing of it."""
+    """The error for a token, after checking that it contains no part of the token."""
     with pytest.raises(HoldfastError) as refused:
         verify(f"Bearer {token}")
     said = refused.value.message + json.dumps(refused.value.body())
@@ -472,7 +472,7 @@ def test_a_key_that_is_new_is_fetched_once_and_then_taken(
     assert key_server.asked == 2
 
 
-def test_a_key_that_nobody_knows_does_not_make_every_task_fetch_keys(
+def test_an_unknown_key_does_not_make_every_task_fetch_keys(
     queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer
 ) -> None:
     queue.verify(f"Bearer {key.token(task_claims())}")
@@ -644,7 +644,7 @@ def test_what_is_no_app_check_token_is_refused(apps: AppTokens, token: str) -> N
     assert app_refusal(apps, token).code == "invalid_app_check"
 
 
-def test_the_keys_are_fetched_once_for_many_apps_and_one_that_nobody_knows_changes_nothing(
+def test_the_keys_are_fetched_once_for_many_apps_and_an_unknown_one_changes_nothing(
     apps: AppTokens, key: Key, other_key: Key, key_server: KeyServer
 ) -> None:
     for _ in range(3):

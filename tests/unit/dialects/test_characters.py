@@ -1,4 +1,4 @@
-"""A character that an upstream cuts in two comes whole, in one event; nothing else is changed."""
+"""A character that an upstream divides between two events arrives whole, in one event; nothing else is changed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_halves_of_a_character_come_together_in_the_second_event() -> None:
     assert [well_formed(each["content"]) for each in found] == ["a", f"{FOX}b"]
 
 
-def test_a_half_waits_while_nothing_is_said_in_its_place() -> None:
+def test_a_half_waits_while_nothing_arrives_in_its_place() -> None:
     found = deltas(chunk(content=FIRST), chunk(content=""), chunk(role="assistant"), chunk(content=SECOND))
     assert well_formed("".join(each.get("content", "") for each in found)) == FOX
 
@@ -101,7 +101,7 @@ def test_a_cut_is_looked_for_only_where_there_may_be_one() -> None:
 @settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from(["a", "é", FOX, FIRST, SECOND]))))
 def test_what_the_events_add_one_at_a_time_is_what_they_add_up_to(pieces: list[str]) -> None:
-    """As a segment's text and a callable's delta are made, and as the message is; and as a viewer reads it later."""
+    """The text as in a segment and a callable's delta, as in the message, and as a viewer reads it later."""
     chat = ChatCompletions()
     reading, answer = chat.reading(), chat.answer()
     added, seen = [], []

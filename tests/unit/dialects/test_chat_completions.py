@@ -1,4 +1,4 @@
-"""What a chat completion's events and bodies mean, what its requests ask for, and where its errors are found."""
+"""The chat completions dialect: the meaning of events and bodies, validation of requests, and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def chunk(index: int = 0, finish: str | None = None, more: Json | None = None, *
 
 
 def read(payload: Json | bytes, name: bytes = b"") -> Read:
-    """Read as an event of a call, and again as one of the journal, which has to mean the same."""
+    """Reads an event of a call, and again as an event of the journal, which must mean the same."""
     event = Event(payload if isinstance(payload, bytes) else json.dumps(payload).encode(), name)
     found = CHAT.reading().read(event)
     assert CHAT.read(found.event) == found

@@ -1,4 +1,4 @@
-"""What chat completion events add up to, held against the official client's own models."""
+"""Folding chat completion events, compared with the official client's models."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def first(answer: Completion) -> Json:
 
 
 def sdk_completion(*chunks: Json) -> ChatCompletion:
-    """What the official client makes of a stream of chunks."""
+    """The official client's result for a stream of chunks."""
     state = ChatCompletionStreamState()
     for each in chunks:
         state.handle_chunk(ChatCompletionChunk.model_validate(each))
@@ -170,7 +170,7 @@ def test_reasoning_is_saved_apart_from_the_content(name: str) -> None:
     assert first(answer)[name] == "hm, yes"
 
 
-def test_the_same_reasoning_under_both_of_its_names_is_said_and_saved_once() -> None:
+def test_the_same_reasoning_under_both_of_its_names_is_shown_and_saved_once() -> None:
     chunks = [chunk(reasoning=piece, reasoning_content=piece) for piece in ("hm, ", "yes")]
     assert [read.steps for read in reads(*chunks)] == [(Reasoning("hm, "),), (Reasoning("yes"),)]
     assert message(*chunks)["reasoning"] == "hm, yes"
@@ -196,7 +196,7 @@ def test_the_format_of_signed_thinking_is_not_repeated_and_its_text_and_signatur
     ]
 
 
-def test_what_a_filter_says_with_each_chunk_is_said_once() -> None:
+def test_what_a_filter_adds_to_each_chunk_is_kept_once() -> None:
     filters = {"hate": {"filtered": False, "severity": "safe"}}
     answer = folded(*[chunk(content="a", more={"content_filter_results": filters}) for _ in range(3)])
     assert answer.said().fields["extra"] == {"content_filter_results": filters}
@@ -211,12 +211,12 @@ def test_two_whole_tool_calls_in_two_chunks_of_the_same_index_are_two() -> None:
     assert [(each["id"], each["function"]["arguments"]) for each in calls] == [("a", '{"a":1}'), ("b", '{"b":2}')]
 
 
-def test_another_id_without_a_name_goes_on_with_the_call_of_that_index() -> None:
+def test_another_id_without_a_name_continues_the_call_of_that_index() -> None:
     calls = message(call(0, "{", id="a", function={"name": "look"}), call(0, "}", id="b"))["toolCalls"]
     assert [(each["id"], each["function"]["arguments"]) for each in calls] == [("a", "{}")]
 
 
-def test_arguments_without_index_id_or_name_go_on_with_the_last_call() -> None:
+def test_arguments_without_index_id_or_name_continue_the_last_call() -> None:
     fields = message(
         chunk(tool_calls=[{"id": "fc", "function": {"name": "w", "arguments": '{"city":'}}]),
         chunk(tool_calls=[{"function": {"arguments": '"Oslo"}'}}]),
@@ -262,7 +262,7 @@ def test_what_stands_beside_the_choices_is_in_the_message() -> None:
     assert "obfuscation" not in answer.completion()
 
 
-def test_a_message_after_the_deltas_that_said_it_is_not_said_twice() -> None:
+def test_a_message_that_repeats_the_deltas_is_not_repeated() -> None:
     last = chunk(finish="stop", more={"message": {"role": "assistant", "content": "Hi", "annotations": [{"u": 1}]}})
     whole = {**HEADER, "choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
     for end in (last, whole):
@@ -296,7 +296,7 @@ def test_an_upstream_that_streams_messages_in_the_place_of_deltas_is_read() -> N
     assert orjson.loads(answer.body())["choices"][0]["message"]["content"] == "Hi"
 
 
-def test_a_message_that_grows_beside_each_delta_is_not_said_again() -> None:
+def test_a_message_that_grows_beside_each_delta_is_not_repeated() -> None:
     chunks = [chunk(content=each, more={"message": {"content": so_far}}) for each, so_far in (("H", "H"), ("i", "Hi"))]
     answer = folded(*chunks)
     assert answer.said().fields["content"] == first(answer)["content"] == "Hi"

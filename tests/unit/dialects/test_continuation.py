@@ -1,4 +1,4 @@
-"""What an upstream is asked so that it goes on with a broken-off answer, and how the rest is joined on."""
+"""The request that continues an interrupted answer, and how the rest is joined."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_an_answer_is_continued_only_where_its_upstream_is_set_to() -> None:
     assert continued(REQUEST, answered(), None) is not None
 
 
-def test_a_message_at_the_end_of_the_rest_is_not_said_again() -> None:
+def test_a_message_at_the_end_of_the_rest_is_not_repeated() -> None:
     rest = continued(REQUEST, answered("a"), Prefill.VLLM)
     assert rest is not None
     last = {"id": "second", "choices": [{"index": 0, "delta": {}, "message": {"content": "a"}}]}
@@ -185,10 +185,10 @@ words = st.text(alphabet=st.sampled_from("ab \n\t"), max_size=20)
     cuts=st.lists(st.integers(0, 30)),
     style=st.sampled_from(Prefill),
 )
-def test_an_upstream_that_goes_on_where_it_was_told_to_makes_the_same_text(
+def test_an_upstream_that_continues_where_it_was_told_to_makes_the_same_text(
     before: str, after: str, cuts: list[int], style: Prefill
 ) -> None:
-    """Wherever it broke off, and however the rest is cut: white space is neither lost nor doubled."""
+    """White space is neither lost nor repeated, wherever the answer was interrupted and however the rest is divided."""
     answer = answered(before)
     rest = continued(REQUEST, answer, style)
     assert rest is not None

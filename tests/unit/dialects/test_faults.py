@@ -1,4 +1,4 @@
-"""An upstream's errors keep its words, its code and its status, and say whether another call may do better."""
+"""An upstream's errors keep their message, code and status, and are classified as transient or not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refused(status: int, body: Any) -> Fault:
         ([1], "The upstream reported an error.", "upstream_error"),
     ],
 )
-def test_an_error_has_the_upstream_s_own_words_and_code(error: Any, message: str, code: str) -> None:
+def test_an_error_has_the_upstream_s_own_message_and_code(error: Any, message: str, code: str) -> None:
     fault = event_fault({"error": error})
     assert (fault.message, fault.code) == (message, code)
 
@@ -125,7 +125,7 @@ def test_an_error_may_pass_where_its_code_or_type_says_so(error: Any, passing: b
         ({"usage": 1}, "The upstream answered with status 404.", "upstream_status"),
     ],
 )
-def test_a_refusal_has_the_upstream_s_words_whatever_shape_they_have(body: Any, message: str, code: str) -> None:
+def test_a_refusal_has_the_upstream_s_message_in_any_shape(body: Any, message: str, code: str) -> None:
     fault = refused(404, body)
     assert (fault.message, fault.code, fault.status, fault.passing) == (message, code, 404, False)
     assert fault.body == "" or json.loads(fault.body)["error"]

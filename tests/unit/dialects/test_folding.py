@@ -1,4 +1,4 @@
-"""Pieces add up to what was cut: text is appended, nothing else is, and it takes time proportional to the pieces."""
+"""Folding pieces restores the whole: only text is appended, in linear time."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_items_of_one_id_and_two_kinds_are_two() -> None:
     assert folded(*[{"x": [kind]} for kind in kinds]) == {"x": kinds}
 
 
-def test_an_item_without_index_goes_on_with_the_one_of_its_id() -> None:
+def test_an_item_without_index_continues_the_one_of_its_id() -> None:
     assert folded(
         {"x": [{"id": "a", "name": "f", "arguments": "1"}]},
         {"x": [{"id": "b", "name": "g", "arguments": "2"}]},
@@ -101,7 +101,7 @@ def test_an_item_without_index_goes_on_with_the_one_of_its_id() -> None:
     ]
 
 
-def test_a_piece_of_a_call_under_an_id_made_up_for_it_goes_on_with_the_last_call() -> None:
+def test_a_piece_of_a_call_under_an_id_made_up_for_it_continues_the_last_call() -> None:
     assert folded(
         {"x": [{"id": "a", "function": {"name": "f", "arguments": "1"}}]},
         {"x": [{"id": "b", "function": {"arguments": "2"}}]},
@@ -154,7 +154,7 @@ def test_items_that_nothing_makes_one_are_two(items: list[Any]) -> None:
         ([{"index": 0, "a": 1}, {"index": 0, "b": "c"}], {"index": 0, "a": 1, "b": "c"}),
     ],
 )
-def test_items_that_go_on_with_the_last_one_are_one(pieces: list[Json], whole: Json) -> None:
+def test_items_that_continue_the_last_one_are_one(pieces: list[Json], whole: Json) -> None:
     before = copy.deepcopy(pieces)
     assert folded(*[{"x": [piece]} for piece in pieces]) == {"x": [whole]}
     assert pieces == before
@@ -189,7 +189,7 @@ def test_what_is_said_of_each_token_is_always_new() -> None:
     }
 
 
-def test_a_text_goes_on_in_parts_and_back() -> None:
+def test_a_text_continues_in_parts_and_back() -> None:
     text = {"type": "text", "text": "b"}
     assert folded({"content": "a"}, {"content": [text]}, {"content": ""}, {"content": "c"}) == {
         "content": [{"type": "text", "text": "abc"}]
@@ -226,7 +226,7 @@ def messages(draw: st.DrawFn) -> Json:
 
 
 def cut(draw: st.DrawFn, value: Json) -> tuple[Json, Json]:
-    """An object in two pieces: each text anywhere, anything else in the one, in the other or in both."""
+    """An object in two pieces: texts are cut anywhere, and other values are in one or both."""
     one: Json = {}
     two: Json = {}
     for key, item in value.items():
@@ -265,7 +265,7 @@ def test_any_message_cut_anywhere_adds_up_to_itself(data: st.DataObject, message
 
 
 def steps_of(work: Callable[[], object]) -> int:
-    """How many lines of Python are run."""
+    """The number of executed lines of Python."""
     count = 0
 
     def trace(frame: Any, event: str, argument: Any) -> Any:

@@ -1,6 +1,6 @@
 """A stream's events do not depend on where the network cut it.
 
-What the events are is told by a second parser, slow and written line by line from the WHATWG text (HTML, 9.2.6), which
+The expected events come from a second, slow parser, written line by line from the WHATWG text (HTML, 9.2.6), which
 reads the whole stream at once and shares no code with the one under test.
 """
 
@@ -24,8 +24,8 @@ unhurried = settings(deadline=None, max_examples=150)
 def reference(stream: bytes) -> list[tuple[str, str]]:
     """Each event's name and data, by the specification.
 
-    Beside it, as it is here: what the stream's end leaves undispatched is an event, data of nothing but white space is
-    none, and a field `error` is an event of its own, before which comes what it interrupts.
+    With our deviations: an unfinished event at the end of the stream counts, data with only white space does not, and a
+    field `error` is an event of its own, which comes after the event that it interrupts.
     """
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
     lines = [""]

@@ -1,4 +1,4 @@
-"""Which states are final, and that an end's fields give back the end."""
+"""Which states are final, and the round trip of an end's fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A generation: its document gives back what was put into it."""
+"""A generation: the round trip of its document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids that users give: what is taken can't break a path."""
+"""Ids from users: an accepted one is always valid in a path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The message's document: what an app shows at each stage, and that a text too large for it is laid out whole."""
+"""The message document: its fields at each stage, and how texts that are too large for it are divided."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_what_fits_stays_as_it_is() -> None:
     assert spill(fields, "1-") == (fields, [])
 
 
-def test_a_part_s_document_says_which_text_it_goes_on_with() -> None:
+def test_a_part_s_document_says_which_text_it_continues() -> None:
     _, parts = spill({"choices": [{"content": "a" * 300}]}, "1-", 299)
     assert [(part.id, part.fields()) for part in parts] == [("1-00000", {"field": "choices.0.content", "text": "a"})]
 

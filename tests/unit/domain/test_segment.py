@@ -1,4 +1,4 @@
-"""Segments and the head: their documents give back what was put into them, and the head is a lease while it lasts."""
+"""Segments and the head: the round trip of their documents, and the head as a lease."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_head_is_a_lease_only_while_it_lasts_and_only_of_an_attempt() -> None:
     assert not replace(head, claims=0).leased(NOW - timedelta(seconds=1))
 
 
-def test_an_empty_head_holds_no_event_and_is_nobodys() -> None:
+def test_an_empty_head_holds_no_event_and_is_not_leased() -> None:
     head = empty_head(NOW, NOW + timedelta(minutes=30))
     assert (head.first, head.last, head.claims, head.end) == (1, 0, 0, None)
     assert not head.leased(NOW)

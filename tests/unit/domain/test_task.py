@@ -1,4 +1,4 @@
-"""What the queue carries: where a generation is, and nothing of what it says."""
+"""A task: a generation's id and path, and no contents."""
 
 from __future__ import annotations
 

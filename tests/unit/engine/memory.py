@@ -1,6 +1,6 @@
-"""Firestore in memory, as far as an attempt uses it, and a generation in it that is claimed.
+"""An in-memory Firestore with what an attempt uses, and a claimed generation in it.
 
-What is asked of it is kept in `calls`; `before` and `after` are a test's own, and may wait or raise.
+Calls are recorded in `calls`. Tests may set `before` and `after`, which may block or raise.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MemoryDocuments:
             return list(self._there)
 
     def lose(self, path: str) -> None:
-        """Deletes a document, whoever may need it."""
+        """Deletes a document without any check."""
         with self._lock:
             del self._there[path]
 
@@ -196,7 +196,7 @@ def now() -> datetime:
 
 
 def eventually(condition: Callable[[], Any]) -> None:
-    """Waits until a condition holds that nothing announces."""
+    """Polls until a condition holds."""
     tries = int(PATIENCE / 0.002)
     pause = threading.Event()
     while not condition():

@@ -1,4 +1,4 @@
-"""A call whose answer is known beforehand, and the pieces of chat completions that it is made of."""
+"""A scripted upstream call, and pieces of chat completions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Piece = bytes | Exception | Callable[[], object]
 
 
 class ScriptedCall:
-    """Opens with a head, and says piece by piece what it has to say, up to a fault or its end.
+    """Opens with a head, and returns its pieces one by one, up to a fault or the end.
 
     A piece that is a function is called, and may wait.
     """
@@ -53,7 +53,7 @@ class ScriptedCall:
 
     @property
     def left(self) -> int:
-        """How many pieces nobody has read yet."""
+        """The number of unread pieces."""
         return len(self._pieces)
 
     def cut(self) -> None:

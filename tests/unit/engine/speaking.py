@@ -1,4 +1,4 @@
-"""An upstream on a socket, which says what it has to say when it is told to."""
+"""An upstream on a socket, which sends its pieces when the test tells it to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 class Speaking:
-    """One server, for as many calls as come; each gets the same answer from its beginning.
+    """A server for any number of calls, each of which gets the same answer.
 
     `pieces` wait until `go_on` is released, one each. After the last, the connection is closed.
     """

@@ -14,7 +14,7 @@ from lib.journal.writer import BATCH_BYTES
 from lib.upstream.fault import UpstreamFault
 from tests.unit.engine.memory import PATIENCE
 
-LONG = 10 * PATIENCE  # nobody waits for so long to be told that it was in vain
+LONG = 10 * PATIENCE  # seconds; no test waits this long
 BROKEN = UpstreamFault("upstream_disconnected", "It broke off.", passing=True)
 
 
@@ -28,7 +28,7 @@ def data(entries: list[Entry]) -> list[bytes]:
 
 
 class Waiter:
-    """What a thread of its own gives, which waits for something."""
+    """The result of a waiting function that runs in its own thread."""
 
     def __init__(self, wait: Callable[[], bool]):
         self._wait = wait
@@ -49,7 +49,7 @@ class Waiter:
         return self.answer
 
 
-def test_numbers_go_on_from_what_is_saved_already() -> None:
+def test_numbers_continue_from_what_is_saved_already() -> None:
     buffer = Buffer(41)
     put(buffer, b"a", b"b")
     assert buffer.last == 43
@@ -93,7 +93,7 @@ def test_an_event_larger_than_a_commit_is_taken_alone() -> None:
     assert [[entry.seq for entry in buffer.take()] for _ in range(3)] == [[1], [2], [3]]
 
 
-def test_the_outcome_that_is_said_first_stands() -> None:
+def test_the_first_outcome_stands() -> None:
     buffer = Buffer(0)
     assert buffer.outcome is None
     assert buffer.close(BROKEN)

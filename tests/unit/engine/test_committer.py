@@ -1,4 +1,4 @@
-"""The committer: who is committed when, what goes together, and whose fault is whose.
+"""The committer: when an attempt is committed, which commits are batched, and that failures do not affect others.
 
 The journals are real ones, over a Firestore in memory.
 """
@@ -28,7 +28,7 @@ MISTAKE = RuntimeError("a mistake")
 
 
 class Live(Claimed):
-    """An attempt whose commits a committer makes; the test is its reader. It begins with the first event."""
+    """An attempt with a committer, and the test as its reader. It starts with the first event."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Live(Claimed):
         self.commits.events_came()
 
     def committed(self) -> None:
-        """Waits until all that was put is saved."""
+        """Waits until all events are saved."""
         eventually(lambda: self.journal.last == self.buffer.last and not self.commits.in_flight)
         assert len(self.saved()) == self.buffer.last
 
@@ -60,7 +60,7 @@ class Live(Claimed):
 
 
 class Gate:
-    """Holds a thread up until it is opened."""
+    """Blocks a thread until it is opened."""
 
     def __init__(self) -> None:
         self._reached, self._open = threading.Event(), threading.Event()
@@ -82,7 +82,7 @@ def documents() -> MemoryDocuments:
 
 
 class Start:
-    """Makes attempts, all of one committer unless told otherwise, and ends them with the test."""
+    """Makes attempts, by default with one committer, and ends them with the test."""
 
     def __init__(self, documents: MemoryDocuments):
         self._documents = documents
@@ -113,12 +113,12 @@ def batches(documents: MemoryDocuments) -> list[list[str]]:
 
 
 def alone(documents: MemoryDocuments, live: Live) -> list[list[str]]:
-    """The attempt's commits that went by themselves, after its creation and its claim."""
+    """The attempt's commits that were sent alone, after its creation and its claim."""
     return [paths for what, paths in documents.calls if what == "commit" and live.head_path in paths][2:]
 
 
 def failing(path: str, error: Exception, *, lost: bool = False, times: int = 10**9) -> Callable[[str, Any], None]:
-    """For `before` or `after`: the next writes of a path fail, wherever they are, but in the call for a whole batch."""
+    """For `before` or `after`: makes the next writes of a path fail, but not the call for a whole batch."""
     left = [times]
 
     def fail(what: str, writes: Sequence[Write]) -> None:
@@ -291,7 +291,7 @@ def test_the_commits_of_few_are_due_an_interval_after_their_last(start: Start) -
 
 
 def held_up(start: Start) -> Gate:
-    """Holds the committer's own thread up, so that what comes meanwhile is due at once."""
+    """Blocks the scheduling thread, so that all events put meanwhile are due at the same time."""
     gate = Gate()
 
     class Slow(Journal):
@@ -372,7 +372,7 @@ def test_an_attempt_has_one_commit_in_flight_at_a_time(start: Start, documents: 
     live.committed()
 
 
-# Whose fault is whose
+# Failures
 
 
 class BadPrepare(Journal):
@@ -398,7 +398,7 @@ class BadFailed(Journal):
 
 
 def go_on(lives: Sequence[Live]) -> None:
-    """The others' commits go on, each by itself and all together."""
+    """The other attempts' commits continue, alone and in batches."""
     for _ in range(3):
         for live in lives:
             live.put()
@@ -598,7 +598,7 @@ def test_what_goes_wrong_after_an_outcome_is_told_to_who_leaves(start: Start, do
 
 
 class Reluctant(ThreadPoolExecutor):
-    """Has no thread for what it is given, now and then."""
+    """Sometimes fails to start a thread."""
 
     refusals = 1
 
@@ -610,7 +610,7 @@ class Reluctant(ThreadPoolExecutor):
         return given
 
 
-def test_where_no_thread_can_be_started_the_commits_go_on_once_there_is_one(
+def test_where_no_thread_can_be_started_the_commits_continue_once_there_is_one(
     start: Start, documents: MemoryDocuments, caplog: pytest.LogCaptureFixture
 ) -> None:
     committer = Committer(documents.batch, NEVER, calls=Reluctant(2))
@@ -726,7 +726,7 @@ def test_its_thread_ends_when_nobody_is_left_and_starts_again(start: Start) -> N
 
 def test_an_event_that_comes_exactly_while_the_committer_finds_nothing_is_committed(start: Start) -> None:
     class Exact(Buffer):
-        """Its one late event comes right after it was found empty."""
+        """Puts its one late event right after it was found empty."""
 
         late = True
 
@@ -744,7 +744,7 @@ def test_an_event_that_comes_exactly_while_the_committer_finds_nothing_is_commit
 
 
 def test_of_events_that_come_whenever_the_committer_looks_none_waits_for_another(start: Start) -> None:
-    """Each comes as soon as the one before is saved, which is when the committer looks whether there is more."""
+    """Each event is put as soon as the one before is saved, which is when the committer checks for more."""
     lives = [start() for _ in range(3)]
 
     def produce(live: Live) -> None:

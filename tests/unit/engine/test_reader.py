@@ -1,4 +1,4 @@
-"""What each kind of upstream answer comes to. The call is a scripted one, the dialect is chat completions."""
+"""The outcome of each kind of upstream answer, with a scripted call and the chat completions dialect."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def said(got: Reads) -> tuple[str, str, int, bool]:
     ],
     ids=["error", "code", "named", "field", "object"],
 )
-def test_an_error_event_is_a_fault_with_the_upstream_s_words_after_all_that_came(
+def test_an_error_event_is_a_fault_with_the_upstream_s_message_after_all_that_came(
     event: bytes, expected: tuple[str, str, int, bool]
 ) -> None:
     got = read(SSE, *hello(), event, DONE)
@@ -435,12 +435,12 @@ def test_a_json_body_that_is_no_completion_is_malformed(body: bytes) -> None:
     assert (got.fault.reason, got.entries) == ("upstream_malformed", [])
 
 
-def test_a_json_body_without_a_word_is_no_answer() -> None:
+def test_a_json_body_without_output_is_no_answer() -> None:
     got = read(JSON, b'{"choices":[]}')
     assert (got.fault.reason, got.fault.passing) == ("upstream_empty", True)
 
 
-def test_a_json_body_that_is_an_error_is_a_fault_with_the_upstream_s_words() -> None:
+def test_a_json_body_that_is_an_error_is_a_fault_with_the_upstream_s_message() -> None:
     got = read(JSON, b'{"error":{"message":"No.","code":"E1"}}')
     assert (got.fault.reason, *said(got)) == ("upstream_error", "No.", "E1", 502, False)
     assert got.entries == []
@@ -592,7 +592,7 @@ def refused(status: int, *body: Piece, content_type: str = JSON, retry_after: fl
     return got
 
 
-def test_a_refusal_is_told_in_the_upstream_s_words() -> None:
+def test_a_refusal_is_shown_with_the_upstream_s_message() -> None:
     error = {"message": "Too long by 12 tokens.", "type": "invalid_request_error", "code": "context_length_exceeded"}
     fault = refused(400, json.dumps({"error": error | {"param": "messages"}}).encode()).fault
     assert fault.said is not None
@@ -603,7 +603,7 @@ def test_a_refusal_is_told_in_the_upstream_s_words() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"[1]", b"{}"])
-def test_a_refusal_without_words_is_told_by_its_status(body: bytes) -> None:
+def test_a_refusal_without_a_message_is_told_by_its_status(body: bytes) -> None:
     fault = refused(404, body, content_type="text/html").fault
     assert (fault.status, fault.message) == (404, "The upstream answered with status 404.")
 
@@ -713,7 +713,7 @@ def test_how_the_upstream_ends_after_another_s_outcome_is_of_no_account() -> Non
 
 
 class Patient(Buffer):
-    """Says how long it was waited for, and waits for nothing."""
+    """Records how long the reader would wait, and does not wait."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -775,9 +775,9 @@ def test_where_too_much_is_held_the_upstream_waits(finish: str | None) -> None:
     assert reads.after_the_end().outcome is Signal.WHOLE
 
 
-def test_an_upstream_that_nobody_listens_to_is_not_silent() -> None:
+def test_an_upstream_that_is_not_read_is_not_silent() -> None:
     class Full(Buffer):
-        """It has room at the third look; meanwhile, time passes."""
+        """Is no longer full at the third call; meanwhile, time passes."""
 
         looks = 0
 

@@ -1,4 +1,4 @@
-"""What becomes of the attempts under way when their process is to end. The attempts are played ones."""
+"""What happens to running attempts at shutdown, with scripted attempts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MISTAKE = RuntimeError("a mistake")
 
 
 class Played:
-    """An attempt that ends when the test says so, or when it is made to leave: at once, or as soon as it `can`."""
+    """An attempt that ends when the test says so, or when it is asked to leave: at once, or as soon as it `can`."""
 
     def __init__(self, can: bool = False):
         self._can = can
@@ -44,7 +44,7 @@ class Played:
 
 
 class Run:
-    """A played attempt on a thread of its own."""
+    """A scripted attempt in its own thread."""
 
     def __init__(self, running: Running, played: Played):
         self.played = played
@@ -88,7 +88,7 @@ def test_each_attempt_is_told_how_many_are_under_way() -> None:
         run.ends()
 
 
-def test_what_another_can_go_on_with_is_handed_over_soon_and_the_rest_when_the_time_is_over() -> None:
+def test_what_another_can_continue_is_handed_over_soon_and_the_rest_when_the_time_is_over() -> None:
     running = Running(hand_over_seconds=0.3)
     can, can_not = start(running, Played(can=True), Played())
     running.hand_over()

@@ -1,6 +1,6 @@
-"""The worker's door, and that whatever goes wrong between a claim and its end ends the attempt.
+"""The worker's HTTP endpoint, and that any failure between a claim and its end ends the attempt.
 
-Firestore is in memory. An upstream, where there is one, is on a socket.
+Firestore is in memory. The upstream, if there is one, is on a socket.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ NOBODY = "http://127.0.0.1:9/v1"
 
 
 class Quiet:
-    """A listener that has nothing to say, unless a test says it."""
+    """A listener that reports only the changes that a test makes."""
 
     def __init__(self) -> None:
         self.watching: list[Callable[[Document | None], object]] = []
@@ -70,14 +70,14 @@ class Quiet:
 
 
 class Failing(Session):
-    """Its calls fail as no call should."""
+    """Its calls raise an unexpected exception."""
 
     def post(self, *_: Any, **_more: Any) -> Any:
         raise MISTAKE
 
 
 class Acting:
-    """The dialect, but for what a test has it do instead."""
+    """The dialect, with methods replaced by a test."""
 
     def __init__(self, **instead: Callable[..., Any]):
         self._instead = instead
@@ -170,7 +170,7 @@ def upstream() -> Iterator[Speaking]:
 
 
 def nothing_is_left(worker: Worker) -> None:
-    """Nobody renews a lease any more."""
+    """Prevents all renewals of leases."""
     eventually(lambda: not worker._committer._running)
 
 
@@ -217,7 +217,7 @@ def test_what_text_withdrew_the_end_of_before_its_worker_was_lost_is_not_whole(s
     assert service.kept(generation).reason == "worker_lost"
 
 
-def test_what_can_not_be_gone_on_with_is_incomplete(service: Service) -> None:
+def test_what_can_not_be_continued_is_incomplete(service: Service) -> None:
     generation = service.lost(delta(content="Hel"), delta(content="lo"))
     assert service.worker().work(task_of(generation)) == Ended(State.INCOMPLETE)
     kept, said = service.kept(generation), service.message(generation)
@@ -438,7 +438,7 @@ def test_a_claim_made_while_everything_is_handed_over_is_handed_over_too(service
     assert upstream.requests == []
 
 
-# At the door
+# The endpoint
 
 
 class Queue:
@@ -465,7 +465,7 @@ def deliver(app: Any, body: bytes, token: str = "the queue's") -> Any:
         return client.post("/", data=body, headers={"Authorization": token})
 
 
-def test_a_task_that_was_worked_is_told_the_state(service: Service, upstream: Speaking) -> None:
+def test_a_finished_task_is_told_the_state(service: Service, upstream: Speaking) -> None:
     upstream.say()
     answer = deliver(door(service, base_url=upstream.base_url), task_of(service.begin()).encode())
     assert (answer.status_code, answer.json) == (200, {"state": "completed"})
@@ -514,7 +514,7 @@ def test_an_upstream_that_asked_to_be_left_alone_is_left_alone_for_no_less(
 
 
 class Crowd:
-    """A store without generations. It says how many ask it at once, and has as many wait for each other as may."""
+    """A store without generations, which counts concurrent reads, and makes as many as allowed wait for each other."""
 
     batch = None
 
@@ -550,7 +550,7 @@ def test_of_many_tasks_a_few_at_a_time_claim_their_generations(service: Service)
 
 
 class Waiting:
-    """A store whose readers wait until they may go on, and then fail, or find nothing."""
+    """A store whose reads block until they are released, and then fail or find nothing."""
 
     batch = None
 

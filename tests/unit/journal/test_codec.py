@@ -1,4 +1,4 @@
-"""How events lie in a segment: what is written is read, whole or as it grows."""
+"""The encoding of events: what is written can be read, at once or as the segment grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When what nobody works may be ended, and what its end is."""
+"""When a generation without a worker may be ended, and with what outcome."""
 
 from __future__ import annotations
 

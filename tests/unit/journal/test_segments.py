@@ -1,4 +1,4 @@
-"""Where an attempt's events go: into the open segment, and into those that are sealed on the way."""
+"""How an attempt's events are divided into the open segment and sealed ones."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_event_too_large_for_a_document_is_laid_out_in_several_of_one_number(
 
 
 def test_a_commit_stays_below_what_the_emulator_takes_whatever_is_in_it() -> None:
-    """With a full segment that is sealed, as many events as one commit takes in, and a message as large as may be."""
+    """With a full segment to seal, as many events as fit into one commit, and the largest message."""
     worst = 0
     for sizes in ([BATCH_BYTES - 50], [DOCUMENT_BYTES - 50] * 2, [BATCH_BYTES // 2 - 50] * 2, [2000] * 500):
         segmenter = Segmenter(HEAD, 1)

@@ -1,4 +1,4 @@
-"""Which upstream serves a model, and what is said of a catalog that is wrong."""
+"""Which upstream serves a model, and the errors for an invalid catalog."""
 
 from __future__ import annotations
 
@@ -233,10 +233,10 @@ def test_where_nothing_says_where_the_upstream_is_both_ways_are_named(environ: d
     assert "UPSTREAMS_FILE" in str(refused.value)
 
 
-# Going on with what broke off
+# Continuation
 
 
-def test_an_upstream_is_asked_to_go_on_only_where_it_is_set_to(tmp_path: Path) -> None:
+def test_an_upstream_is_asked_to_continue_only_where_it_is_set_to(tmp_path: Path) -> None:
     table = '[{0}]\nbase_url = "http://{0}/v1"\n{1}\n'
     catalog = from_file(
         tmp_path,
@@ -263,11 +263,11 @@ def test_the_environment_s_one_upstream_can_be_set_so_as_well() -> None:
         ('continue = "prefill"\nprefill_style = "echo"', "is 'openrouter', 'anthropic' or 'vllm'"),
     ],
 )
-def test_a_wrong_way_to_go_on_is_named(tmp_path: Path, lines: str, said: str) -> None:
+def test_a_wrong_prefill_style_is_named(tmp_path: Path, lines: str, said: str) -> None:
     assert said in refusal(tmp_path, f'[up]\nbase_url = "http://u/v1"\n{lines}\n')
 
 
-# What it speaks, and whether it is asked for a stream's usage
+# Dialects and usage
 
 
 def test_an_upstream_speaks_chat_completions_and_is_asked_for_usage_unless_set_otherwise(tmp_path: Path) -> None:
@@ -303,13 +303,13 @@ def test_the_environment_s_one_upstream_says_what_it_speaks_as_well() -> None:
         ("usage = []", "usage is 'ask' or 'as_asked'"),
     ],
 )
-def test_a_wrong_word_for_what_it_speaks_or_for_usage_is_named(tmp_path: Path, line: str, said: str) -> None:
+def test_a_wrong_value_for_speaks_or_usage_is_named(tmp_path: Path, line: str, said: str) -> None:
     message = refusal(tmp_path, f'[up]\nbase_url = "http://u/v1"\n{line}\n')
     assert message.startswith("upstream up: ")
     assert said in message
 
 
 @pytest.mark.parametrize(("name", "value"), [("UPSTREAM_SPEAKS", " , "), ("UPSTREAM_USAGE", "Ask")])
-def test_a_wrong_word_in_the_environment_is_named(name: str, value: str) -> None:
+def test_a_wrong_value_in_the_environment_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=name.removeprefix("UPSTREAM_").lower()):
         load({"UPSTREAM_BASE_URL": "http://u/v1", name: value})

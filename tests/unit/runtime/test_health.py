@@ -1,4 +1,4 @@
-"""Readiness: what is away is named, within a bound, and asking costs next to nothing however many ask."""
+"""Readiness: failing checks are named within a time limit, and concurrent requests share their cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 30.0
 
 
 class Asked:
-    """A part that is asked how it is, and answers as it is told to."""
+    """A check that returns, raises or blocks as the test says."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""The log's lines: what gets into one, in which form, and what never does."""
+"""Log lines: what they contain, in which format, and what never gets into one."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def in_a_trace() -> Iterator[None]:
 
 
 def test_a_line_has_its_severity_time_words_and_logger() -> None:
-    written = line("lib.room", "it happened")
+    written = line("lib.module", "it happened")
     assert written.keys() == {"severity", "time", "message", "logger"}
-    assert (written["severity"], written["message"], written["logger"]) == ("INFO", "it happened", "lib.room")
+    assert (written["severity"], written["message"], written["logger"]) == ("INFO", "it happened", "lib.module")
 
 
 @pytest.mark.parametrize(
@@ -78,28 +78,30 @@ def test_a_line_has_its_severity_time_words_and_logger() -> None:
     ],
 )
 def test_a_level_is_a_severity_that_cloud_logging_knows(level: int, severity: str) -> None:
-    assert line("lib.room", "it happened", level=level)["severity"] == severity
+    assert line("lib.module", "it happened", level=level)["severity"] == severity
 
 
 def test_only_the_fields_that_are_named_get_through() -> None:
-    written = line("lib.room", "it happened", extra={"events": 3, "state": "queued", "prompt": CANARY, "path": CANARY})
+    written = line(
+        "lib.module", "it happened", extra={"events": 3, "state": "queued", "prompt": CANARY, "path": CANARY}
+    )
     assert (written["events"], written["state"]) == (3, "queued")
     assert CANARY not in json.dumps(written)
 
 
 def test_the_generation_and_the_attempt_are_labels_which_are_strings() -> None:
     with labelled(generation="g1", attempt=2):
-        assert line("lib.room", "a")["logging.googleapis.com/labels"] == {"generation": "g1", "attempt": "2"}
-        other = line("lib.room", "a", extra={"generation": "g2"})
+        assert line("lib.module", "a")["logging.googleapis.com/labels"] == {"generation": "g1", "attempt": "2"}
+        other = line("lib.module", "a", extra={"generation": "g2"})
         assert other["logging.googleapis.com/labels"] == {"generation": "g2", "attempt": "2"}
         context = copy_context()
-    assert "logging.googleapis.com/labels" not in line("lib.room", "a")
-    assert "logging.googleapis.com/labels" in context.run(line, "lib.room", "a")
+    assert "logging.googleapis.com/labels" not in line("lib.module", "a")
+    assert "logging.googleapis.com/labels" in context.run(line, "lib.module", "a")
 
 
 @pytest.mark.usefixtures("in_a_trace")
 def test_a_line_is_of_the_trace_at_hand() -> None:
-    written = line("lib.room", "it happened")
+    written = line("lib.module", "it happened")
     assert written["logging.googleapis.com/trace"] == f"projects/demo/traces/{PLACE.trace_id}"
     assert written["logging.googleapis.com/spanId"] == PLACE.span_id
     assert written["logging.googleapis.com/trace_sampled"] is True
@@ -107,7 +109,7 @@ def test_a_line_is_of_the_trace_at_hand() -> None:
 
 @pytest.mark.usefixtures("in_a_trace")
 def test_before_the_project_is_known_a_trace_is_left_out() -> None:
-    assert "logging.googleapis.com/trace" not in line("lib.room", "it happened", project="")
+    assert "logging.googleapis.com/trace" not in line("lib.module", "it happened", project="")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_a_stack_has_no_message_of_any_exception_in_the_chain() -> None:
         except KeyError as error:
             raise ValueError(CANARY) from error
     except ValueError as error:
-        written = line("lib.room", "it failed", level=logging.ERROR, exc_info=error)
+        written = line("lib.module", "it failed", level=logging.ERROR, exc_info=error)
     assert CANARY not in json.dumps(written)
     assert written["stack_trace"].splitlines()[-1] == "ValueError"
     assert "KeyError" in written["stack_trace"]
@@ -182,9 +184,9 @@ def test_what_is_no_error_has_an_exception_s_kind_and_no_stack_which_would_make_
 
 
 def test_an_error_without_a_stack_is_one_for_error_reporting_all_the_same() -> None:
-    assert line("lib.room", "it failed", level=logging.ERROR)["@type"].endswith("ReportedErrorEvent")
-    assert "@type" not in line("lib.room", "it failed", level=logging.ERROR, exc_info=raised(ValueError()))
-    assert "@type" not in line("lib.room", "careful", level=logging.WARNING)
+    assert line("lib.module", "it failed", level=logging.ERROR)["@type"].endswith("ReportedErrorEvent")
+    assert "@type" not in line("lib.module", "it failed", level=logging.ERROR, exc_info=raised(ValueError()))
+    assert "@type" not in line("lib.module", "careful", level=logging.WARNING)
 
 
 SERVER = """
@@ -197,15 +199,15 @@ error.addHandler(logging.StreamHandler(sys.stderr))  # as gunicorn does, once ma
 error.error("Connection in use: %s", "canary")
 logging.getLogger("google.auth").warning("canary")
 logging.getLogger("google.auth").info("canary")
-logging.getLogger("lib.room").info("ours %s", "canary")
-logging.getLogger("lib.room").info("%d", "canary")
+logging.getLogger("lib.module").info("ours %s", "canary")
+logging.getLogger("lib.module").info("%d", "canary")
 warnings.warn("canary")
 class Full:
     def write(self, text):
         raise OSError(28, "canary")
 handler = logging.getLogger().handlers[0]
 out = handler.setStream(Full())
-logging.getLogger("lib.room").info("lost %s", "canary")
+logging.getLogger("lib.module").info("lost %s", "canary")
 handler.stream = out
 def fail():
     raise ValueError("can" + "ary")
@@ -230,8 +232,8 @@ def test_all_that_a_process_says_is_lines_whoever_says_it() -> None:
     assert [(each["severity"], each["logger"]) for each in lines] == [
         ("ERROR", "gunicorn.error"),
         ("WARNING", "google.auth"),
-        ("INFO", "lib.room"),
-        ("INFO", "lib.room"),
+        ("INFO", "lib.module"),
+        ("INFO", "lib.module"),
         ("WARNING", "py.warnings"),
         *[("CRITICAL", "lib.runtime.logs")] * 3,
     ]

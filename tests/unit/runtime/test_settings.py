@@ -1,4 +1,4 @@
-"""The settings of an environment: what is set, what is not, and everything that is wrong, named at once."""
+"""Reading settings from the environment: values, defaults, and errors for all wrong variables at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans: how they hang together, what is in one, and that nothing is loaded or sent where none are wanted."""
+"""Spans: their parents and attributes, and that nothing is loaded or sent if tracing is off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request's trace, from either header, and what is no trace at all."""
+"""Parsing a request's trace context from either header."""
 
 from __future__ import annotations
 

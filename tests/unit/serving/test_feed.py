@@ -1,4 +1,4 @@
-"""A feed that is told of versions in any order: what it holds, and whose answer it takes them for."""
+"""A feed that gets versions in any order: the events it has, and versions of another generation with the same id."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def events(first: int, last: int, word: str = "w") -> list[Event]:
 
 
 class Written:
-    """A head as its writer grows it, version by version."""
+    """The versions of a growing head."""
 
     def __init__(self, created_at: datetime = NOW, word: str = "w", version: int = 1):
         self._created_at, self._word, self._version = created_at, word, version

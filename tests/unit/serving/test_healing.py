@@ -1,4 +1,4 @@
-"""When what nobody works is seen to: the bounds, which have to fit those of the worker that may be alive after all."""
+"""When generations without a worker are recovered: limits that must fit those of a worker that may be alive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.wires.test_api import NEEDED
 
 
 def test_nobody_ends_what_a_worker_may_still_hold() -> None:
-    """A worker's last commit may be as old as its lease when the lease runs out, and no older."""
+    """When a lease expires, the worker's last commit is at most as old as the lease's length."""
     for lease in (timedelta(0), timedelta(seconds=1), Settings.from_env(NEEDED).lease, timedelta(minutes=5)):
         last_commit_to_end = lease + LOST_GRACE
         assert last_commit_to_end > timedelta(seconds=LONGEST_OUTAGE_SECONDS)

@@ -1,4 +1,4 @@
-"""The viewer's lease over a store that is a script: what is written when viewers come and go, and in which order."""
+"""The viewer's lease with a scripted store: what is written when viewers come and go, and in which order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GENERATION = Generation(
 
 
 class Patches:
-    """Keeps what is written. `during` is called once, in the middle of the next write; faults are raised in turn."""
+    """Records writes. `during` is called once, in the middle of the next write. Faults are raised one after another."""
 
     def __init__(self) -> None:
         self.written: list[Any] = []

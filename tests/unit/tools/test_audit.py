@@ -1,4 +1,4 @@
-"""The audit, by the real pip-audit, of a PyPI that is asked for by its own name and answers from here."""
+"""The audit with the real pip-audit and a local stand-in for PyPI."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_where_there_is_none_it_says_how_many_packages_that_is_true_of(
     assert audited() == (0, "2 of the 2 deployed packages were audited, and no vulnerability is known.")
 
 
-def test_a_package_that_nobody_knows_of_is_not_called_audited(
+def test_an_unknown_package_is_not_called_audited(
     pypi: Callable[..., None], audited: Callable[..., tuple[int, str]]
 ) -> None:
     pypi({"good": []})

@@ -1,4 +1,4 @@
-"""The sign-in that the page's SDK is given locally: the same paths, fields and error codes as Firebase's own."""
+"""The local sign-in: the same paths, fields and error codes as Firebase's."""
 
 from __future__ import annotations
 
@@ -115,5 +115,5 @@ def test_a_refresh_token_gives_a_new_id_token_after_any_time() -> None:
 
 
 @pytest.mark.parametrize("form", [{}, {"refresh_token": ""}, {"refresh_token": "x" * 129}], ids=repr)
-def test_a_refresh_token_of_nobody_is_refused(form: dict[str, str]) -> None:
+def test_a_refresh_token_of_an_unknown_user_is_refused(form: dict[str, str]) -> None:
     assert refused(TOKEN, data={"grant_type": "refresh_token", **form}) == "INVALID_REFRESH_TOKEN"

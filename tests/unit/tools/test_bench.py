@@ -1,4 +1,4 @@
-"""The bench reads, counts and judges as it says, or no number of it is worth anything."""
+"""The bench's reading, counting and judging are correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line checker of the end-to-end tests finds what each SDK trips over."""
+"""The line checker of the end-to-end tests finds every stream that one of the SDKs can't read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ERROR = 'data: {"error":{"status":"NOT_FOUND","message":"No."}}\n\n'
 LONG = '{"@type":"type.googleapis.com/google.protobuf.Int64Value","value":"9007199254740993"}'
 
 
-def test_a_good_stream_is_heard_by_all() -> None:
+def test_a_good_stream_is_read_by_all_sdks() -> None:
     assert heard((MESSAGE + MESSAGE + RESULT).encode()) == Heard([{"a": 1}, {"a": 1}], {"b": 2})
     assert heard(ERROR.encode()) == Heard([], None, {"status": "NOT_FOUND", "message": "No."})
     assert heard(f'data: {{"result":{{"n":{LONG}}}}}\n\n'.encode()).result == {"n": 9007199254740993}
@@ -52,7 +52,7 @@ def test_a_stream_that_an_sdk_would_not_hear_is_found(stream: str, why: str) -> 
         heard(stream.encode())
 
 
-def test_of_a_stream_that_was_left_each_whole_event_is_heard_by_the_same_rules() -> None:
+def test_of_a_stream_that_was_left_each_whole_event_is_read_by_the_same_rules() -> None:
     assert begun(b"") == begun(b'data: {"mess') == Heard()
     assert begun(f'{MESSAGE}{MESSAGE}data: {{"mess'.encode()) == Heard([{"a": 1}, {"a": 1}])
     assert begun((MESSAGE + RESULT).encode()) == Heard([{"a": 1}], {"b": 2})

@@ -1,4 +1,4 @@
-"""The fault matrix finds what is wrong: every promise, broken by hand in what was observed, is named and counted."""
+"""The fault matrix detects every broken promise: each one is broken in an observation, and is named and counted."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_an_event_that_is_there_twice_is_a_duplicate() -> None:
     assert any("found 20, 20, 21 where 21 should be" in sentence for sentence in verdict.broken)
 
 
-def test_a_token_that_is_said_twice_is_a_duplicate_even_where_the_numbers_hide_it() -> None:
+def test_a_token_that_is_repeated_is_a_duplicate_even_where_the_numbers_hide_it() -> None:
     texts = whole()
     texts.insert(20, texts[19])
     verdict = judge(observed(journal(texts)))
@@ -268,12 +268,12 @@ def test_a_second_upstream_call_is_named_where_one_was_promised() -> None:
     assert verdict.broken == ("expected 1 upstream calls at the most, there were 2",)
 
 
-def test_an_answer_that_goes_on_too_late_is_named() -> None:
+def test_an_answer_that_continues_too_late_is_named() -> None:
     verdict = judge(observed(WHOLE, recovered=31.0, promise=Promise(recover=30.0)))
     assert verdict.broken == ("expected it to go on within 30 s, it took 31.0 s",)
 
 
-def test_more_than_was_committed_is_named_where_nobody_may_go_on() -> None:
+def test_more_than_was_committed_is_named_where_nobody_may_continue() -> None:
     promise = replace(BREAKS_OFF, no_more=True)
     frames = journal(whole()[:20])
     seen = observed(frames, state="incomplete", reason="worker_lost", promise=promise)

@@ -1,4 +1,4 @@
-"""What is counted is put into money as the table says, and the table says what is wrong with it."""
+"""Counts are priced as in the table, and errors in the table are reported."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_what_names_a_user_or_a_generation_of_his_is_his() -> None:
     }
 
 
-def test_a_call_whose_price_nobody_knows_is_not_passed_over() -> None:
+def test_a_call_without_a_known_price_is_not_passed_over() -> None:
     with pytest.raises(ValueError, match=r"Firestore/Write: it is not known here what this call costs"):
         reads_of("/google.firestore.v1.Firestore/Write")
 

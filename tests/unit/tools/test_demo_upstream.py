@@ -1,7 +1,7 @@
-"""The demo upstream keeps its own promises, or nothing that is tested against it proves anything.
+"""The demo upstream behaves as documented, since other tests rely on it.
 
-Bodies are read here with the standard library's HTTP client and a reader of a few lines, so that no kindness of
-a client library hides what went over the wire. No test asserts that something is fast.
+Bodies are read with the standard library's HTTP client and a minimal reader, so that no lenient client library hides
+what was sent. No test asserts that something is fast.
 """
 
 from __future__ import annotations
@@ -520,7 +520,7 @@ def test_a_null_error_is_in_every_chunk_and_changes_nothing_else(upstream: DemoU
     assert events(raw)[-1] == b"[DONE]"
 
 
-def test_a_stall_sends_nothing_until_it_is_over_and_then_goes_on(upstream: DemoUpstream) -> None:
+def test_a_stall_sends_nothing_until_it_is_over_and_then_continues(upstream: DemoUpstream) -> None:
     asked = {"rate": 1_000, "timestamps": True, "fault": {"kind": "stall", "at": 6, "seconds": 0.1}}
     raw = Reply(upstream, body(demo=asked)).read()
     sent = [chunk["t"] for chunk in chunks(raw)]
@@ -665,12 +665,12 @@ def test_an_answer_in_one_piece_survives_what_only_delays_or_wraps_it(upstream: 
     assert completion.get("error", "none") == (None if kind == "null_error" else "none")
 
 
-# Going on from what was said
+# Continuation
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("characters", [0, 1, len(text(SEED, 10)), len(text(SEED, 10)) + 2, len(text(SEED, 24))])
-def test_an_answer_begun_goes_on_where_it_ends(upstream: DemoUpstream, stream: bool, characters: int) -> None:
+def test_an_answer_begun_continues_where_it_ends(upstream: DemoUpstream, stream: bool, characters: int) -> None:
     begun = text(SEED, 24)[:characters]
     reply = Reply(upstream, body(stream=stream, messages=[*MESSAGES, {"role": "assistant", "content": begun}]))
     raw = reply.read()
@@ -712,7 +712,7 @@ def test_a_continuation_has_the_requests_limit_to_itself(upstream: DemoUpstream)
         ({"continue_final_message": True, "add_generation_prompt": False}, True),
     ],
 )
-def test_as_vllm_it_opens_a_new_turn_unless_it_is_told_not_to(
+def test_as_vllm_it_starts_a_new_turn_unless_the_request_says_otherwise(
     upstream: DemoUpstream, flags: Json, goes_on: bool
 ) -> None:
     begun = text(SEED, 10)

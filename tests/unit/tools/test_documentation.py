@@ -1,4 +1,4 @@
-"""What the pages say is so: settings, links, commands; and the lock file is what they say of it."""
+"""The documentation is correct: settings, links, commands, and what it says about the lock file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index file has what the queries need and nothing more: derived from what the store asks for and writes."""
+"""The index file has exactly what the store's queries need, derived from its queries and writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page and the clients' tests need from npm: exact versions, and the same ones wherever a package is used."""
+"""The npm packages of the page and the clients' tests: exact versions, and the same version everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ports of a local stack: those that were asked for, or some that no other process has or is given."""
+"""The ports of a local stack: the requested ones, or ports that no other process has or gets."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A server of a few lines that sends exactly the bytes a test wants, and what tests of calls share.
+"""A minimal server that sends exactly the bytes a test wants, and shared code for tests of calls.
 
-It goes on only when the test has seen what came before, so that what arrives together is not a matter of time.
+It continues only after the test has seen what was sent before, so that what arrives together does not depend on timing.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ Serve = Callable[..., Server]
 
 
 class Reader(threading.Thread):
-    """Makes a call on a thread of its own and keeps what became of it."""
+    """Makes a call in its own thread and keeps the result."""
 
     def __init__(self, made: Call):
         super().__init__(daemon=True)

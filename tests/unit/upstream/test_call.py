@@ -1,4 +1,4 @@
-"""The call to the upstream: what is sent, its answer's bytes as they came, and its faults by their kind."""
+"""The call to the upstream: what it sends, the bytes it returns, and its faults."""
 
 from __future__ import annotations
 
@@ -423,9 +423,7 @@ def test_a_coding_that_was_asked_for_or_is_as_common_is_undone(session: Session,
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, br", "b\x1br\xff"])
-def test_a_coding_that_nobody_asked_for_is_a_fault_that_says_what_to_do(
-    session: Session, serve: Serve, coding: str
-) -> None:
+def test_an_unrequested_coding_is_a_fault_that_says_what_to_do(session: Session, serve: Serve, coding: str) -> None:
     def script(peer: Peer) -> None:
         peer.send(f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: 2\r\n\r\nok".encode("latin-1"))
         peer.until_end()
@@ -438,9 +436,7 @@ def test_a_coding_that_nobody_asked_for_is_a_fault_that_says_what_to_do(
     assert server.sees_the_end()
 
 
-def test_a_refusal_in_a_coding_that_nobody_asked_for_has_a_status_and_nothing_to_read(
-    session: Session, serve: Serve
-) -> None:
+def test_a_refusal_in_an_unrequested_coding_has_a_status_and_nothing_to_read(session: Session, serve: Serve) -> None:
     refusal = head("Content-Encoding: br", "Content-Length: 2", status="429 Too Many Requests")
     server = serve(lambda peer: peer.send(refusal + b"ok"))
     made = call(session, server.base_url)
@@ -607,13 +603,13 @@ def test_a_host_with_no_address_that_answers_is_tried_at_each_of_them(
         assert answer(call(session, "http://upstream.example/v1", connect=1.0)) == b"ok"
 
 
-def test_a_connect_that_nobody_answers_is_a_fault_in_the_end(session: Session) -> None:
+def test_a_connect_without_an_answer_is_a_fault_in_the_end(session: Session) -> None:
     with Blackhole() as hole:
         fault = fault_of(call(session, f"http://127.0.0.1:{hole.port}/v1", connect=0.1))
     assert (fault.reason, fault.status, fault.passing) == ("upstream_unreachable", 504, True)
 
 
-def test_a_name_that_nobody_knows_is_a_fault_that_can_pass(session: Session) -> None:
+def test_an_unknown_name_is_a_fault_that_can_pass(session: Session) -> None:
     for name in ("upstream.invalid", f"{'x' * 64}.example"):
         fault = fault_of(call(session, f"http://{name}/v1"))
         assert (fault.reason, fault.status, fault.passing) == ("upstream_unreachable", 502, True)
@@ -676,7 +672,7 @@ def test_what_keeps_an_upstream_from_being_reached_is_told_by_its_kind(
     assert fault.__cause__ is error
 
 
-def test_a_certificate_that_nobody_trusts_is_a_fault_that_will_not_pass(
+def test_an_untrusted_certificate_is_a_fault_that_will_not_pass(
     session: Session, serve: Serve, tls: ssl.SSLContext
 ) -> None:
     fault = fault_of(call(session, serve(Peer.wait, tls).base_url))

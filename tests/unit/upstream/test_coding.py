@@ -1,4 +1,4 @@
-"""A body's content coding: the same content wherever the bytes were cut, and a flaw after all before it."""
+"""Content codings: the output does not depend on where the input is cut, and output before corrupt data is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call can be cut at any moment: the upstream sees the end, whoever waits is woken, and nothing is sent after it."""
+"""A call can be cut at any moment: the upstream sees the end, a waiting thread returns, and nothing more is sent."""
 
 from __future__ import annotations
 

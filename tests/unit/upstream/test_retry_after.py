@@ -1,4 +1,4 @@
-"""How long an upstream asks to be left alone, in each of the ways it may say so."""
+"""How long an upstream asks its clients to wait, in all formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tail that is a script, for the wires to follow."""
+"""A scripted tail for the wires."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib.serving.tail import Tail
 
 
 class ScriptedTail:
-    """Gives the pieces it was made with, then nothing; raises what is an exception."""
+    """Returns its pieces, then nothing. An exception among them is raised."""
 
     generation_id = "g1"
     closing = False

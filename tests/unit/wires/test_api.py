@@ -1,4 +1,4 @@
-"""The public door's routes, over generations that are a script: who is asked for what, and how it is told."""
+"""The public routes, with scripted generations."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ FAILED = End(
 
 
 class Played:
-    """Generations of which there is one, whose tail is a script. An exception in `find` is raised."""
+    """One generation with a scripted tail. An exception in `find` is raised."""
 
     def __init__(self) -> None:
         self.tail = ScriptedTail(piece(1, end=End(state=State.COMPLETED)))
@@ -171,7 +171,7 @@ def test_a_generation_of_a_dialect_that_is_not_known_can_be_followed(client: Fla
     assert response.data == b": keep-alive\nid: 1\ndata: %b\n\n" % chunk(1)
 
 
-def test_a_generation_s_error_is_shown_with_the_upstream_s_words(client: FlaskClient, played: Played) -> None:
+def test_a_generation_s_error_is_shown_with_the_upstream_s_message(client: FlaskClient, played: Played) -> None:
     played.generation = GENERATION.ended(FAILED, 0, NOW)
     shown = client.get("/v1/generations/g1").json
     assert shown["error"] == {
@@ -183,7 +183,7 @@ def test_a_generation_s_error_is_shown_with_the_upstream_s_words(client: FlaskCl
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_call_s_error_has_the_upstream_s_words_streamed_or_not(
+def test_a_call_s_error_has_the_upstream_s_message_streamed_or_not(
     client: FlaskClient, played: Played, streamed: bool
 ) -> None:
     played.tail = ScriptedTail(Piece([], 0, FAILED))

@@ -1,4 +1,4 @@
-"""The callable wire: what a call asks for, what its values are, and its stream over a tail that is a script."""
+"""The Firebase callable wire: requests, values, and streams with a scripted tail."""
 
 from __future__ import annotations
 
@@ -350,7 +350,7 @@ def test_an_upstream_that_said_when_to_come_back_is_passed_on() -> None:
     assert fields["details"]["retryAfter"] == 7
 
 
-def test_a_failed_generation_without_words_still_has_some() -> None:
+def test_a_failed_generation_without_a_message_still_has_one() -> None:
     with pytest.raises(Failed) as failure:
         wire.ended(replace(GENERATION, state=State.FAILED), 0, "")
     assert wire.failure(failure.value)[0]["message"]
@@ -410,7 +410,7 @@ def test_a_stream_is_a_start_a_message_for_each_event_and_one_result() -> None:
     assert tail.closed
 
 
-def test_a_resumed_stream_goes_on_after_its_cursor() -> None:
+def test_a_resumed_stream_continues_after_its_cursor() -> None:
     _, *events, _ = streamed(ScriptedTail(piece(8), piece(9, end=COMPLETED), cursor=7))
     assert [each["message"]["seq"] for each in events] == [8, 9]
 
@@ -436,7 +436,7 @@ def test_a_stream_that_has_lasted_as_long_as_it_may_ends_with_a_result() -> None
 
 
 @pytest.mark.parametrize("now", ["streaming", "completed"])
-def test_a_stream_that_ends_while_the_answer_goes_on_names_the_last_message_it_has_sent(now: str) -> None:
+def test_a_stream_that_ends_while_the_answer_continues_names_the_last_message_it_has_sent(now: str) -> None:
     tail = ScriptedTail(piece(1, 2), piece(3))
     there_is = {"state": now, "reason": None, "seq": 5, "content": "w1w2w3w4w5", "usage": {"total_tokens": 5}}
     wired = wire.messages(GENERATION, tail.tail, CHAT, lambda: there_is, keepalive=5.0, seconds=100.0)

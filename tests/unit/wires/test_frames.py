@@ -1,4 +1,4 @@
-"""A tail as server-sent events: what is on the wire byte by byte, and how a stream ends."""
+"""A tail as server-sent events: the exact bytes, and how a stream ends."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_without_a_code_of_the_upstreams_an_error_has_the_reason() -> None:
     assert error(streamed(ScriptedTail(piece(1, end=end)))[-1])["code"] == "upstream_idle"
 
 
-def test_a_failure_after_the_status_line_is_said_in_the_stream_in_the_same_words() -> None:
+def test_a_failure_after_the_status_line_is_sent_in_the_stream_with_the_same_message() -> None:
     (last,) = streamed(ScriptedTail(Piece([], 0), Piece([], 0, FAILED)))[1:]
     assert error(last) == {
         "message": "Too long.",
@@ -190,7 +190,7 @@ def test_what_a_failed_generation_has_is_sent_before_its_error() -> None:
     ],
     ids=["deleted", "unreachable", "a fault of ours"],
 )
-def test_an_error_while_streaming_is_said_in_the_stream_and_closes_the_tail(fault: Exception, code: str) -> None:
+def test_an_error_while_streaming_is_sent_in_the_stream_and_closes_the_tail(fault: Exception, code: str) -> None:
     tail = ScriptedTail(piece(1), fault)
     last = streamed(tail)[-1]
     assert error(last)["code"] == code

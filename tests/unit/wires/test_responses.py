@@ -1,4 +1,4 @@
-"""What a response is made of: the status that is waited for, the whole body, and refusals."""
+"""Responses: waiting for the status, unary bodies, and errors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_upstreams_json_that_names_no_error_is_passed_on_all_the_same() -> No
 
 
 @pytest.mark.parametrize("own", ["<html>", "", '{"error": {"cut', "[1]", '"no"'])
-def test_a_failure_without_an_object_of_the_upstreams_has_its_words_in_our_shape(own: str) -> None:
+def test_a_failure_without_an_object_of_the_upstreams_has_its_message_in_our_shape(own: str) -> None:
     response = responses.refusal(refused(failed(body=own, contentType="text/html", param="n", type="limits")))
     assert (response.status_code, response.content_type) == (429, "application/json")
     assert response.json["error"] == {
@@ -77,7 +77,7 @@ def test_a_failure_without_a_status_that_is_one_is_a_bad_gateway(status: Any) ->
     assert refused(failed(status=status)).status == 502
 
 
-def test_a_failure_without_words_still_has_some() -> None:
+def test_a_failure_without_a_message_still_has_one() -> None:
     refusal = refused(End(state=State.FAILED, reason="upstream_empty"))
     assert refusal.message
     assert refusal.code == "upstream_empty"
