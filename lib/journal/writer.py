@@ -146,12 +146,14 @@ class Journal:
         """
         now = self._clock()
         pieces = [self._store.piece(self._generation, *each, now) for each in prepared.sealed if each.part]
-        for group in _groups(pieces):
+        sealed = [self._store.seal(self._generation, each.segment, now) for each in prepared.sealed if not each.part]
+        if len(_groups([*sealed, *pieces])) > 1:
             # They are too large for one commit. Readers ignore them until the head is past them, and if this attempt is
             # lost in between, the next one overwrites them.
-            self._attempt(Prepared(self._saved), group)
-        sealed = [self._store.seal(self._generation, each.segment, now) for each in prepared.sealed if not each.part]
-        self._attempt(prepared, [*sealed, *also], end)
+            for group in _groups(pieces):
+                self._attempt(Prepared(self._saved), group)
+            pieces = []
+        self._attempt(prepared, [*sealed, *pieces, *also], end)
 
     # A commit as one call
 

@@ -340,7 +340,7 @@ def test_another_body_under_the_same_key_is_already_exists(client: Client) -> No
 
 @pytest.mark.parametrize(
     ("upstream", "status", "code"),
-    [(400, 400, "INVALID_ARGUMENT"), (404, 400, "INVALID_ARGUMENT"), (401, 500, "INTERNAL"), (403, 500, "INTERNAL")],
+    [(400, 400, "INVALID_ARGUMENT"), (404, 400, "INVALID_ARGUMENT"), (409, 500, "INTERNAL")],
 )
 def test_an_upstream_s_refusal_has_the_http_status_of_its_code(
     client: Client, upstream: int, status: int, code: str
@@ -348,6 +348,14 @@ def test_an_upstream_s_refusal_has_the_http_status_of_its_code(
     data = asked("refused", 5, fault={"kind": "refuse", "status": upstream})
     found, name, details = refusal(call(client, data))
     assert (found, name, details["upstreamStatus"]) == (status, code, upstream)
+
+
+@pytest.mark.parametrize("upstream", [401, 403])
+def test_a_refusal_of_this_service_s_key_is_internal_and_no_fault_of_the_caller(client: Client, upstream: int) -> None:
+    data = asked("key refused", 5, fault={"kind": "refuse", "status": upstream})
+    status, name, details = refusal(call(client, data))
+    assert (status, name, details["code"]) == (500, "INTERNAL", "upstream_key")
+    assert told(stream(client, data)).error["details"]["code"] == "upstream_key"
 
 
 def test_a_stop_of_what_has_ended_is_a_failed_precondition(client: Client) -> None:

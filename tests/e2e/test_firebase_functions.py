@@ -186,7 +186,7 @@ def test_each_error_is_the_one_that_apps_know_in_a_stream_and_without_one(client
         "generation_not_found",
         "idempotency_conflict",
         "generation_ended",
-        "upstream_status",
+        "upstream_key",
         "malformed_token",
         "missing_token",
     ]

@@ -205,7 +205,7 @@ def go_through_it_all(stack: Stack, firestore: QuotingFirestore) -> str:
     ends = {}
     for model in ("malformed", "error", "cut", "refused"):
         with client.stream(asked(model)) as stream:
-            assert list(stream.frames())
+            list(stream.frames())  # none, where all is over before the first one could be saved
             ends[model] = client.wait_until_ended(stream.generation)["state"]
     assert ends == {"malformed": "incomplete", "error": "incomplete", "cut": "incomplete", "refused": "failed"}
     assert client.complete(asked("whole", DENIED)).status_code == 500

@@ -95,8 +95,6 @@ def test_tool_calls_reach_the_openai_client_in_a_stream_and_without_one(sdk: ope
     ("status", "kind"),
     [
         (400, openai.BadRequestError),
-        (401, openai.AuthenticationError),
-        (403, openai.PermissionDeniedError),
         (404, openai.NotFoundError),
         (409, openai.ConflictError),
         (422, openai.UnprocessableEntityError),
@@ -112,6 +110,16 @@ def test_an_upstream_s_refusal_is_the_openai_client_s_own_error(
         sdk.chat.completions.create(**asked(5, fault={"kind": "refuse", "status": status}), stream=stream)
     assert refused.value.status_code == status
     assert refused.value.code == {429: "rate_limit_exceeded", 500: None, 503: None}.get(status, "refused")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_of_this_service_s_key_is_no_fault_of_the_openai_client_s_user(
+    sdk: openai.OpenAI, status: int, stream: bool
+) -> None:
+    with pytest.raises(openai.InternalServerError) as refused:
+        sdk.chat.completions.create(**asked(5, fault={"kind": "refuse", "status": status}), stream=stream)
+    assert (refused.value.status_code, refused.value.code) == (502, "upstream_key")
 
 
 def test_a_refusal_of_ours_is_the_openai_client_s_own_error(sdk: openai.OpenAI) -> None:

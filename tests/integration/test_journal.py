@@ -430,6 +430,20 @@ def test_an_event_larger_than_a_document_is_laid_out_in_several(
         assert {document.fields["last"] for document in parts} == {seq}
 
 
+def test_an_event_of_several_documents_that_one_commit_holds_is_never_seen_in_part(
+    begin, hold, faulty, store_over, entry, events, segments
+):
+    generation = begin()
+    journal = hold(generation, over=store_over(faulty)).journal
+    journal.append([entry(1, "before")])
+    faulty.asked.clear()
+    written = [entry(2, blob("text", 600_000, True)), entry(3, "after")]
+    journal.append(written)
+    assert faulty.asked["commit"] == 1
+    assert len([each for each in segments(generation) if each.fields["first"] == 2]) > 1
+    assert events(generation)[1:] == events_in(written)
+
+
 @pytest.mark.parametrize("where", ["in the middle", "at the end"])
 def test_an_event_of_megabytes_takes_as_many_commits_as_that_takes(
     begin, hold, store_over, documents, entry, events, where

@@ -30,7 +30,10 @@ export async function follow(db, path, show) {
         if (message?.finishedAt) ended();
       };
       const onJournal = (snapshot) => {
-        text = snapshot.docs.map((segment) => segment.get('text')).join('');
+        const head = snapshot.docs.find((segment) => segment.id === 'head');
+        // A very large event is saved in several documents, which count once the head is past them.
+        const saved = snapshot.docs.filter((segment) => segment.get('first') <= head?.get('last'));
+        text = saved.map((segment) => segment.get('text')).join('');
         show(text, message);
       };
       stops.push(onSnapshot(doc(db, path), onMessage, failed));
