@@ -126,8 +126,6 @@ class Attempt:
         if _whole(answer):
             return self._finish(answer, End(state=State.COMPLETED))
         rest = self._rest(answer)
-        if self._found.last == 0:
-            rest = Rest(self._request, self._dialect.reading())
         if rest is None:
             return self._finish(answer, ending.lost(self._generation, silent=answer.silent))
         if self._to_leave:
@@ -145,7 +143,7 @@ class Attempt:
         buffer, reader = self._call
 
         def go_on_elsewhere(answer: Answer) -> None:
-            if buffer.last == 0 or self._rest(answer) is not None:
+            if self._rest(answer) is not None:
                 buffer.close(Signal.SHUTDOWN)
 
         if at_once:
@@ -154,7 +152,7 @@ class Attempt:
             reader.look(go_on_elsewhere)  # what is said while this is found out could make it wrong
 
     def _rest(self, answer: Answer) -> Rest | None:
-        """What to ask for so that the upstream goes on with `answer`, where it can."""
+        """What to ask for so that the upstream goes on with `answer`, where it can, or starts it."""
         return self._dialect.rest(self._request, answer, self._upstream.prefill)
 
     def _exchange(self, rest: Rest, answer: Answer) -> Ended | RetryLater:
@@ -263,7 +261,7 @@ class Attempt:
             log.info("generation handed over", extra={"events": self._journal.last})
             return later
         again = outcome.passing and self._generation.attempt < self._settings.max_attempts
-        if again and (buffer.last == 0 or self._rest(answer) is not None):
+        if again and self._rest(answer) is not None:
             later = self._release(outcome.retry_after)
             log.warning(
                 "generation to be tried again",

@@ -30,7 +30,7 @@ MANY = 4  # attempts, from which on that is done
 SLACK = 0.05  # of the interval, by which few attempts wait longer: an event that comes just then is taken along
 SHARE = 0.01  # of the interval, by which each of many attempts makes it longer
 WRITES_A_CALL = 16  # a document that is slow to write holds up no more of them
-CALLS_AT_ONCE = 16
+CALLS_AT_ONCE = 64  # more than a process has attempts: where Firestore is slow, no try waits for another one's
 EARLY_SECONDS = 0.005  # before a commit is due, for what waits in the socket to be read
 IN_FLIGHT_SECONDS = 60.0  # after which who leaves waits no longer: only a very large event can take that long
 
@@ -130,7 +130,7 @@ class Committer:
 
     def wake(self, commits: Commits) -> None:
         with self._changed, self._own_fault(commits):
-            if commits.over or commits.in_flight or commits.pending is not None:
+            if commits.in_flight or commits.pending is not None:
                 return
             due = max(time.monotonic(), commits.began + commits.interval())
             if due < commits.due:
@@ -280,8 +280,7 @@ class Committer:
     def _land(self, commits: Commits, due: float) -> None:
         """Nothing of these commits is in flight any more. The lock is held."""
         commits.in_flight = False
-        if not commits.over:
-            self._schedule(commits, due)
+        self._schedule(commits, due)
         self._changed.notify_all()
 
     def _next_due(self, commits: Commits, now: float) -> float:
