@@ -320,6 +320,8 @@ def _connected(
     failed: OSError | None = None
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         now = time.monotonic()
+        if number and now >= ends:
+            raise TimeoutError("no time left for the host's other addresses") from failed
         until = now + (ends - now) / (len(addresses) - number)
         sock = socket.socket(family, kind, protocol)
         try:
@@ -344,7 +346,7 @@ def _connect(line: Line, sock: socket.socket, address: Any, until: float) -> Non
     if error == errno.EINPROGRESS:
         poll = select.poll()
         poll.register(sock, select.POLLOUT)
-        while not poll.poll(1000 * _LOOK_SECONDS):
+        while not poll.poll(1000 * max(0.0, min(_LOOK_SECONDS, until - time.monotonic()))):
             line.check()
             if time.monotonic() >= until:
                 raise TimeoutError("no answer to the connect")

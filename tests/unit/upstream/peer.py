@@ -55,6 +55,9 @@ class Peer:
     def send(self, data: bytes) -> None:
         self._connection.sendall(data)
 
+    def send_below_tls(self, data: bytes) -> None:
+        os.write(self._connection.fileno(), data)
+
     def reset(self) -> None:
         """Ends the connection with a RST in the place of a FIN."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -273,6 +273,29 @@ def test_what_came_before_a_reset_over_tls_is_given_first(
         made.read()
 
 
+def test_what_came_before_a_flaw_in_tls_is_given_first_and_the_flaw_is_no_end(
+    session: Session, serve: Serve, tls: ssl.SSLContext, trusted: None
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.send(head("Connection: close") + b"one")
+        peer.wait()
+        peer.send(b"two")
+        peer.send_below_tls(b"no TLS record at all")
+        sent.set()
+        peer.until_end()
+
+    sent = threading.Event()
+    server = serve(script, tls)
+    made = call(session, server.base_url)
+    made.open()
+    assert made.read() == b"one"
+    server.go_on()
+    assert sent.wait(WAIT_SECONDS)
+    assert made.read() == b"two"
+    with pytest.raises(UpstreamFault, match="broke off"):
+        made.read()
+
+
 class Wire(socket.socket):
     """A socket that gives what it was made with, one piece a read."""
 
@@ -578,7 +601,7 @@ def test_a_host_with_no_address_that_answers_is_tried_at_each_of_them(
 ) -> None:
     server = serve(lambda peer: peer.send(head("Content-Length: 2") + b"ok"))
     with Blackhole() as hole:
-        addresses = [("127.0.0.1", hole.port), ("127.0.0.2", 1), ("127.0.0.1", server.port)]
+        addresses = [("127.0.0.1", 1), ("127.0.0.1", hole.port), ("127.0.0.1", server.port)]
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *asked, **how: found)
         assert answer(call(session, "http://upstream.example/v1", connect=1.0)) == b"ok"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import select
 import socket
 import ssl
 import threading
@@ -11,6 +13,7 @@ import pytest
 
 from lib.dialects.protocol import Outgoing
 from lib.upstream.call import Session, new_session
+from lib.upstream.connection import TlsSocket
 from lib.upstream.fault import UpstreamFault
 from tests.unit.upstream.peer import (
     WAIT_SECONDS,
@@ -281,4 +284,20 @@ def test_no_descriptor_is_left_behind_however_calls_end(serve: Serve, tls: ssl.S
     assert len(set(seen)) == len(ways)
     for server in servers:
         server.close()
+    gc.collect()  # urllib3 closes the kept connections with their pool; whatever else this closes, warns
     assert eventually(lambda: descriptors() <= before - len(servers))
+
+
+def test_a_connection_that_ends_before_the_handshake_of_tls_leaves_no_descriptor() -> None:
+    context = ssl.create_default_context()
+    context.sslsocket_class = TlsSocket
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = socket.create_connection(listening.getsockname())
+        theirs, _ = listening.accept()
+        Peer(theirs, threading.Event()).reset()
+        assert select.select([ours], [], [], WAIT_SECONDS)[0]
+        before = descriptors()
+        with pytest.raises(ConnectionError) as raised:
+            context.wrap_socket(ours, server_hostname="upstream.example")
+        assert raised.value  # it keeps the frames, and with them the socket
+        assert descriptors() == before - 1
