@@ -126,8 +126,6 @@ class Attempt:
         if _whole(answer):
             return self._finish(answer, End(state=State.COMPLETED))
         rest = self._rest(answer)
-        if self._found.last == 0:
-            rest = Rest(self._request, self._dialect.reading())
         if rest is None:
             return self._finish(answer, ending.lost(self._generation, silent=answer.silent))
         if self._to_leave:
@@ -145,7 +143,7 @@ class Attempt:
         buffer, reader = self._call
 
         def close_if_resumable(answer: Answer) -> None:
-            if buffer.last == 0 or self._rest(answer) is not None:
+            if self._rest(answer) is not None:
                 buffer.close(Signal.SHUTDOWN)
 
         if at_once:
@@ -154,7 +152,7 @@ class Attempt:
             reader.look(close_if_resumable)  # under the reader's lock: a further event could change the result
 
     def _rest(self, answer: Answer) -> Rest | None:
-        """The request that continues `answer`, or None if it can't be continued."""
+        """The request that continues `answer`, or starts it; None if it can't be continued."""
         return self._dialect.rest(self._request, answer, self._upstream.prefill)
 
     def _exchange(self, rest: Rest, answer: Answer) -> Ended | RetryLater:
@@ -263,7 +261,7 @@ class Attempt:
             log.info("generation released at shutdown", extra={"events": self._journal.last})
             return later
         again = outcome.passing and self._generation.attempt < self._settings.max_attempts
-        if again and (buffer.last == 0 or self._rest(answer) is not None):
+        if again and self._rest(answer) is not None:
             later = self._release(outcome.retry_after)
             log.warning(
                 "generation to be tried again",

@@ -31,7 +31,7 @@ MANY = 4  # live attempts from which on ticks are used
 SLACK = 0.05  # of the interval, added when there are few attempts, to include an event that arrives just then
 SHARE = 0.01  # of the interval, added for each attempt when there are many
 WRITES_A_CALL = 16  # limits how many commits one slow document delays
-CALLS_AT_ONCE = 16
+CALLS_AT_ONCE = 64  # more than a process has attempts: where Firestore is slow, no try waits for another's
 EARLY_SECONDS = 0.005  # how long before a commit is due the socket is read
 IN_FLIGHT_SECONDS = 60.0  # how long `leave` waits for a commit; only a very large event can take longer
 
@@ -131,7 +131,7 @@ class Committer:
 
     def wake(self, commits: Commits) -> None:
         with self._changed, self._own_fault(commits):
-            if commits.over or commits.in_flight or commits.pending is not None:
+            if commits.in_flight or commits.pending is not None:
                 return
             due = max(time.monotonic(), commits.began + commits.interval())
             if due < commits.due:
@@ -281,8 +281,7 @@ class Committer:
     def _land(self, commits: Commits, due: float) -> None:
         """Records that no commit is in flight any more. The caller holds the lock."""
         commits.in_flight = False
-        if not commits.over:
-            self._schedule(commits, due)
+        self._schedule(commits, due)
         self._changed.notify_all()
 
     def _next_due(self, commits: Commits, now: float) -> float:

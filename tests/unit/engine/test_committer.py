@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from lib.cloud.documents import Put, Refused, Version, Write
+from lib.cloud.documents import COMMIT_SECONDS, Put, Refused, Version, Write
 from lib.domain.errors import Unreachable
 from lib.domain.event import Event
 from lib.engine.buffer import Buffer, Signal
 from lib.engine.committer import MANY, SHARE, SLACK, TICKS, WRITES_A_CALL, Commits, Committer
 from lib.journal.codec import Entry
+from lib.journal.ending import LOST_GRACE
 from lib.journal.segments import SEAL_BYTES
-from lib.journal.writer import Fenced, Journal, Prepared
+from lib.journal.writer import LONGEST_OUTAGE_SECONDS, Fenced, Journal, Prepared
 from tests.unit.engine.memory import PATIENCE, Claimed, MemoryDocuments, eventually
 
 NEVER = 3600.0  # seconds
@@ -617,6 +618,34 @@ def test_where_no_thread_can_be_started_the_commits_continue_once_there_is_one(
     lives = [start(committer=committer) for _ in range(2)]
     go_on(lives)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+@pytest.mark.parametrize("lease", [0.5, 15.0, 600.0])
+def test_nobody_may_end_a_generation_whose_worker_may_still_be_sitting_an_outage_out(lease: float) -> None:
+    """Its head was renewed last when the outage began; the first try that fails is the next renewal."""
+    first_failure = lease / 3 + COMMIT_SECONDS
+    assert lease + LOST_GRACE.total_seconds() > first_failure + LONGEST_OUTAGE_SECONDS
+
+
+def test_no_try_of_an_attempt_waits_for_a_slow_one_of_another(start: Start, documents: MemoryDocuments) -> None:
+    lives = [start() for _ in range(40)]  # as many as a worker has, unless it is set up for more
+    gate, waiting = Gate(), threading.Semaphore(0)
+
+    def hold(what: str, writes: Sequence[Write]) -> None:
+        if what == "write":
+            raise Unreachable("as the test asked")  # so that each is tried again alone
+        if what == "commit":
+            waiting.release()
+            gate()
+
+    documents.before = hold
+    for live in lives:
+        live.put()
+    for _ in lives:
+        assert waiting.acquire(timeout=PATIENCE)
+    gate.open()
+    for live in lives:
+        live.committed()
 
 
 # Leaving

@@ -807,6 +807,7 @@ def test_who_waits_for_room_is_woken_when_the_attempt_is_over() -> None:
     reads.thread.join(PATIENCE)
     assert not reads.thread.is_alive()
     assert reads.after_the_end().texts == [""]
+    assert reads.call.left == 3, "it was read on"
 
 
 def test_each_sign_of_life_is_noted_of_a_head_a_piece_and_a_keep_alive() -> None:

@@ -23,7 +23,7 @@ from lib.cloud.listen import Listener
 from lib.cloud.store import Store
 from lib.cloud.tokens import QueueTokens
 from lib.dialects import DIALECTS
-from lib.dialects.protocol import Dialect
+from lib.dialects.protocol import Dialect, Reading, Rest
 from lib.domain import message
 from lib.domain.end import State
 from lib.domain.errors import Unauthenticated, Unreachable
@@ -84,6 +84,22 @@ class Acting:
 
     def __getattr__(self, name: str) -> Any:
         return self._instead.get(name) or getattr(CHAT, name)
+
+
+def reading_by(read: Callable[[Event], Any]) -> dict[str, Any]:
+    """The dialects, where each answer's events are read so."""
+    return {"chat_completions": Acting(rest=lambda request, *_: Rest(request, cast(Reading, Acting(read=read))))}
+
+
+def failing_after(reads: int) -> Callable[[Event], Any]:
+    """Reads so many events, and fails at the next."""
+    left = [reads]
+
+    def read(event: Event) -> Any:
+        left[0] -= 1
+        return CHAT.read(event) if left[0] >= 0 else fail()
+
+    return read
 
 
 def fail(*_: Any, **_more: Any) -> Any:
@@ -243,14 +259,13 @@ def test_what_was_claimed_as_often_as_it_may_be_is_ended(service: Service, event
 
 def breaking(what: str) -> dict[str, Any]:
     """What a worker is made with, so that this fails."""
-    reading = Acting(read=fail)
     return {
         "the session": {"session": Failing()},
         "the listener": {"listener": type("Deaf", (), {"watch": fail})()},
         "the dialect's check": {"dialects": {"chat_completions": Acting(check=fail)}},
         "the dialect's request": {"dialects": {"chat_completions": Acting(outgoing=fail)}},
         "the dialect's answer": {"dialects": {"chat_completions": Acting(answer=fail)}},
-        "the dialect's reading": {"dialects": {"chat_completions": Acting(reading=lambda: reading)}},
+        "the dialect's reading": {"dialects": reading_by(fail)},
     }[what]
 
 
@@ -297,16 +312,9 @@ def test_whatever_is_raised_between_claim_and_end_ends_the_generation(
 
 
 def test_what_was_read_before_something_failed_in_here_is_saved(service: Service, upstream: Speaking) -> None:
-    class Reading:
-        reads = 0
-
-        def read(self, event: Event) -> Any:
-            self.reads += 1
-            return CHAT.read(event) if self.reads <= 3 else fail()
-
     generation = service.begin()
     upstream.say()
-    dialects = {"chat_completions": Acting(reading=Reading)}
+    dialects = reading_by(failing_after(3))
     worker = service.worker(upstream.base_url, dialects=dialects, settings={"FLUSH_SECONDS": "3600"})
     assert worker.work(task_of(generation)) == Ended(State.INCOMPLETE)
     kept = service.kept(generation)
@@ -318,16 +326,9 @@ def test_what_was_read_before_something_failed_in_here_is_saved(service: Service
 def test_what_fails_after_the_upstream_s_own_end_does_not_undo_it(
     service: Service, upstream: Speaking, written: pytest.LogCaptureFixture
 ) -> None:
-    class Reading:
-        reads = 0
-
-        def read(self, event: Event) -> Any:
-            self.reads += 1
-            return CHAT.read(event) if self.reads <= 4 else fail()
-
     generation = service.begin()
     upstream.say()
-    worker = service.worker(upstream.base_url, dialects={"chat_completions": Acting(reading=Reading)})
+    worker = service.worker(upstream.base_url, dialects=reading_by(failing_after(4)))
     assert worker.work(task_of(generation)) == Ended(State.COMPLETED)
     assert len([each for each in written.records if each.levelno >= logging.ERROR]) == 1
 
