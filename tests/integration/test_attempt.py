@@ -18,7 +18,7 @@ from lib.dialects.protocol import folded
 from lib.domain.end import State
 from lib.domain.errors import Unreachable
 from lib.domain.task import Task
-from lib.engine.attempt import Attempt, Ended, RetryLater
+from lib.engine.attempt import CHAT_SECONDS, Attempt, Ended, RetryLater
 from lib.engine.committer import Committer
 from lib.engine.worker import Worker
 from lib.journal.codec import replay
@@ -37,7 +37,7 @@ PATIENCE = 30.0  # seconds that a failing test waits; a passing one never does
 CHAT = DIALECTS["chat_completions"]
 REQUEST = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": "canary"}]}
 END = [data(delta("stop")), DONE]
-NEVER = {"FLUSH_SECONDS": "3600", "UNWATCHED_FLUSH_SECONDS": "3600"}
+NEVER = {"FLUSH_SECONDS": "3600", "UNWATCHED_FLUSH_SECONDS": "3600", "LEASE_SECONDS": "3600"}
 AT_ONCE = {"FLUSH_SECONDS": "0", "UNWATCHED_FLUSH_SECONDS": "0"}
 NOBODY = "http://127.0.0.1:9/v1"
 
@@ -93,7 +93,7 @@ def attempt_at(begin, hold, store, listener, clock):
     """An attempt at a generation, which it claims; a new one unless it is given."""
     committers = {}
 
-    def attempt_at(base_url, generation=None, over=store, settings=None, **upstream):
+    def attempt_at(base_url, generation=None, over=store, settings=None, dialect=CHAT, **upstream):
         generation = generation or begin(request=json.dumps(REQUEST).encode())
         settings = settings_of(**(settings or {}))
         committer = committers.setdefault(over, Committer(over.batch, settings.lease_seconds / 3))
@@ -102,7 +102,7 @@ def attempt_at(begin, hold, store, listener, clock):
             store=over,
             listener=listener,
             session=new_session(),
-            dialect=CHAT,
+            dialect=dialect,
             upstream=Upstream(name="one", base_url=base_url, **upstream),
             key=None,
             settings=settings,
@@ -203,12 +203,13 @@ def test_what_firestore_takes_late_is_saved_by_who_ends(start, store_over, fault
     assert saved(run) == "".join(f"{n} " for n in range(20))
 
 
-def test_an_answer_of_megabytes_that_comes_at_once_is_saved_whole(start, said):
+def test_an_answer_of_megabytes_that_comes_at_once_is_saved_whole(start, saved, said):
     texts = [f"{n}" * 100_000 for n in range(10)] * 2
     upstream, run = start(*[data(delta(content=text)) for text in texts], *END, settings=NEVER)
     upstream.say()
     assert run.ends() == Ended(State.COMPLETED)
-    assert said(run)["content"] == "".join(texts)[: len(said(run)["content"])]
+    assert saved(run) == "".join(texts)
+    assert saved(run).startswith(said(run)["content"])
     assert said(run)["parts"]
 
 
@@ -286,7 +287,7 @@ def test_an_interval_of_nothing_stays_nothing_however_slow_commits_are(attempt_a
 
 
 def test_a_viewer_that_comes_finds_a_shorter_interval(start, store, clock, saved, eventually):
-    upstream, run = start(*words(3), *END, settings={"FLUSH_SECONDS": "0.01", "UNWATCHED_FLUSH_SECONDS": "3600"})
+    upstream, run = start(*words(3), *END, settings=NEVER | {"FLUSH_SECONDS": "0.01"})
     upstream.say(1)
     eventually(lambda: saved(run) == "0 ")
     upstream.say(1)
@@ -310,7 +311,7 @@ def chat_told(uid, documents):
 
 def test_a_chat_is_updated_once_something_is_saved_and_not_before(start, saved, chat_told, clock, eventually):
     upstream, run = start(*words(2), *END)
-    assert upstream.called.wait(PATIENCE)
+    run.thread.join(2 * CHAT_SECONDS)
     assert chat_told() is None
     upstream.say(1)
     eventually(lambda: chat_told() == clock())
@@ -427,6 +428,37 @@ def test_what_another_can_continue_is_handed_over_and_continued(start, saved, sa
     assert again.ends() == Ended(State.COMPLETED)
     assert json.loads(upstream.requests[0])["messages"][-1] == {"role": "assistant", "content": "0 1"}
     assert said(run)["content"] == "0 1 2 3 "
+
+
+def test_what_was_read_and_not_saved_yet_is_saved_before_it_is_handed_over(start, store, saved, eventually):
+    upstream, run = start(*words(4), *END, settings=NEVER)
+    upstream.say(1)
+    eventually(lambda: saved(run) == "0 ")
+    upstream.say(2)
+    eventually(lambda: run.attempt._call[0].last == 3)
+    assert saved(run) == "0 "
+    run.attempt.leave(at_once=True)
+    assert run.ends() == RetryLater(0.0)
+    assert saved(run) == "0 1 2 "
+    assert store.read_head(run.generation).released
+
+
+def test_a_word_to_leave_that_comes_just_before_the_call_is_heard(attempt_at, speaking, store):
+    class Acting:
+        """The dialect; while it writes the request, the process is told to end."""
+
+        def __getattr__(self, name):
+            return getattr(CHAT, name)
+
+        def outgoing(self, *given, **more):
+            attempt.leave(at_once=True)
+            return CHAT.outgoing(*given, **more)
+
+    upstream = speaking(*END)
+    attempt, generation = attempt_at(upstream.base_url, dialect=Acting())
+    run = Run(attempt, generation)
+    assert run.ends() == RetryLater(0.0)
+    assert store.read_head(generation).released
 
 
 def test_an_answer_that_is_whole_when_its_process_is_to_end_is_completed(start, saved, store, eventually):

@@ -63,9 +63,11 @@ class Quiet:
 
     def __init__(self) -> None:
         self.watching: list[Callable[[Document | None], object]] = []
+        self.watched = 0
 
     def watch(self, path: str, on_change: Callable[[Document | None], object]) -> Callable[[], None]:
         self.watching.append(on_change)
+        self.watched += 1
         return lambda: self.watching.remove(on_change)
 
 
@@ -311,12 +313,28 @@ def test_whatever_is_raised_between_claim_and_end_ends_the_generation(
         assert upstream.left.wait(PATIENCE), "the call goes on"
 
 
+def test_a_call_that_nobody_can_watch_over_is_cut(service: Service, upstream: Speaking) -> None:
+    class Deaf(Quiet):
+        def watch(self, path: str, on_change: Callable[[Document | None], object]) -> Callable[[], None]:
+            assert upstream.called.wait(PATIENCE)
+            return cast(Callable[[], None], fail())
+
+    upstream.head_too.clear()
+    worker, generation = service.worker(upstream.base_url, listener=Deaf()), service.begin()
+    assert worker.work(task_of(generation)) == Ended(State.FAILED)
+    assert upstream.left.wait(PATIENCE)
+
+
 def test_what_was_read_before_something_failed_in_here_is_saved(service: Service, upstream: Speaking) -> None:
     generation = service.begin()
-    upstream.say()
-    dialects = reading_by(failing_after(3))
-    worker = service.worker(upstream.base_url, dialects=dialects, settings={"FLUSH_SECONDS": "3600"})
-    assert worker.work(task_of(generation)) == Ended(State.INCOMPLETE)
+    never = {"FLUSH_SECONDS": "3600", "UNWATCHED_FLUSH_SECONDS": "3600", "LEASE_SECONDS": "3600"}
+    worker = service.worker(upstream.base_url, dialects=reading_by(failing_after(3)), settings=never)
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(worker.work, task_of(generation))
+        upstream.say(1)
+        eventually(lambda: service.head(generation).last == 1)
+        upstream.say()
+        assert working.result(PATIENCE) == Ended(State.INCOMPLETE)
     kept = service.kept(generation)
     assert (kept.reason, kept.last_seq) == ("internal_error", 3)
     assert service.message(generation)["content"] == "Hello"
@@ -380,7 +398,9 @@ def test_what_this_service_no_longer_has_ends_the_generation(
     assert reasons(written) == [reason]
 
 
-def test_a_generation_that_turns_out_to_be_another_s_is_left_to_it(service: Service, upstream: Speaking) -> None:
+def test_a_generation_that_turns_out_to_be_another_s_is_left_to_it(
+    service: Service, upstream: Speaking, written: pytest.LogCaptureFixture
+) -> None:
     generation, worker = service.begin(), service.worker(upstream.base_url)
     rival: list[Any] = []
 
@@ -396,6 +416,7 @@ def test_a_generation_that_turns_out_to_be_another_s_is_left_to_it(service: Serv
     head = service.head(generation)
     assert (head.holder, head.claims, head.end) == ("a rival", 2, None)
     assert service.kept(generation).state is State.STREAMING
+    assert reasons(written) == [], "it is nobody's fault"
     nothing_is_left(worker)
 
 
@@ -437,6 +458,7 @@ def test_a_claim_made_while_everything_is_handed_over_is_handed_over_too(service
     head = service.head(generation)
     assert (head.claims, head.released, head.end) == (1, True, None)
     assert upstream.requests == []
+    assert service.listener.watched == 0, "it was begun all the same"
 
 
 # The endpoint
@@ -586,7 +608,8 @@ def test_who_has_waited_for_long_claims_all_the_same_and_gives_nobody_s_place_ba
 def test_who_fails_to_claim_leaves_its_place_to_the_next(service: Service, error: Exception) -> None:
     store = Waiting(error)
     store.go_on.set()
-    worker = service.worker(store=store, claim_wait_seconds=PATIENCE)
+    worker = service.worker(store=store, claim_wait_seconds=0.01)
     for _ in range(2 * CLAIMS_AT_ONCE):
         with suppress(type(error)):
             worker.work(TASK)
+    assert all(worker._claims.acquire(blocking=False) for _ in range(CLAIMS_AT_ONCE))
