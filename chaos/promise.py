@@ -200,7 +200,7 @@ def _about_viewers(seen: Observation, last: Saved) -> Iterator[str]:
             continue
         if _last(watched.frames) != _last(last.journal):
             yield f"expected viewer {place} to see all {_last(last.journal)} events, it saw {_last(watched.frames)}"
-        due = {"completed": DONE, "stopped": DONE, "incomplete": last.reason}.get(last.state)
+        due = {"completed": DONE, "stopped": DONE, "incomplete": last.code}.get(last.state)
         if watched.end is None:
             yield f"expected viewer {place} to be told the end, it was told nothing"
         elif due is not None and watched.end != due:

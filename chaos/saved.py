@@ -20,12 +20,13 @@ class Saved:
     """One reading. `content` is the message's text, including parts, and `text` that of the journal's segments.
 
     `journal` has the events in the order of their documents, and `final` the state in the head. `mark` is equal in two
-    readings if and only if nothing was written in between.
+    readings if and only if nothing was written in between. `code` is the error's: the upstream's own, if it sent one.
     """
 
     generation: str
     state: str
     reason: str | None
+    code: str | None
     last: int
     message_state: str
     content: str
@@ -54,10 +55,12 @@ def read(database: Any, path: str) -> Saved | None:
     ]
     head = next((document for document in documents if document.id == "head"), None)
     final = head.get("final") if head else None
+    error = generation.get("error")
     return Saved(
         generation=generation.id,
         state=generation.get("state"),
         reason=generation.get("reason"),
+        code=error["code"] if error else None,
         last=generation.get("lastSeq"),
         message_state=message.get("state"),
         content=message.get("content") + "".join(part.get("text") for part in parts),

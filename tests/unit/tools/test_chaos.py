@@ -51,14 +51,14 @@ def saved(frames: tuple[Frame, ...], **changes: Any) -> Saved:
         "text": said,
         "mark": "unchanged",
     }
-    every = {**usual, **changes}
+    every = {**usual, "code": changes.get("reason"), **changes}
     return Saved(**{"message_state": every["state"], "final": every["state"], **every})
 
 
 def observed(frames: tuple[Frame, ...], **changes: Any) -> Observation:
     """What is seen of a generation whose journal is `frames`, by all who look."""
-    state = {name: changes.pop(name) for name in ("state", "reason") if name in changes}
-    end = DONE if state.get("state", "completed") == "completed" else state.get("reason")
+    state = {name: changes.pop(name) for name in ("state", "reason", "code") if name in changes}
+    end = DONE if state.get("state", "completed") == "completed" else state.get("code", state.get("reason"))
     usual: dict[str, Any] = {
         "name": QUESTION.name,
         "promise": Promise(),
@@ -379,3 +379,11 @@ def asked(fault: Fault, seed: int) -> list[Question]:
         for viewer in each.viewers:
             viewer.close()
     return [each.question for each in turn.asked]
+
+
+def test_a_viewer_is_told_the_upstreams_own_code_where_it_sent_one() -> None:
+    frames = journal(whole()[:20])
+    theirs = {"state": "incomplete", "reason": "upstream_error", "code": "server_error", "promise": BREAKS_OFF}
+    assert judge(observed(frames, **theirs)).broken == ()
+    (sentence,) = judge(observed(frames, **theirs, watched=watched(frames, end="upstream_error"))).broken
+    assert sentence == "expected viewer 1 to be told server_error, since it is incomplete; it was told upstream_error"
