@@ -8,12 +8,9 @@ generation makes often (get, commit, listen) use the library's protobuf messages
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import grpc
@@ -28,6 +25,7 @@ from google.cloud.firestore_v1.services.firestore.transports.grpc_asyncio import
 from google.cloud.firestore_v1.types import StructuredQuery
 from google.cloud.firestore_v1.types import firestore as rpc
 
+from lib.cloud.values import decode_map, encode_map, encode_value, field_path
 from lib.domain.errors import Unreachable
 
 READ_SECONDS = 10.0
@@ -55,10 +53,6 @@ _OPERATORS = {
     "in": StructuredQuery.FieldFilter.Operator.IN.value,
 }
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_RESERVED_KEY = re.compile(r"__.*__\Z")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INT64 = range(-(1 << 63), 1 << 63)
 # Transient errors: the same commit may be retried.
 _TRANSIENT = (
     exceptions.Aborted,
@@ -229,7 +223,7 @@ class Documents:
             filters.op = _AND
             each = filters.filters.add().field_filter
             each.field.field_path, each.op = field, _OPERATORS[operator]
-            _encode_value(value, each.value)
+            encode_value(value, each.value)
         answers = self._aggregate(request, timeout=READ_SECONDS, metadata=self._metadata)
 
         def counted_then() -> int:
@@ -295,7 +289,7 @@ class Documents:
         if isinstance(write, Patch):
             _patch(write, into)
             return
-        _encode_map(write.fields, into.update.fields)
+        encode_map(write.fields, into.update.fields)
         if isinstance(write, Create):
             into.current_document.exists = False
         elif write.version is not None:
@@ -359,7 +353,7 @@ class Documents:
         return None
 
     def _found(self, document: Any) -> Document:
-        return Document(document.name.removeprefix(self._root), _decode_map(document.fields), document.update_time)
+        return Document(document.name.removeprefix(self._root), decode_map(document.fields), document.update_time)
 
 
 # The back-off is limited so that a connection is retried soon: gRPC's default grows to two minutes.
@@ -432,80 +426,10 @@ def _document(snapshot: Any) -> Document:
 def _patch(write: Patch, into: Any) -> None:
     into.current_document.exists = True
     for name, value in write.fields.items():
-        into.update_mask.field_paths.append(_field_path(name))
+        into.update_mask.field_paths.append(field_path(name))
         *outer, last = name.split(".")
         fields = into.update.fields
         for part in outer:
             fields = fields[part].map_value.fields
-        _encode_value(value, fields[last])
-    into.update_mask.field_paths.extend(map(_field_path, write.remove))
-
-
-def _field_path(name: str) -> str:
-    return ".".join(part if _SIMPLE_FIELD.match(part) else _quoted(part) for part in name.split("."))
-
-
-def _quoted(part: str) -> str:
-    escaped = part.replace("\\", "\\\\").replace("`", "\\`")
-    return f"`{escaped}`"
-
-
-def _encode_map(fields: Mapping[str, Any], into: Any) -> None:
-    for name, value in fields.items():
-        safe = name
-        if not name or _RESERVED_KEY.match(name):
-            # Firestore rejects empty names and `__…__`; an upstream's JSON may contain both.
-            safe = name.strip("_") or "_"
-            while safe in fields or safe in into:
-                safe += "x"
-        _encode_value(value, into[safe])
-
-
-def _encode_value(value: Any, into: Any, in_list: bool = False) -> None:
-    if value is None:
-        into.null_value = 0
-    elif isinstance(value, str):
-        into.string_value = value
-    elif isinstance(value, bool):
-        into.boolean_value = value
-    elif isinstance(value, int):
-        if value in _INT64:
-            into.integer_value = value
-        else:
-            into.string_value = str(value)
-    elif isinstance(value, float):
-        into.double_value = value
-    elif isinstance(value, bytes):
-        into.bytes_value = value
-    elif isinstance(value, datetime):
-        since = value - _EPOCH
-        into.timestamp_value.seconds = since.days * 86_400 + since.seconds
-        into.timestamp_value.nanos = since.microseconds * 1_000
-    elif isinstance(value, Mapping):
-        into.map_value.SetInParent()
-        _encode_map(value, into.map_value.fields)
-    elif in_list:
-        # Firestore has no lists of lists.
-        into.string_value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    else:
-        into.array_value.SetInParent()
-        for item in value:
-            _encode_value(item, into.array_value.values.add(), in_list=True)
-
-
-def _decode(value: Any) -> Any:
-    kind = value.WhichOneof("value_type")
-    if kind == "null_value" or kind is None:
-        return None
-    if kind == "timestamp_value":
-        at = value.timestamp_value
-        return _EPOCH + timedelta(seconds=at.seconds, microseconds=at.nanos // 1_000)
-    if kind == "map_value":
-        return _decode_map(value.map_value.fields)
-    if kind == "array_value":
-        return [_decode(item) for item in value.array_value.values]
-    return getattr(value, kind)
-
-
-def _decode_map(fields: Any) -> dict[str, Any]:
-    return {name: _decode(fields[name]) for name in fields}  # items() is slower by half
+        encode_value(value, fields[last])
+    into.update_mask.field_paths.extend(map(field_path, write.remove))

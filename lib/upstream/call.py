@@ -22,8 +22,9 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from lib.dialects.protocol import Outgoing
 from lib.runtime.catalog import Upstream
 from lib.upstream.coding import CODINGS, Inflater
-from lib.upstream.connection import POOLS, Line
+from lib.upstream.connection import POOLS
 from lib.upstream.fault import UpstreamFault
+from lib.upstream.line import Line
 from lib.upstream.retry_after import retry_after
 
 READ_BYTES = 64 << 10

@@ -1,235 +1,29 @@
 """Connections that can be cut at any moment, and the pools that keep them.
 
-urllib3 implements HTTP, but can't end an exchange from another thread. So each call has a `Line`, which knows the
-socket of the connection in use and shuts it down when it is cut. Nothing is sent after that. No code here may wait on a
-socket that the line does not hold, or wait for longer than a moment without checking the line.
+No code here may wait on a socket that the call's line does not hold, or wait for longer than a moment without checking
+the line.
 """
 
 from __future__ import annotations
 
 import errno
-import http.client
-import io
 import os
-import re
 import select
 import socket
 import ssl
-import struct
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import urllib3.connection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from lib.upstream.line import Line, LineCut, carrying
+from lib.upstream.response import Response
 
-BUFFER_BYTES = 16 << 10  # the size of a TLS record
-INTERIM_RESPONSES = 20
 _LOOK_SECONDS = 0.2  # how often a connect checks whether the line was cut
-
-_carrying: ContextVar[Line] = ContextVar("carrying")
-
-
-class LineCut(OSError):
-    """The line was cut, so nothing more may be sent."""
-
-
-class Line:
-    """The connection of one call, which any thread can cut at any moment.
-
-    `send_timeout` is how long the upstream may take to accept the request's bytes, in seconds.
-    """
-
-    def __init__(self, send_timeout: float):
-        self.send_timeout = send_timeout
-        self._lock = threading.Lock()
-        self._handle: socket.socket | None = None
-        self._is_cut = False
-
-    @property
-    def is_cut(self) -> bool:
-        return self._is_cut
-
-    @contextmanager
-    def carrying(self) -> Iterator[None]:
-        """Inside this context, any connection that this thread uses belongs to this line."""
-        token = _carrying.set(self)
-        try:
-            yield
-        finally:
-            _carrying.reset(token)
-
-    def check(self) -> None:
-        """Errors: `LineCut`."""
-        if self._is_cut:
-            raise LineCut("the line was cut")
-
-    def hold(self, sock: socket.socket) -> None:
-        """From now on, a cut shuts down this socket. Errors: `LineCut` if the line was cut already."""
-        with self._lock:
-            self.check()
-            self._drop_handle()
-            # A duplicate descriptor, because TLS detaches the original from its socket object.
-            self._handle = socket.fromfd(sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
-
-    def release(self) -> None:
-        """From now on, a cut has no effect on the socket. The connection may serve another line."""
-        with self._lock:
-            self._drop_handle()
-
-    def cut(self) -> None:
-        """Shuts down the connection, wakes a thread that waits for it, and prevents new connections."""
-        with self._lock:
-            self._is_cut = True
-            if self._handle is not None:
-                with suppress(OSError):  # it is closed already
-                    # Otherwise the kernel would still send the rest of the request.
-                    self._handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    self._handle.shutdown(socket.SHUT_RDWR)
-
-    def _drop_handle(self) -> None:
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
-
-
-class Arriving(io.BufferedReader):
-    """Buffers a connection's bytes as they arrive: one wait returns all that has arrived.
-
-    When closed, it releases the connection from its line. A connection that received more than the response is shut
-    down, because the rest would be taken for the next response.
-    """
-
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase):
-        self._records = _Records(sock, raw)
-        super().__init__(self._records, BUFFER_BYTES)
-        self._sock = sock
-        self.line: Line | None = None
-
-    def close(self) -> None:
-        line, self.line = self.line, None
-        if line is not None:
-            self._records.stop()
-            if self.peek():
-                with suppress(OSError):
-                    self._sock.shutdown(socket.SHUT_RDWR)
-            line.release()
-        super().close()
-
-
-class _Records(io.RawIOBase):
-    """Reads all available TLS records at once. A plain read returns only one, and upstreams send one per token."""
-
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase):
-        self._sock = sock
-        self._raw = raw
-        self._gathers = isinstance(sock, ssl.SSLSocket)
-        self._ended = False
-        self._error: OSError | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int | None:
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        if self._ended:
-            return 0
-        size = self._raw.readinto(buffer)
-        if size and self._gathers:
-            return self._gather(memoryview(buffer), size)
-        return size
-
-    def _gather(self, buffer: memoryview, size: int) -> int:
-        timeout = self._sock.gettimeout()
-        self._sock.settimeout(0.0)
-        try:
-            while size < len(buffer):
-                more = self._raw.readinto(buffer[size:])
-                if not more:
-                    self._ended = more == 0
-                    break
-                size += more
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass  # that was all
-        except OSError as error:
-            self._error = error  # raised by the next read, after these bytes
-        finally:
-            self._sock.settimeout(timeout)
-        return size
-
-    def stop(self) -> None:
-        """From now on, reads return the end of the stream."""
-        self._ended = True
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class Response(http.client.HTTPResponse):
-    """A response that skips interim responses, and returns all chunks that have arrived at once."""
-
-    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None):
-        super().__init__(sock, debuglevel, method, url)
-        self._arriving = Arriving(sock, self.fp.detach())
-        self.fp = self._arriving
-
-    def begin(self) -> None:
-        """Reads the head of the final response.
-
-        RFC 9110, section 15.2: a client must skip unexpected interim responses. RFC 8297 defines one of them.
-        """
-        for _ in range(INTERIM_RESPONSES):
-            super().begin()
-            if not 100 <= self.status < 200 or self.status == http.client.SWITCHING_PROTOCOLS:
-                self._arriving.line = _carrying.get()
-                return
-            self.headers = self.msg = None  # type: ignore[assignment]  # the base class skips `begin` if they are set
-        raise http.client.HTTPException(f"more than {INTERIM_RESPONSES} interim responses")
-
-    def read1(self, n: int = -1) -> bytes:
-        """The bytes of the body that have arrived, at most `n`. Waits only if there are none."""
-        if self.chunked and not self.chunk_left and self.fp is not None:
-            whole = self._whole_chunks(n)
-            if whole:
-                return whole
-        return super().read1(n)
-
-    def _whole_chunks(self, n: int) -> bytes:
-        """The complete chunks that have arrived, if they have the usual framing. Others are left to the base class."""
-        there = self.fp.peek()
-        at = 0
-        if self.chunk_left == 0:  # the previous chunk's line end is still unread
-            if not there.startswith(b"\r\n"):
-                return b""
-            at = 2
-        content = []
-        size = 0
-        while head := _CHUNK_HEAD.match(there, at):
-            start = head.end()
-            end = start + int(head[1], 16)
-            size += end - start
-            if end == start or size > n >= 0 or not there.startswith(b"\r\n", end):
-                break
-            content.append(there[start:end])
-            at = end + 2
-        if content:
-            self.fp.read(at)
-            self.chunk_left = None
-        return b"".join(content)
-
-
-_CHUNK_HEAD = re.compile(rb"([0-9a-fA-F]{1,7})\r\n")
 
 
 class _Connection(urllib3.connection.HTTPConnection):
@@ -242,7 +36,7 @@ class _Connection(urllib3.connection.HTTPConnection):
 
         urllib3's SOCKS connection overrides the same method: it is the hook for creating sockets differently.
         """
-        line = _carrying.get()
+        line = carrying.get()
         timeout = self.timeout
         try:
             sock = _connected(line, self.host.strip("[]"), self.port, timeout, self.socket_options or ())
@@ -263,7 +57,7 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Sends a request for the line. Errors: `LineCut`, and what urllib3 raises."""
-        line = _carrying.get()
+        line = carrying.get()
         line.check()
         if self.sock is None:
             self.connect()

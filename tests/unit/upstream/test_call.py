@@ -22,8 +22,9 @@ from urllib3.exceptions import MaxRetryError, NameResolutionError
 
 from lib.dialects.protocol import Outgoing
 from lib.upstream.call import MARGIN_SECONDS, Head, Session
-from lib.upstream.connection import BUFFER_BYTES, INTERIM_RESPONSES, Line, Response
 from lib.upstream.fault import UpstreamFault
+from lib.upstream.line import Line
+from lib.upstream.response import BUFFER_BYTES, INTERIM_RESPONSES, Response
 from tests.unit.upstream.peer import (
     BASE_URL,
     BODY,
