@@ -12,6 +12,7 @@ import orjson
 
 from lib.dialects.protocol import Malformed
 from lib.dialects.steps import Json
+from lib.domain.text import well_formed
 
 LEVELS = 100  # of objects and lists in one event
 
@@ -64,17 +65,6 @@ def too_deep(value: Any, data: bytes) -> bool:
             for member in (item.values() if isinstance(item, dict) else item)
         ]
     return bool(inner)
-
-
-def well_formed(text: str) -> str:
-    """`text` with surrogate pairs joined and lone surrogates replaced."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def whole(value: Any) -> Any:

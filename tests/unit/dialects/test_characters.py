@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lib.dialects.characters import Joiner, may_be_cut
 from lib.dialects.chat_completions import ChatCompletions
-from lib.dialects.payload import well_formed
 from lib.domain.event import Event
+from lib.domain.text import well_formed
 
 FIRST, SECOND = "\ud83e", "\udd8a"
 FOX = "🦊"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from lib.dialects import DIALECTS
 from lib.dialects.completion import Completion
-from lib.dialects.payload import well_formed
 from lib.dialects.protocol import Dialect, Malformed, Read
 from lib.dialects.steps import EndMark, Fault, Finish, Json, Other, Reasoning, Refusal, Text, ToolCall, Usage
 from lib.domain.errors import InvalidRequest
 from lib.domain.event import Event
+from lib.domain.text import well_formed
 
 CHAT: Dialect = DIALECTS["chat_completions"]
 HEADER: Json = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "gpt-x"}
