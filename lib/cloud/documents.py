@@ -24,6 +24,7 @@ from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrp
 from google.cloud.firestore_v1.services.firestore.transports.grpc_asyncio import FirestoreGrpcAsyncIOTransport
 from google.cloud.firestore_v1.types import StructuredQuery
 from google.cloud.firestore_v1.types import firestore as rpc
+from google.protobuf.message import DecodeError
 
 from lib.cloud.values import decode_map, encode_map, encode_value, field_path
 from lib.domain.errors import Unreachable
@@ -313,6 +314,8 @@ class Documents:
         try:
             with _translated():
                 while (answer := await call.read()) is not grpc.aio.EOF:
+                    if answer is None:
+                        raise Unreachable("a corrupt message")
                     change = self._change(answer)
                     if change is not None:
                         yield change
@@ -329,7 +332,7 @@ class Documents:
         if self._listen is None:
             method = f"{_SERVICE}/Listen"
             channel = _listening_channel(self._emulator)
-            self._listen = channel.stream_stream(method, _LISTEN.SerializeToString, _LISTENED.FromString)
+            self._listen = channel.stream_stream(method, _LISTEN.SerializeToString, _listened)
         return self._listen
 
     def _listen_request(self, target: Target) -> Any:
@@ -385,6 +388,14 @@ def _listening_channel(emulator: str | None) -> grpc.aio.Channel:
 def _metadata(database: str, emulator: str | None) -> list[tuple[str, str]]:
     metadata = [("google-cloud-resource-prefix", database), routing_header.to_grpc_metadata([("database", database)])]
     return [*metadata, ("authorization", "Bearer owner")] if emulator else metadata
+
+
+def _listened(data: bytes) -> Any:
+    """A message of a listen stream; None where it is corrupt, as the emulator's may be: gRPC would log an error."""
+    try:
+        return _LISTENED.FromString(data)
+    except DecodeError:
+        return None
 
 
 class _translated:
