@@ -405,8 +405,8 @@ def test_a_generation_that_turns_out_to_be_another_s_is_left_to_it(
     rival: list[Any] = []
 
     def take_over(what: str, writes: Sequence[Write]) -> None:
-        if what == "batch" and not rival:
-            head = service.head(generation)
+        head = service.head(generation)
+        if head.claims == 1 and not rival:  # the first write after the claim, be it a batch or the end
             rival.append(replace(head, holder="a rival", claims=2))
             service.documents.commit(service.store.head(generation, rival[0], now(), head.version))
 
