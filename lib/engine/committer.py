@@ -51,6 +51,7 @@ class Commits:
         self.journal = journal
         self.interval = interval
         self.due = 0.0  # on the monotonic clock
+        self.spacing = 0.0  # the interval as it was when the last commit was begun, in seconds
         self.idle = True  # there was nothing to commit when last due
         self.began = float("-inf")  # when the last commit was started
         self.renewed = time.monotonic()  # when the head was last written
@@ -71,8 +72,15 @@ class Commits:
         self._committer.wake(self)
 
     def until_due(self) -> float:
-        """The seconds until the next commit can take new events, or 0 if that is unknown."""
-        return 0.0 if self.idle else self.due - self._committer.early - time.monotonic()
+        """For how many seconds no commit can take more events; 0 if that is not known.
+
+        With many attempts, a reader reads once before each tick: what arrives between that and the commit is left to
+        the next one.
+        """
+        if self.idle:
+            return 0.0
+        left = self.due - self._committer.early - time.monotonic()
+        return left if left > 0.0 or not self._committer.uses_ticks else left + self.spacing
 
     def leave(self) -> Prepared | None:
         """Stops committing, and waits for a commit in flight. Returns a failed commit that must be retried first.
@@ -139,14 +147,19 @@ class Committer:
                 self._schedule(commits, due)
 
     @property
+    def uses_ticks(self) -> bool:
+        """Whether there are so many attempts that their commits are rounded to ticks."""
+        return len(self._live) >= MANY
+
+    @property
     def early(self) -> float:
         """How many seconds before a commit is due readers should read: more if many attempts read at the same time."""
-        return EARLY_SECONDS * (1 + len(self._live) / 16)
+        return EARLY_SECONDS * (1 + len(self._live) / 64)
 
     def stretched(self, seconds: float) -> float:
         """The configured interval of `seconds`, extended according to the number of live attempts."""
         live = len(self._live)
-        return seconds * (1 + (SHARE * live if live >= MANY else SLACK))
+        return seconds * (1 + (SHARE * live if self.uses_ticks else SLACK))
 
     @contextmanager
     def _own_fault(self, commits: Commits) -> Iterator[None]:
@@ -229,6 +242,8 @@ class Committer:
                 return None
             prepared = commits.journal.prepare(entries)
         commits.began = now
+        commits.spacing = commits.interval()
+        commits.due = now + commits.spacing  # until it lands: its reader rests while it is in flight
         commits.idle = False
         return prepared
 
@@ -287,7 +302,7 @@ class Committer:
     def _next_due(self, commits: Commits, now: float) -> float:
         interval = commits.interval()
         due = commits.began + interval
-        if interval and len(self._live) >= MANY:
+        if interval and self.uses_ticks:
             tick = interval / TICKS
             due = round(due / tick) * tick
         return max(due, now)

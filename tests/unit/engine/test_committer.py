@@ -255,6 +255,33 @@ def test_who_reads_may_sleep_until_shortly_before_a_commit_is_due_and_not_where_
     assert 0.0 < live.commits.until_due() <= 60.0 - start.committer.early
 
 
+def test_a_reader_rests_while_its_commit_is_in_flight(start: Start, documents: MemoryDocuments) -> None:
+    live = start()
+    live.seconds = NEVER
+    gate = Gate()
+    documents.before = lambda what, _: gate() if what == "batch" else None
+    live.put()
+    gate.reached()
+    assert live.commits.until_due() > NEVER / 2
+    gate.open()
+    live.committed()
+
+
+@pytest.mark.parametrize("attempts", [MANY - 1, MANY])
+def test_of_many_attempts_a_reader_reads_once_before_a_commit_and_then_rests_until_the_next(
+    start: Start, attempts: int
+) -> None:
+    live, *_ = (start() for _ in range(attempts))
+    live.seconds = NEVER
+    live.put()
+    live.committed()
+    live.commits.due = time.monotonic()  # it is to be committed just now
+    if attempts == MANY:
+        assert live.commits.until_due() > NEVER / 2
+    else:
+        assert live.commits.until_due() < 0.0
+
+
 def test_the_interval_is_a_little_longer_for_few_and_more_so_for_many(start: Start) -> None:
     stretched = []
     for _ in range(8):
