@@ -22,6 +22,7 @@ from chaos.promise import Promise
 from chaos.question import CHAT, Question
 from chaos.round import Round
 from chaos.stage import WAIT_SECONDS, Stage
+from lib.domain.collections import GENERATIONS, JOURNAL
 from local.client import Client
 from local.ports import HOST
 from local.token import id_token
@@ -346,8 +347,8 @@ class QueueUnreachable(Fault):
         mine = FieldFilter("owner", "==", question.user)
         left = [
             *([message] if message.get(timeout=WAIT_SECONDS).exists else []),
-            *(document.reference for document in message.collection("journal").stream(timeout=WAIT_SECONDS)),
-            *(each.reference for each in database.collection("generations").where(filter=mine).stream()),
+            *(document.reference for document in message.collection(JOURNAL).stream(timeout=WAIT_SECONDS)),
+            *(each.reference for each in database.collection(GENERATIONS).where(filter=mine).stream()),
         ]
         if left:
             broken.append(f"{question.name}: expected nothing to be left, found {[each.path for each in left]}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from lib.domain.collections import GENERATIONS, JOURNAL, PARTS
 from local.client import Frame
 
 READ_SECONDS = 20.0
@@ -45,12 +46,12 @@ def read(database: Any, path: str) -> Saved | None:
     message = database.document(path).get(timeout=READ_SECONDS)
     if not message.exists:
         return None
-    generation = database.document(f"generations/{message.get('generationId')}").get(timeout=READ_SECONDS)
+    generation = database.document(f"{GENERATIONS}/{message.get('generationId')}").get(timeout=READ_SECONDS)
     if not generation.exists:
         return None
     documents = _journal(database, path)
     parts = [
-        database.document(f"{path}/parts/{part}").get(timeout=READ_SECONDS)
+        database.document(f"{path}/{PARTS}/{part}").get(timeout=READ_SECONDS)
         for part in message.to_dict().get("parts") or ()
     ]
     head = next((document for document in documents if document.id == "head"), None)
@@ -77,7 +78,7 @@ def read_journal(database: Any, path: str) -> tuple[Frame, ...]:
 
 
 def _journal(database: Any, path: str) -> list[Any]:
-    return sorted(database.collection(f"{path}/journal").stream(timeout=READ_SECONDS), key=_place)
+    return sorted(database.collection(f"{path}/{JOURNAL}").stream(timeout=READ_SECONDS), key=_place)
 
 
 def _frames(documents: Iterable[Any]) -> tuple[Frame, ...]:

@@ -21,6 +21,7 @@ from google.cloud import firestore
 
 from cost import size
 from cost.meter import Doors
+from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from local.client import Client, Stream, question
 from local.ports import Ports
 from local.stack import Stack
@@ -164,12 +165,12 @@ class _Answer:
             raise Miscounted(f"{self._asked}: the answer is {state}, and not completed")
 
     def _generation(self, generation: str) -> dict[str, Any]:
-        return dict(self._database.document(f"generations/{generation}").get().to_dict())
+        return dict(self._database.document(f"{GENERATIONS}/{generation}").get().to_dict())
 
     def _counted(self, generation: str, watched: Sequence[tuple[float, int]]) -> Counted:
         message = self._generation(generation)["messagePath"]
-        kept = [self._database.document(f"generations/{generation}").get(), self._database.document(message).get()]
-        for collection in (f"generations/{generation}/request", f"{message}/journal", f"{message}/parts"):
+        kept = [self._database.document(f"{GENERATIONS}/{generation}").get(), self._database.document(message).get()]
+        for collection in (f"{GENERATIONS}/{generation}/{REQUEST}", f"{message}/{JOURNAL}", f"{message}/{PARTS}"):
             kept += self._database.collection(collection).stream()
         sizes = [(size.of_document(each.reference.path, each.to_dict()), "expireAt" in each.to_dict()) for each in kept]
         tally = self._tally.counted[self._user]

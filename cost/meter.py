@@ -23,13 +23,14 @@ import aiohttp
 from aiohttp import web
 from google.cloud.firestore_v1.types import firestore as rpc
 
+from lib.domain.collections import GENERATIONS
 from local.firestore_proxy import Proxy
 from local.ports import HOST, Ports
 
 FIRESTORE = "/google.firestore.v1.Firestore/"
 TASKS = "/google.cloud.tasks.v2.CloudTasks/"
 TASK_CHUNK = 32 << 10  # of a task; each chunk is billed as an operation: https://cloud.google.com/tasks/pricing
-_GENERATION = re.compile(rb"generations/([0-9a-f]{32})")
+_GENERATION = re.compile(GENERATIONS.encode() + rb"/([0-9a-f]{32})")
 _OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "date", "server"}
 _START_SECONDS = 30.0
 

@@ -23,6 +23,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 
 from lib.cloud.documents import Delete, Document, Documents, Patch, Stale
+from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from lib.domain.end import LIVE, State
 from lib.domain.errors import InvalidRequest, Unreachable
 from lib.domain.ids import document_id
@@ -58,7 +59,7 @@ class UserData:
                 pass  # it was deleted meanwhile
         deadline = time.monotonic() + seconds
         worked = [("owner", "==", self._uid), ("state", "==", str(State.STREAMING))]
-        while self._documents.counting("generations", where=worked, limit=1)():
+        while self._documents.counting(GENERATIONS, where=worked, limit=1)():
             if time.monotonic() > deadline:
                 return False
             time.sleep(_POLL_SECONDS)
@@ -85,10 +86,10 @@ class UserData:
                 yield (
                     "answers" if there else None,
                     path,
-                    {"journal documents": f"{path}/journal", "answer parts": f"{path}/parts"},
+                    {"journal documents": f"{path}/{JOURNAL}", "answer parts": f"{path}/{PARTS}"},
                 )
         for generation in self._generations():
-            yield "generations", generation.path, {"request parts": f"{generation.path}/request"}
+            yield "generations", generation.path, {"request parts": f"{generation.path}/{REQUEST}"}
 
     def _answers(self, collection: str) -> Iterator[tuple[str, bool]]:
         """Holdfast's messages, and deleted messages that have left documents in subcollections."""
@@ -102,7 +103,7 @@ class UserData:
         last: Document | None = None
         while True:
             page = self._documents.query(
-                "generations",
+                GENERATIONS,
                 where=where,
                 order="createdAt",
                 descending=True,

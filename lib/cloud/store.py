@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Stale, Version, Write
+from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from lib.domain.end import LIVE, Fields, State
 from lib.domain.errors import Unreachable
 from lib.domain.generation import LISTED_FIELDS, Generation
@@ -66,7 +67,7 @@ class Store:
             raise
 
     def generation(self, generation_id: str) -> Generation | None:
-        return _generation(self._documents.get(f"generations/{generation_id}")[0])
+        return _generation(self._documents.get(f"{GENERATIONS}/{generation_id}")[0])
 
     def generation_of_message(self, message_path: str) -> Generation | None:
         """The generation that a message document names in `generationId`."""
@@ -78,7 +79,7 @@ class Store:
 
     def generation_and_head(self, generation_id: str, message_path: str) -> tuple[Generation | None, Head | None]:
         """Both documents in one read, for callers that know the message's path."""
-        generation, head = self._documents.get(f"generations/{generation_id}", f"{message_path}/journal/head")
+        generation, head = self._documents.get(f"{GENERATIONS}/{generation_id}", f"{message_path}/{JOURNAL}/head")
         return _generation(generation), _head(head)
 
     def request(self, generation: Generation) -> bytes:
@@ -103,11 +104,11 @@ class Store:
             where.append(("chatId", "==", chat_id))
         if states:
             where.append(("state", "in", [str(state) for state in states]))
-        cursor = self._documents.get(f"generations/{after}")[0] if after else None
+        cursor = self._documents.get(f"{GENERATIONS}/{after}")[0] if after else None
         if after and (cursor is None or cursor.fields["owner"] != owner):
             raise Stale
         found = self._documents.query(
-            "generations",
+            GENERATIONS,
             where=where,
             order="createdAt",
             descending=True,
@@ -124,7 +125,7 @@ class Store:
         """
         states = [str(state) for state in LIVE]
         return self._documents.counting(
-            "generations", where=[("owner", "==", owner), ("state", "in", states)], limit=limit
+            GENERATIONS, where=[("owner", "==", owner), ("state", "in", states)], limit=limit
         )
 
     def patch(self, generation: Generation, fields: Fields, remove: Sequence[str] = ()) -> None:
@@ -149,7 +150,11 @@ class Store:
         interrupted deletion can be repeated.
         """
         self._documents.commit(Delete(generation.head_path), Delete(generation.message_path))
-        for collection in (generation.journal_path, f"{generation.message_path}/parts", f"{generation.path}/request"):
+        for collection in (
+            generation.journal_path,
+            f"{generation.message_path}/{PARTS}",
+            f"{generation.path}/{REQUEST}",
+        ):
             while found := self._documents.query(collection, limit=200, select=()):
                 self._documents.commit(*[Delete(each.path) for each in found])
         self._documents.commit(Delete(generation.path))
@@ -182,7 +187,7 @@ class Store:
 
     def part(self, generation: Generation, part: Part) -> Put:
         """The write of a part of the message that does not fit into the message's document."""
-        return Put(f"{generation.message_path}/parts/{part.id}", part.fields())
+        return Put(f"{generation.message_path}/{PARTS}/{part.id}", part.fields())
 
     def read_head(self, generation: Generation) -> Head | None:
         return _head(self.head_document(generation))
@@ -231,7 +236,7 @@ class Store:
 
 def _request_part(generation: Generation, n: int) -> str:
     """The path of part `n`. It includes the body's hash, so that another body for the same id gets other documents."""
-    return f"{generation.path}/request/{generation.request_hash[:16]}-{n:03}"
+    return f"{generation.path}/{REQUEST}/{generation.request_hash[:16]}-{n:03}"
 
 
 def _id(document: Document) -> str:

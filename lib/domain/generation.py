@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Self
 
+from lib.domain.collections import GENERATIONS, JOURNAL
 from lib.domain.end import End, Fields, State
 
 
@@ -50,11 +51,11 @@ class Generation:
 
     @property
     def path(self) -> str:
-        return f"generations/{self.id}"
+        return f"{GENERATIONS}/{self.id}"
 
     @property
     def journal_path(self) -> str:
-        return f"{self.message_path}/journal"
+        return f"{self.message_path}/{JOURNAL}"
 
     @property
     def head_path(self) -> str:

@@ -19,7 +19,7 @@ PART_BYTES = 900 << 10
 _SHORT = 256  # characters: ids, names and reasons stay in the message document,
 _SHORT_BYTES = 100 << 10  # up to this many bytes beyond `INLINE_BYTES`
 _LEVELS = 15
-_MEMBERS = 5_000
+_MEMBERS = 2_000  # five such fields, at up to three index entries a member, stay below 40,000
 _NAME_BYTES = 1_000
 
 

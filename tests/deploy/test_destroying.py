@@ -14,8 +14,8 @@ import pytest
 from tests.deploy.cloud import PROJECT, SECONDS, SETTINGS, Cloud
 
 THEIRS = f"app@{PROJECT}.iam.gserviceaccount.com"
-DATA = ["generations", "request", "journal"]
-EXEMPT = {"generations", "request", "journal"}
+DATA = ["holdfastGenerations", "holdfastRequest", "holdfastJournal"]
+EXEMPT = {"holdfastGenerations", "holdfastRequest", "holdfastJournal"}
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_second_yes_deletes_the_data_that_is_holdfast_s_own(shared: Cloud) -> 
     assert database["deleted"] == DATA
     assert database["expiring"] == []
     assert list(database["composites"]) == ["theirs"]
-    assert {name.partition(".")[0] for name in database["fields"]} == {"messages", "parts"}
+    assert {name.partition(".")[0] for name in database["fields"]} == {"holdfastParts"}
 
 
 def test_the_yes_that_is_an_option_is_not_the_second(shared: Cloud) -> None:

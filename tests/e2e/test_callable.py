@@ -219,7 +219,7 @@ def test_an_app_that_leaves_is_noticed_and_its_answer_continues_to_the_end(
     data = asked(what, 400, rate=50)
     with stream(client, data) as response:
         start, *_ = Live(response).until(lambda messages: len(seqs(messages)) >= 5)
-    generation = database.document(f"generations/{start['id']}")
+    generation = database.document(f"holdfastGenerations/{start['id']}")
     while generation.get().get("watchers"):
         assert client.show(start["id"])["state"] == "streaming", "nobody noticed while it went on"
     assert client.wait_until_ended(start["id"])["state"] == "completed"
@@ -529,7 +529,7 @@ def test_a_character_that_the_upstream_cuts_in_two_is_whole_wherever_it_is_read(
     answer = followed(teller, telling(*halves))
     assert [each["delta"] for each in answer.events][:4] == [long, "🦊!", "", "🦊"]
     assert answer.text == answer.result["content"] == f"{long}🦊!🦊"
-    journal = database_of(scripted).collection(f"users/{teller.user}/messages/{answer.result['id']}/journal")
+    journal = database_of(scripted).collection(f"users/{teller.user}/messages/{answer.result['id']}/holdfastJournal")
     segments = journal.order_by("first").get()
     assert len(segments) > 1
     assert "".join(each.get("text") for each in segments) == answer.text

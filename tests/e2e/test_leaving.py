@@ -130,9 +130,9 @@ def test_a_very_long_answer_is_saved_and_replayed_whole(
     assert done.data == "[DONE]"
     path = f"users/{client.user}/messages/{stream.generation}"
     message = database.document(path).get().to_dict()
-    parts = [database.document(f"{path}/parts/{part}").get().to_dict() for part in message["parts"]]
+    parts = [database.document(f"{path}/holdfastParts/{part}").get().to_dict() for part in message["parts"]]
     assert message["content"] + "".join(part["text"] for part in parts) == expected
-    journal = database.collection(f"{path}/journal").order_by("first").get()
+    journal = database.collection(f"{path}/holdfastJournal").order_by("first").get()
     assert "".join(document.get("text") for document in journal) == expected
 
 

@@ -577,7 +577,7 @@ def outcome_of(world: World, case: Case) -> Outcome:
         shown = client.show(generation)
         path = f"users/{client.user}/messages/{generation}"
         message = world.database.document(path).get().to_dict()
-        journal = world.database.collection(f"{path}/journal").order_by("first").get()
+        journal = world.database.collection(f"{path}/holdfastJournal").order_by("first").get()
         with client.resume(generation, 0) as again:
             replayed = list(again.frames())
     return Outcome(
@@ -588,7 +588,7 @@ def outcome_of(world: World, case: Case) -> Outcome:
         live=live,
         replayed=replayed,
         shown=shown,
-        generation=world.database.document(f"generations/{generation}").get().to_dict(),
+        generation=world.database.document(f"holdfastGenerations/{generation}").get().to_dict(),
         message=message,
         head=next(each.to_dict() for each in journal if each.id == "head"),
         kept=list(read_journal(world.database, path)),

@@ -159,7 +159,7 @@ def test_a_listener_sees_the_text_grow_to_the_whole_answer(
     assert expected.startswith(texts[-1])
     assert len({text for text in texts if 0 < len(text) < len(expected)}) > 1
     assert last["message"]["content"] == expected
-    journal = database.collection(f"{path_of(client.user, 'm1')}/journal").order_by("first").get()
+    journal = database.collection(f"{path_of(client.user, 'm1')}/holdfastJournal").order_by("first").get()
     assert "".join(each.get("text") for each in journal) == expected
 
 
@@ -218,11 +218,11 @@ class Kept:
 
     @property
     def shown(self) -> list[str]:
-        return [self.message, f"{self.message}/journal/head", self.sealed, self.part]
+        return [self.message, f"{self.message}/holdfastJournal/head", self.sealed, self.part]
 
     @property
     def hidden(self) -> list[str]:
-        return [self.generation, f"{self.generation}/request/0"]
+        return [self.generation, f"{self.generation}/holdfastRequest/0"]
 
 
 @pytest.fixture(scope="module", params=["in a chat", "of no chat"])
@@ -233,11 +233,11 @@ def kept(request: pytest.FixtureRequest, stack: Stack, database: Any) -> Kept:
     with client.stream(question(request.param, 1_000, rate=0, token_bytes=1_000), **headers) as stream:
         assert [frame.data for frame in stream.frames()][-1] == "[DONE]"
     client.session.close()
-    generation = f"generations/{stream.generation}"
+    generation = f"holdfastGenerations/{stream.generation}"
     message = database.document(generation).get().get("messagePath")
-    database.document(f"{generation}/request/0").set({"body": b"{}"})
+    database.document(f"{generation}/holdfastRequest/0").set({"body": b"{}"})
     part = database.document(message).get().get("parts")[0]
-    return Kept(owner, message, generation, f"{message}/journal/1", f"{message}/parts/{part}")
+    return Kept(owner, message, generation, f"{message}/holdfastJournal/1", f"{message}/holdfastParts/{part}")
 
 
 def parent(path: str) -> str:
@@ -249,7 +249,7 @@ def reads(kept: Kept, user: str | None) -> list[Attempt]:
     return [
         *[Attempt(user, action, path) for path in kept.shown for action in ("get", "listen")],
         *[Attempt(user, action, parent(path)) for path in kept.shown for action in ("list", "follow")],
-        Attempt(user, "ordered", f"{kept.message}/journal"),
+        Attempt(user, "ordered", f"{kept.message}/holdfastJournal"),
     ]
 
 
@@ -267,8 +267,11 @@ def test_an_owner_reads_nothing_beside_his_own_answers(sdk: WebSdk, kept: Kept) 
     attempts = [
         *[Attempt(kept.owner, action, path) for path in kept.hidden for action in ("get", "listen")],
         *[Attempt(kept.owner, action, parent(path)) for path in kept.hidden for action in ("list", "follow")],
-        Attempt(kept.owner, "owned", "generations", kept.owner),
-        *[Attempt(kept.owner, "group", name) for name in ("messages", "journal", "parts", "request")],
+        Attempt(kept.owner, "owned", "holdfastGenerations", kept.owner),
+        *[
+            Attempt(kept.owner, "group", name)
+            for name in ("messages", "holdfastJournal", "holdfastParts", "holdfastRequest")
+        ],
         Attempt(kept.owner, "get", "users/mallory/messages/m1"),
         Attempt(kept.owner, "get", f"users/{kept.owner}"),
         Attempt(kept.owner, "get", "else/where"),
@@ -328,7 +331,7 @@ def test_a_stop_that_is_written_before_a_worker_comes_makes_no_upstream_call(
             assert not asking.done(), asking.exception()
             time.sleep(0.05)
         generation = queued.get("generationId")
-        stop = Attempt(client.user, "update", f"generations/{generation}", {"stopRequestedAt": NOW})
+        stop = Attempt(client.user, "update", f"holdfastGenerations/{generation}", {"stopRequestedAt": NOW})
         assert sdk.outcomes([stop]) == ["ok"]
         paused()
         asking.result().leave()
@@ -411,7 +414,7 @@ def test_a_client_may_write_nothing_else_to_a_generation_than_a_stop_and_that_on
 
 
 def test_a_stop_tells_nothing_of_whether_another_s_generation_is_there(sdk: WebSdk, database: Any) -> None:
-    paths = [running(database), f"generations/{uuid.uuid4().hex}"]
+    paths = [running(database), f"holdfastGenerations/{uuid.uuid4().hex}"]
     for action in ("update", "merge", "set", "delete", "get"):
         attempts = [Attempt("mallory", action, path, {"stopRequestedAt": NOW}) for path in paths]
         assert sdk.outcomes(attempts) == [DENIED, DENIED]
@@ -457,7 +460,7 @@ def test_an_app_may_let_users_write_their_own_messages_and_no_answer(
         Attempt("alice", "delete", answer),
         Attempt("alice", "set", f"{messages}/forged", {"role": "assistant", "generationId": "g2"}),
         Attempt("alice", "update", own, {"generationId": "g2"}),
-        Attempt("alice", "set", f"{own}/journal/head", {"text": "mine"}),
+        Attempt("alice", "set", f"{own}/holdfastJournal/head", {"text": "mine"}),
         Attempt("mallory", "set", f"{messages}/other", {"role": "user"}),
         Attempt("mallory", "delete", own),
         Attempt(None, "update", own, {"content": "mine"}),

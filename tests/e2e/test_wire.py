@@ -570,7 +570,7 @@ def message_of(database: firestore.Client, path: str) -> Json:
     """The message as an app puts it together: with the texts that lie in parts."""
     message: Json = database.document(path).get().to_dict()
     for part in message["parts"]:
-        found = database.document(f"{path}/parts/{part}").get().to_dict()
+        found = database.document(f"{path}/holdfastParts/{part}").get().to_dict()
         *outer, last = found["field"].split(".")
         place: Any = message
         for name in outer:
@@ -594,7 +594,7 @@ def outcome_of(world: World, row: Row) -> Outcome:
         # At once: the end of the response means that all is saved.
         shown = client.show(stream.generation)
         path = f"users/{client.user}/messages/{stream.generation}"
-        head = world.database.document(f"{path}/journal/head").get().to_dict()
+        head = world.database.document(f"{path}/holdfastJournal/head").get().to_dict()
         with client.resume(stream.generation, 0) as again:
             replayed = list(again.frames())
         called = client.request("POST", "/", json={"data": asked("called")}).json()
@@ -606,7 +606,7 @@ def outcome_of(world: World, row: Row) -> Outcome:
         live=live,
         replayed=replayed,
         shown=shown,
-        generation=world.database.document(f"generations/{stream.generation}").get().to_dict(),
+        generation=world.database.document(f"holdfastGenerations/{stream.generation}").get().to_dict(),
         message=message_of(world.database, path),
         final=head["final"] or {},
         kept=list(read_journal(world.database, path)),

@@ -183,7 +183,7 @@ def under(database: firestore.Client) -> Callable[[str], list[str]]:
 @pytest.fixture(scope="session")
 def generations_there(database: firestore.Client) -> Callable[[], set[str]]:
     """The ids of all generations with any document, even only a part of a request."""
-    return lambda: {reference.id for reference in database.collection("generations").list_documents()}
+    return lambda: {reference.id for reference in database.collection("holdfastGenerations").list_documents()}
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def test_an_event_of_a_megabyte_passes_whole(client: Client, database: Any, inco
     said = "".join(frame.text for frame in frames)
     assert len(said) > 1_000_000
     message = message_of(database, client, stream.generation)
-    path = f"users/{client.user}/messages/{stream.generation}/parts"
+    path = f"users/{client.user}/messages/{stream.generation}/holdfastParts"
     parts = [database.document(f"{path}/{part}").get().get("text") for part in message["parts"]]
     assert message["content"] + "".join(parts) == said
 
@@ -455,8 +455,8 @@ def test_a_deletion_leaves_nothing_of_a_generation(
                 time.sleep(0.05)
     path = f"users/{client.user}/messages/{stream.generation}"
     assert not database.document(path).get().exists
-    assert not database.document(f"generations/{stream.generation}").get().exists
-    assert database.collection(f"{path}/journal").get() == []
+    assert not database.document(f"holdfastGenerations/{stream.generation}").get().exists
+    assert database.collection(f"{path}/holdfastJournal").get() == []
     refused(client.request("GET", f"/v1/generations/{stream.generation}"), 404)
 
 

@@ -680,7 +680,7 @@ def test_an_upstream_that_the_service_no_longer_has_ends_the_generation(
 
 def test_a_request_of_which_a_part_is_missing_ends_the_generation(begin, worker, store, documents, database, speaking):
     generation = begin(request=b" " * (1 << 20) + json.dumps(REQUEST).encode())
-    parts = list(database.document(generation.path).collection("request").list_documents())
+    parts = list(database.document(generation.path).collection("holdfastRequest").list_documents())
     assert len(parts) == 2
     parts[1].delete()
     upstream = speaking(*END)

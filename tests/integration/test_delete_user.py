@@ -62,7 +62,7 @@ def everything(database: Any, user: str) -> dict[str, Any]:
     """All that is kept of a user, whosever it is."""
     found = below(database.document(f"users/{user}"))
     of_user = FieldFilter("owner", "==", user)
-    for generation in database.collection("generations").where(filter=of_user).stream():
+    for generation in database.collection("holdfastGenerations").where(filter=of_user).stream():
         found |= below(generation.reference)
     return found
 
@@ -80,10 +80,10 @@ def what_an_app_keeps(database: Any, user: str, chat: str) -> dict[str, Any]:
         f"users/{user}": {"name": "Alice"},
         f"users/{user}/chats/{chat}": {"title": "Holidays"},
         f"users/{user}/chats/{chat}/messages/asked": {"role": "user", "content": "Hi", "generationId": None},
-        f"users/{user}/chats/{chat}/messages/asked/parts/1": {"field": "content", "text": "the app's"},
+        f"users/{user}/chats/{chat}/messages/asked/holdfastParts/1": {"field": "content", "text": "the app's"},
         f"users/{user}/chats/{chat}/notes/1": {"text": "a note"},
         f"users/{user}/messages/own": {"role": "user", "content": "Hi"},
-        f"users/{user}/messages/own/journal/head": {"first": 1},
+        f"users/{user}/messages/own/holdfastJournal/head": {"first": 1},
         f"users/{user}/settings/colours": {"dark": True},
     }
     for path, fields in documents.items():
@@ -103,7 +103,7 @@ def test_all_that_is_kept_of_a_user_goes_and_nothing_else_does(
     chat = database.document(f"users/{client.user}/chats/holidays").get().to_dict()
     kept[f"users/{client.user}/chats/holidays"] = chat  # a start writes when its last message was
     before, others = everything(database, client.user), everything(database, other.user)
-    assert f"generations/{of_another}" in others
+    assert f"holdfastGenerations/{of_another}" in others
 
     status, lines = run(client.user)
     assert (status, lines[-1]) == (0, "Nothing was deleted. To delete it for good: --delete")
@@ -126,7 +126,7 @@ def test_an_answer_whose_generation_or_message_is_gone_already_goes_too(
     client: Client, database: Any, run: Run
 ) -> None:
     for text in ("its generation expired", "its message was deleted"):
-        generation = database.document(f"generations/{ask(client, text, 800, chat='c', token_bytes=1000)}")
+        generation = database.document(f"holdfastGenerations/{ask(client, text, 800, chat='c', token_bytes=1000)}")
         if "message" in text:
             database.document(generation.get().get("messagePath")).delete()
         generation.delete()

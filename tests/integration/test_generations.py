@@ -332,7 +332,7 @@ def test_more_than_the_limit_is_too_many_but_not_for_a_request_that_was_made_bef
     assert (refused.value.status, refused.value.retry_after > 0) == (429, True)
     assert line.enqueued == [each.generation.id for each in begun]
     assert under(f"users/{uid}") == kept
-    assert len(documents.query("generations", where=[("owner", "==", uid)])) == 2
+    assert len(documents.query("holdfastGenerations", where=[("owner", "==", uid)])) == 2
     assert told("generation not queued") == []
 
     for each, first in zip(asked, begun, strict=True):
@@ -360,7 +360,7 @@ def test_the_count_is_under_way_while_the_generation_is_created(service_over, ui
     there = []
 
     def look():
-        there.append(len(documents.query("generations", where=[("owner", "==", uid)])))
+        there.append(len(documents.query("holdfastGenerations", where=[("owner", "==", uid)])))
         return 0
 
     def counting(*_, **__):
@@ -408,7 +408,7 @@ def test_a_request_of_any_size_is_read_as_it_was_sent(started, store, documents,
     generation = started(raw=raw)
     kept = store.generation(generation.id)
     assert store.request(kept) == raw
-    parts = documents.query(f"{generation.path}/request")
+    parts = documents.query(f"{generation.path}/holdfastRequest")
     assert len(parts) == kept.request_parts == (0 if size < 64 else -(-len(raw) // (900 << 10)))
     assert all(part.fields["expireAt"] == kept.expire_at for part in parts)
 
@@ -450,7 +450,7 @@ def test_where_the_queue_can_not_be_reached_nothing_is_left(
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["answer lost", "failed"])
-@pytest.mark.parametrize("which", ["generations", "users"])
+@pytest.mark.parametrize("which", ["holdfastGenerations", "users"])
 def test_where_the_queue_can_not_be_reached_and_a_deletion_fails_nothing_is_left_either(
     service_over, settings_of, uid, nobody, under, generations_there, faulty, which, lost
 ):
@@ -499,11 +499,11 @@ def test_where_the_count_fails_a_start_is_unavailable_and_leaves_nothing(
     with pytest.raises(Unavailable):
         service_over().start(uid, request())
     assert line.enqueued == under(f"users/{uid}") == []
-    assert documents.query("generations", where=[("owner", "==", uid)]) == []
+    assert documents.query("holdfastGenerations", where=[("owner", "==", uid)]) == []
 
 
 def creates(writes):
-    return any(isinstance(write, Create) and write.path.startswith("generations/") for write in writes)
+    return any(isinstance(write, Create) and write.path.startswith("holdfastGenerations/") for write in writes)
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["answer lost", "failed"])
@@ -513,7 +513,7 @@ def test_a_start_whose_commit_fails_once_is_a_start_like_any_other(service_over,
     begun.tail.close()
     assert faulty.failed == 1
     assert (begun.attached, line.enqueued) == (False, [begun.generation.id])
-    assert len(documents.query("generations", where=[("owner", "==", uid)])) == 1
+    assert len(documents.query("holdfastGenerations", where=[("owner", "==", uid)])) == 1
 
 
 def test_a_start_whose_commit_fails_because_another_was_faster_attaches_to_that_one(
@@ -534,7 +534,7 @@ def test_a_start_whose_commit_fails_again_is_unavailable_and_makes_no_task(servi
     with pytest.raises(Unavailable):
         service_over(faulty).start(uid, request(key="key"))
     assert line.enqueued == []
-    assert documents.query("generations", where=[("owner", "==", uid)]) == []
+    assert documents.query("holdfastGenerations", where=[("owner", "==", uid)]) == []
 
 
 @pytest.mark.parametrize("reader", ["find", "list", "a viewer"])
@@ -1235,9 +1235,9 @@ def test_a_deletion_leaves_no_document(service, started, hold, uid, under, entri
         journal.append(written[at : at + 2])
     journal.finish([], COMPLETED, said_by(written))
     everything = under(generation.path) + under(generation.message_path)
-    assert any("/request/" in path for path in everything)
-    assert any("/parts/" in path for path in everything)
-    assert sum("/journal/" in path for path in everything) > 10
+    assert any("/holdfastRequest/" in path for path in everything)
+    assert any("/holdfastParts/" in path for path in everything)
+    assert sum("/holdfastJournal/" in path for path in everything) > 10
 
     service.delete(uid, generation.id)
     assert under(generation.path) == under(generation.message_path) == []
@@ -1282,7 +1282,7 @@ def test_a_deleted_key_can_be_used_again(service, started, uid, line):
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["answer lost", "failed"])
-@pytest.mark.parametrize("which", ["generations", "users"])
+@pytest.mark.parametrize("which", ["holdfastGenerations", "users"])
 def test_a_deletion_of_which_a_commit_fails_is_a_deletion_like_any_other(
     service_over, started, uid, faulty, under, which, lost
 ):
@@ -1299,7 +1299,7 @@ def test_a_deletion_that_broke_off_can_be_made_again(service_over, started, hold
     journal = hold(generation).journal
     for each in entries(1, 4, SEAL_BYTES):
         journal.append([each])
-    faulty.fail(having=lambda writes: all("/journal/" in write.path for write in writes), times=100)
+    faulty.fail(having=lambda writes: all("/holdfastJournal/" in write.path for write in writes), times=100)
     with pytest.raises(Unreachable):
         service.delete(uid, generation.id)
     assert 1 < faulty.failed < 10

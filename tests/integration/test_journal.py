@@ -110,7 +110,10 @@ def test_a_writer_over_an_old_head_is_fenced_and_writes_nothing(
         with pytest.raises(Fenced):
             write()
     assert documents.get(generation.head_path, generation.message_path, generation.path) == before
-    assert under(generation.journal_path.removesuffix("/journal")) == [generation.message_path, generation.head_path]
+    assert under(generation.journal_path.removesuffix("/holdfastJournal")) == [
+        generation.message_path,
+        generation.head_path,
+    ]
 
     new.append(entries(4, 5))
     assert len(events(generation)) == 5
@@ -584,7 +587,7 @@ def test_who_sees_the_end_can_read_the_whole_message_at_once(
     def read_at_the_end():
         seen.until(lambda changes: changes[-1].fields["final"] is not None)
         said, kept = documents.get(generation.message_path, generation.path)
-        parts = documents.get(*[f"{generation.message_path}/parts/{name}" for name in said.fields["parts"]])
+        parts = documents.get(*[f"{generation.message_path}/holdfastParts/{name}" for name in said.fields["parts"]])
         return said.fields, kept.fields, "".join(part.fields["text"] for part in parts)
 
     def write():
@@ -608,7 +611,7 @@ def test_a_message_larger_than_a_document_is_in_parts_that_join_to_it(begin, hol
     journal.finish([], COMPLETED, said_by(written))
 
     (said,) = documents.get(generation.message_path)
-    parts = documents.query(f"{generation.message_path}/parts")
+    parts = documents.query(f"{generation.message_path}/holdfastParts")
     assert [part.path.rpartition("/")[2] for part in parts] == said.fields["parts"]
     assert {part.fields["field"] for part in parts} == {"content"}
     assert len(said.fields["content"].encode()) <= message.INLINE_BYTES
@@ -627,7 +630,7 @@ def test_nothing_is_left_of_a_message_whose_generation_is_deleted_while_its_part
         journal.append([each])
 
     def deletes_meanwhile(writes):
-        if sum("/parts/" in write.path for write in writes):
+        if sum("/holdfastParts/" in write.path for write in writes):
             faulty.mend()
             store.delete(generation)
         return False
@@ -647,11 +650,11 @@ def test_a_part_of_a_message_that_could_not_be_saved_is_tried_again(
     journal = hold(generation, over=store_over(faulty)).journal
     for each in written[:-1]:
         journal.append([each])
-    faulty.fail(having=lambda writes: any("/parts/" in write.path for write in writes), lost=lost)
+    faulty.fail(having=lambda writes: any("/holdfastParts/" in write.path for write in writes), lost=lost)
     journal.finish(written[-1:], COMPLETED, said_by(written))
     assert faulty.failed == 1
     (said,) = documents.get(generation.message_path)
-    parts = documents.get(*[f"{generation.message_path}/parts/{name}" for name in said.fields["parts"]])
+    parts = documents.get(*[f"{generation.message_path}/holdfastParts/{name}" for name in said.fields["parts"]])
     whole = said.fields["content"] + "".join(part.fields["text"] for part in parts)
     assert whole == "".join(each.text for each in written)
 
@@ -665,7 +668,7 @@ def test_the_parts_of_one_attempt_are_not_those_of_another(begin, hold, clock, f
     new = hold(generation).journal
     new.finish([], COMPLETED, said_by(entries(1, 3, 400 * KIB)))
     (said,) = documents.get(generation.message_path)
-    parts = documents.get(*[f"{generation.message_path}/parts/{name}" for name in said.fields["parts"]])
+    parts = documents.get(*[f"{generation.message_path}/holdfastParts/{name}" for name in said.fields["parts"]])
     with pytest.raises(Fenced):
         old.finish(entries(4, 6, 400 * KIB), COMPLETED, said_by(entries(2, 6, 400 * KIB)))
     assert documents.get(*[part.path for part in parts]) == parts

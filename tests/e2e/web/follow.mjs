@@ -37,7 +37,7 @@ export async function follow(db, path, show) {
         show(text, message);
       };
       stops.push(onSnapshot(doc(db, path), onMessage, failed));
-      stops.push(onSnapshot(query(collection(db, path, 'journal'), orderBy('first')), onJournal, failed));
+      stops.push(onSnapshot(query(collection(db, path, 'holdfastJournal'), orderBy('first')), onJournal, failed));
     });
   } finally {
     stops.forEach((stop) => stop());
@@ -47,11 +47,11 @@ export async function follow(db, path, show) {
 
 /** What of one of the message's texts lies beyond the message's own document. */
 async function further(db, path, message, field) {
-  const parts = await Promise.all(message.parts.map((id) => getDoc(doc(db, path, 'parts', id))));
+  const parts = await Promise.all(message.parts.map((id) => getDoc(doc(db, path, 'holdfastParts', id))));
   return parts.filter((part) => part.get('field') === field).map((part) => part.get('text')).join('');
 }
 
 /** Asks for a stop. What there is of the answer is saved. */
 export async function stop(db, message) {
-  await updateDoc(doc(db, 'generations', message.generationId), { stopRequestedAt: serverTimestamp() });
+  await updateDoc(doc(db, 'holdfastGenerations', message.generationId), { stopRequestedAt: serverTimestamp() });
 }

@@ -366,7 +366,7 @@ def test_a_missing_part_of_a_request_ends_it(
     service: Service, upstream: Speaking, written: pytest.LogCaptureFixture
 ) -> None:
     generation = service.begin(request=b"x" * 2_000_000)
-    lost = next(path for path in service.documents.paths() if "/request/" in path)
+    lost = next(path for path in service.documents.paths() if "/holdfastRequest/" in path)
     service.documents.lose(lost)
     assert service.worker(upstream.base_url).work(task_of(generation)) == Ended(State.FAILED)
     kept = service.kept(generation)

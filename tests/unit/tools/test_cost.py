@@ -109,7 +109,7 @@ def test_what_names_a_user_or_a_generation_of_his_is_his() -> None:
     tally = Tally()
     tally.know("alice")
     tally.know("bob")
-    generation = b"documents/generations/" + b"a" * 32
+    generation = b"documents/holdfastGenerations/" + b"a" * 32
     tally.add("writes", 1, b"users/bob/messages/1")
     tally.add("writes", 1, generation)  # nobody knows yet whose it is
     tally.add("writes", 1, generation, generation + b" of alice")

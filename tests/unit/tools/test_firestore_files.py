@@ -41,21 +41,9 @@ GENERATION = Generation(
     attempt=1,
 )
 SEGMENT = Segment(first=1, last=1, events=b"", text="", attempt=1)
+
+
 # What an app may query its messages by. All else in a message is long, or of no use in a query.
-MESSAGE_INDEXED = {
-    "role",
-    "state",
-    "reason",
-    "model",
-    "stoppedBy",
-    "finishReason",
-    "generationId",
-    "createdAt",
-    "updatedAt",
-    "finishedAt",
-}
-
-
 def group(path: str) -> str:
     """The collection that a document's path lies in."""
     return path.split("/")[-2]
@@ -191,14 +179,20 @@ def test_the_single_field_indexes_are_those_that_the_queries_need() -> None:
 
 
 def test_an_app_that_follows_a_journal_has_its_index() -> None:
-    assert UP in indexed("journal", "first")
+    assert UP in indexed("holdfastJournal", "first")
 
 
 def test_no_field_is_indexed_that_no_query_asks_for() -> None:
-    kept = {"journal": {"first"}, "generations": {"owner", "state"}, "request": set(), "messages": MESSAGE_INDEXED}
+    kept = {"holdfastJournal": {"first"}, "holdfastGenerations": {"owner", "state"}, "holdfastRequest": set()}
     for collection, fields in kept.items():
         assert {field for field in fields_of(collection) if indexed(collection, field)} == fields
-    assert not indexed("parts", "text")
+    assert not indexed("holdfastParts", "text")
+
+
+def test_nothing_is_said_of_a_collection_that_an_app_may_have() -> None:
+    named = [each["collectionGroup"] for each in FILE["indexes"] + FILE["fieldOverrides"]]
+    assert named
+    assert all(name.startswith("holdfast") for name in named)
 
 
 def test_each_exemption_is_of_a_field_that_is_written() -> None:
@@ -207,11 +201,11 @@ def test_each_exemption_is_of_a_field_that_is_written() -> None:
 
 
 def test_an_app_s_own_fields_beside_an_answer_stay_indexed() -> None:
-    assert indexed("messages", "theirs") == indexed("parts", "theirs") == {UP, DOWN}
+    assert indexed("messages", "theirs") == indexed("holdfastParts", "theirs") == {UP, DOWN}
 
 
 def test_what_has_an_expiry_is_deleted_by_it_and_no_message_is() -> None:
-    expiring = {"generations", "journal", "request"}
+    expiring = {"holdfastGenerations", "holdfastJournal", "holdfastRequest"}
     assert all(("expireAt" in fields) == (name in expiring) for name, fields in written())
     assert {(name, field) for name, field, _, ttl in overrides() if ttl} == {(name, "expireAt") for name in expiring}
     # An index on it would make one place of the database take every write.

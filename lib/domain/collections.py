@@ -1,0 +1,10 @@
+"""The names of Holdfast's own collections.
+
+Index exemptions, TTL policies and bulk deletion go by a collection's name, wherever in the database it lies. So every
+name has a prefix that no application uses. (https://firebase.google.com/docs/firestore/query-data/index-overview)
+"""
+
+GENERATIONS = "holdfastGenerations"
+JOURNAL = "holdfastJournal"  # below a message
+PARTS = "holdfastParts"  # below a message
+REQUEST = "holdfastRequest"  # below a generation
