@@ -100,5 +100,5 @@ def test_a_generation_is_watched_while_one_viewer_s_lease_lasts() -> None:
 def test_a_message_lies_in_its_chat_or_where_there_is_none_with_its_user() -> None:
     assert message_path("alice", "c1", "m1") == "users/alice/chats/c1/messages/m1"
     assert message_path("alice", None, "m1") == "users/alice/messages/m1"
-    assert QUEUED.path == "generations/g1"
+    assert QUEUED.path == "holdfastGenerations/g1"
     assert QUEUED.head_path == "users/alice/chats/c1/messages/m1/holdfastJournal/head"
