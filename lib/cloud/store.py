@@ -66,6 +66,25 @@ class Store:
                 self._documents.commit(*[Delete(part.path) for part in parts])
             raise
 
+    def restart(self, failed: Generation, generation: Generation, message: Fields, head: Head) -> None:
+        """Replaces a failed generation by a new one under the same id, in one commit. Their requests are the same.
+
+        Errors: `Stale` if `failed` is no longer what is stored.
+        """
+        there, its_head = self._documents.get(failed.path, failed.head_path)
+        if there is None or its_head is None or there.fields["createdAt"] != failed.created_at:
+            raise Stale
+        sealed = self._documents.query(failed.journal_path, select=())
+        fields = generation.fields()
+        if failed.request_parts:
+            fields |= {"request": b"", "requestParts": failed.request_parts}
+        self._documents.commit(
+            Put(generation.path, fields, there.version),
+            Put(generation.message_path, message),
+            Put(generation.head_path, self._head_fields(head, generation.created_at), its_head.version),
+            *[Delete(each.path) for each in sealed if each.path != failed.head_path],
+        )
+
     def generation(self, generation_id: str) -> Generation | None:
         return _generation(self._documents.get(f"{GENERATIONS}/{generation_id}")[0])
 

@@ -33,7 +33,7 @@ class End:
 
     `reason` is one of Holdfast's documented codes, or None if the answer is complete. `error` has `message` and `code`,
     and if the upstream sent them `type`, `param`, `status` (its HTTP status), `body` (its error as JSON text),
-    `contentType` and `retryAfter` (seconds).
+    `contentType` and `retryAfter` (seconds). `retryable` is true if the same request may succeed later.
     """
 
     state: State

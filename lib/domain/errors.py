@@ -15,6 +15,7 @@ class HoldfastError(Exception):
     status = 500
     code = "internal_error"
     type = "server_error"
+    retryable = True  # if the status says so as well
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None, retry_after: int = 0):
         super().__init__(message)
@@ -57,6 +58,7 @@ class Conflict(HoldfastError):
 
     status = 409
     code = "conflict"
+    retryable = False
     type = "invalid_request_error"
 
 

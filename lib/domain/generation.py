@@ -20,8 +20,9 @@ class Generation:
 
     `message_path` is the path of the message document. `dialect` names the API in which `request` is written and which
     `upstream` supports. `request` is the client's body; if it is too large, it is stored in `request_parts` further
-    documents instead. `request_hash` distinguishes a repeated request from a different one. `watchers` has the expiry
-    of a lease for each api process with viewers.
+    documents instead. `request_hash` distinguishes a repeated request from a different one. `retried` means that the
+    client has repeated its request after a failure. `watchers` has the expiry of a lease for each api process with
+    viewers.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Generation:
     request: bytes
     request_parts: int = 0
     request_hash: str
+    retried: bool = False
     created_at: datetime
     expire_at: datetime
     state: State = State.QUEUED
@@ -64,6 +66,11 @@ class Generation:
     def watched(self, now: datetime) -> bool:
         """Whether a viewer's lease says that somebody is watching."""
         return any(until > now for until in self.watchers.values())
+
+    @property
+    def may_be_tried_anew(self) -> bool:
+        """Whether it failed without any output, for a reason that may have passed."""
+        return self.state is State.FAILED and bool(self.error and self.error.get("retryable"))
 
     def ended(self, end: End, last_seq: int, now: datetime) -> Generation:
         return replace(

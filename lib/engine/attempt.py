@@ -260,7 +260,9 @@ class Attempt:
             later = self._release(0.0)
             log.info("generation released at shutdown", extra={"events": self._journal.last})
             return later
-        again = outcome.passing and self._generation.attempt < self._settings.max_attempts
+        # A client that repeats its request asks itself: retries of both would multiply.
+        tries = 1 if self._generation.retried else self._settings.max_attempts
+        again = outcome.passing and self._generation.attempt < tries
         if again and self._rest(answer) is not None:
             later = self._release(outcome.retry_after)
             log.warning(
@@ -329,6 +331,8 @@ def _ms(time: timedelta) -> int:
 def failure_of(fault: UpstreamFault) -> Fields:
     """The fault as a generation's `error`, with the upstream's own error for the client."""
     error: Fields = {"message": fault.message, "code": fault.reason, "status": fault.status}
+    if fault.passing:
+        error["retryable"] = True
     if fault.retry_after:
         error["retryAfter"] = fault.retry_after
     if fault.said is not None:

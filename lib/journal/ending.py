@@ -39,7 +39,8 @@ def lost(generation: Generation, *, silent: bool) -> End:
         state, what = State.FAILED, "The answer could not be started: its worker was lost."
     else:
         state, what = State.FAILED, "The answer was not started."
-    return End(state=state, reason="worker_lost", error={"message": what, "code": "worker_lost", "status": 503})
+    error = {"message": what, "code": "worker_lost", "status": 503, "retryable": True}
+    return End(state=state, reason="worker_lost", error=error)
 
 
 def stopped() -> End:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from lib.cloud.documents import Exists, Stale
@@ -20,6 +20,7 @@ from lib.domain.end import LIVE, State
 from lib.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable, Unreachable
 from lib.domain.generation import Generation
 from lib.domain.ids import document_id
+from lib.domain.message import Said
 from lib.domain.segment import Head, empty_head
 from lib.journal.writer import Clock, retried
 from lib.runtime.settings import Settings
@@ -68,8 +69,9 @@ class Generations:
     def start(self, uid: str, request: StartRequest) -> Started:
         """Starts a generation, or attaches to the one that the same request started.
 
-        Errors: `InvalidRequest`, `Conflict` (same key or message, another body or place), `TooManyRequests`,
-        `Unavailable`.
+        A generation that failed without any output, for a reason that may have passed, is started anew.
+        Errors: `InvalidRequest`, `Conflict` (a message id that is taken, or the same request at another place),
+        `TooManyRequests`, `Unavailable`.
         """
         found = checked(request, self._settings.catalog, self._dialects)
         watchers = self._tails.first_lease()
@@ -78,16 +80,30 @@ class Generations:
             return Started(generation, self._start(generation), found.asked, attached=False)
         except Exists:
             there = self._repeated(generation)
+        if there.may_be_tried_anew:
+            anew = replace(generation, id=there.id, retried=True)
+            try:
+                return Started(anew, self._start(anew, failed=there), found.asked, attached=False)
+            except Stale:
+                there = self._repeated(generation)  # the same request came twice, and the other was faster
         log.info("generation asked for again", extra={"generation": there.id, "state": str(there.state)})
         if there.state is State.QUEUED and (head := self._store.read_head(there)) is not None:
             self._healer.heal(there, head)
         return Started(there, self._tails.open(there, 0), found.asked, attached=True)
 
-    def _start(self, generation: Generation) -> Tail:
+    def _start(self, generation: Generation, failed: Generation | None = None) -> Tail:
+        """Creates and enqueues a generation, in place of `failed` if that is given.
+
+        Errors: `Exists`; `Stale` if `failed` is there no more; `TooManyRequests`; `Unavailable`.
+        """
         # Counting takes as long as creating, so both are done at the same time.
         counting = self._store.counting_live(generation.owner, self._settings.max_live_generations)
         now = generation.created_at
-        self._create(generation, empty_head(now, now + START_GRACE))
+        head = empty_head(now, now + START_GRACE)
+        if failed is None:
+            self._create(generation, head)
+        else:
+            self._store.restart(failed, generation, message.opening(generation), head)
         tail = self._tails.open(generation, 0, created=True)
         try:
             self._check_limit(generation, counting())
@@ -154,14 +170,16 @@ class Generations:
             )
         if found.message_path != asked.message_path:
             raise Conflict(
-                "The same idempotency key was used with another chat or message id. Use a new key for a new request.",
+                "The same request was sent with this idempotency key and another chat or message id. "
+                "Use a new key for a new request.",
                 code="idempotency_conflict",
                 param="X-Chat-Id" if found.chat_id != asked.chat_id else "X-Message-Id",
             )
         if (found.request_hash, found.dialect) != (asked.request_hash, asked.dialect):
             raise Conflict(
-                "The same idempotency key or message id was used with another body. Use a new one for a new request.",
-                code="idempotency_conflict",
+                "There is an answer to another request under this message id. Use another message id.",
+                code="message_exists",
+                param="X-Message-Id",
             )
         return found
 
@@ -183,11 +201,11 @@ class Generations:
             raise NotFound("There is no such generation.", code="generation_not_found")
         return generation
 
-    def answer(self, generation: Generation) -> tuple[Generation, int, str]:
-        """The current generation, the number of its last event, and its text so far."""
+    def answer(self, generation: Generation) -> tuple[Generation, int, Said]:
+        """The current generation, the number of its last event, and what was said so far."""
         generation, head = self.find(generation.owner, generation.id)
         said, _ = self._healer.saved(generation, head)
-        return generation, head.last, str(said.fields["content"])
+        return generation, head.last, said
 
     def resume(self, generation: Generation, after: int) -> Tail:
         """A tail that starts after event `after`."""

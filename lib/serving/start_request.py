@@ -29,6 +29,7 @@ class StartRequest:
 
     `dialect` names the API that the body is written in. It is None if the client protocol belongs to no model API: then
     the body is in the dialect that the model's upstream supports, and the upstream is always asked for a stream.
+    `retried`: the client says that it repeats a request that failed.
     """
 
     body: bytes
@@ -36,6 +37,7 @@ class StartRequest:
     message_id: str | None = None
     idempotency_key: str | None = None
     dialect: str | None = None
+    retried: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +101,9 @@ def new_generation(
         )
     message_id = document_id(request.message_id, "X-Message-Id") if request.message_id is not None else None
     if request.idempotency_key is not None:
-        generation_id = _derived("key", owner, document_id(request.idempotency_key, "Idempotency-Key"))
+        # The body is part of the id: SDKs send the same headers with each step of a tool loop.
+        key = document_id(request.idempotency_key, "Idempotency-Key")
+        generation_id = _derived("key", owner, key, checked.dialect, checked.body_hash)
     elif chat_id is not None and message_id is not None:
         generation_id = _derived("message", owner, chat_id, message_id)
     else:
@@ -116,6 +120,7 @@ def new_generation(
         upstream=checked.upstream.name,
         request=checked.body,
         request_hash=checked.body_hash,
+        retried=request.retried,
         created_at=now,
         expire_at=now + settings.retention,
         watchers=watchers,

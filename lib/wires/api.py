@@ -6,7 +6,8 @@ to call the upstream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 
 from flask import Flask, Response, request
 from flask_cors import CORS
@@ -49,10 +50,23 @@ def create_api(
 
     @app.errorhandler(HTTPException)
     def unroutable(error: HTTPException) -> Response:
-        answer = refusal(NotFound(f"There is nothing at {request.method} {request.path}.", code="no_such_route"))
+        words = f"There is nothing at {request.method} {request.path[:100]}."
+        allowed = dict(error.get_headers()).get("Allow")
+        if allowed:
+            words += f" It takes {allowed}."
+        elif meant := _meant(request.path, [rule.rule for rule in app.url_map.iter_rules()]):
+            words += f" Did you mean {meant}?"
+        answer = refusal(NotFound(words, code="no_such_route"))
         answer.status_code = error.code or 500
-        if "Allow" in dict(error.get_headers()):
-            answer.headers["Allow"] = dict(error.get_headers())["Allow"]
+        if allowed:
+            answer.headers["Allow"] = allowed
         return answer
 
     return app
+
+
+def _meant(path: str, routes: Sequence[str]) -> str | None:
+    """The route that a wrong path was probably meant to be: most often the base URL's version is missing or twice."""
+    ends = [route for route in routes if len(route) > 1 and f"/{path.strip('/')}".endswith(route)]
+    starts = [route for route in routes if route == f"/v1/{path.strip('/')}"]
+    return next(iter([*ends, *starts, *get_close_matches(path, routes, n=1)]), None)

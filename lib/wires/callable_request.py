@@ -12,7 +12,7 @@ from lib.domain.ids import document_id
 from lib.serving.start_request import StartRequest
 from lib.wires.callable_values import decoded
 
-_IDS = {"chatId": "chat_id", "messageId": "message_id", "idempotencyKey": "idempotency_key"}
+_IDS = ("chatId", "messageId", "idempotencyKey")
 _TOO_DEEP = "'data' is nested too deeply."
 
 Json = dict[str, Any]
@@ -56,12 +56,12 @@ def read(body: bytes) -> Start | Resume | Stop:
     if "stop" in data and "model" not in data:  # with a model it is a request, whose API has a field of that name
         _only(data, "stop")
         return Stop(_id(data, "stop"))
-    ids = {field: _id(data, name) for name, field in _IDS.items() if data.get(name) is not None}
-    if "message_id" in ids and "chat_id" not in ids:
+    chat, message, key = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
+    if message is not None and chat is None:
         raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
     asked = {name: value for name, value in data.items() if name not in _IDS}
     try:
-        return Start(StartRequest(body=orjson.dumps(asked), **ids))
+        return Start(StartRequest(body=orjson.dumps(asked), chat_id=chat, message_id=message, idempotency_key=key))
     except orjson.JSONEncodeError as error:
         raise InvalidRequest(_TOO_DEEP, param="data") from error
 

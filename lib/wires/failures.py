@@ -61,6 +61,7 @@ class UpstreamFailure(HoldfastError):
         )
         self.type = str(error.get("type") or self.type)
         self.upstream_status = error.get("status")
+        self.retryable = bool(error.get("retryable"))
         self.upstream = UpstreamBody.of(error)
 
 
@@ -86,6 +87,7 @@ class Interrupted(UpstreamFailure):
         sentence = words if words.endswith((".", "!", "?")) else f"{words}."
         code = str(error.get("code") or end.reason or self.code)
         super().__init__(f"{sentence} What was read is saved as incomplete.", code=code, error=error)
+        self.retryable = False  # the same key finds this answer again, and without a key a second one would be paid
 
 
 def shown(error: Exception) -> HoldfastError:

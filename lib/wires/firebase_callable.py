@@ -22,13 +22,14 @@ from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, InvalidRequest, Unavailable
 from lib.domain.event import Event
 from lib.domain.generation import Generation
+from lib.domain.message import Said
 from lib.runtime.settings import Settings
 from lib.serving.feed import Piece
 from lib.serving.generations import Generations
 from lib.serving.tail import Tail
 from lib.wires.callable_request import Resume, Start, Stop, read
 from lib.wires.callable_values import encoded, line
-from lib.wires.failures import UpstreamRefusal, shown
+from lib.wires.failures import UpstreamRefusal, shown, summary
 from lib.wires.responses import STREAM_HEADERS, bound_writes, json_body, streamed
 
 _PARAMS = {"X-Chat-Id": "chatId", "X-Message-Id": "messageId", "Idempotency-Key": "idempotencyKey"}
@@ -57,6 +58,7 @@ _HTTP = {
     "DEADLINE_EXCEEDED": 504,
 }
 
+_SAID = ("finishReason", "reasoning", "refusal", "toolCalls")  # in the result, if the answer has them
 _KEY_REFUSED = "upstream_key"  # the operator must fix it, so the app's retries can't help
 _JSON_HEADERS = {"Content-Type": "application/json"}
 
@@ -115,8 +117,9 @@ def register(
         return Response(reply(ending(), streamed=False), headers=_JSON_HEADERS)
 
 
-def result(generation: Generation, seq: int, content: str) -> Json:
+def result(generation: Generation, seq: int, said: Said) -> Json:
     """The result of a call that did not fail. If `state` is not final, `seq` is the cursor to resume from."""
+    more = {name: said.fields[name] for name in _SAID if said.fields.get(name)}
     return {
         "id": generation.id,
         "chatId": generation.chat_id,
@@ -124,8 +127,10 @@ def result(generation: Generation, seq: int, content: str) -> Json:
         "state": str(generation.state),
         "reason": generation.reason,
         "seq": seq,
-        "content": content,
+        "content": said.fields["content"],
         "usage": encoded(generation.usage),
+        "error": summary(generation.error),
+        **{name: encoded(value) for name, value in more.items()},
     }
 
 
@@ -221,8 +226,8 @@ def reply(ended: Json, streamed: bool) -> bytes:
     return line({"result": ended}) if streamed else orjson.dumps({"result": ended})
 
 
-def ended(generation: Generation, seq: int, content: str) -> Json:
+def ended(generation: Generation, seq: int, said: Said) -> Json:
     """The result, if there is an answer. Errors: `Failed`."""
     if generation.state is State.FAILED:
         raise Failed(generation)
-    return result(generation, seq, content)
+    return result(generation, seq, said)

@@ -24,8 +24,10 @@ KEEP_ALIVE = b": keep-alive\n"
 WRITE_BYTES = 64 << 10
 
 
-def framed(piece: Piece) -> list[bytes]:
-    """The frames of a piece's events."""
+def framed(piece: Piece, bare: bool = False) -> list[bytes]:
+    """The frames of a piece's events; `bare`: without their numbers."""
+    if bare:
+        return [_unnumbered(data, name) for data, name in piece.events]
     return [
         b"id: %d\ndata: %b\n\n" % (seq, data)
         if not (name or b"\n" in data or b"\r" in data)
@@ -40,17 +42,20 @@ def _unnumbered(data: bytes, name: bytes = b"") -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.replace(b"\r", b""), data) if name else b"data: %b\n\n" % data
 
 
-def stream(tail: Tail, first: Piece, dialect: Dialect | None, *, keepalive: float, seconds: float) -> Iterator[bytes]:
+def stream(
+    tail: Tail, first: Piece, dialect: Dialect | None, *, keepalive: float, seconds: float, bare: bool = False
+) -> Iterator[bytes]:
     """The stream that starts with `first`. Ends in a defined way after at most `seconds`, and closes the tail.
 
-    `dialect` is the answer's, or None if this version does not know it.
+    `dialect` is the answer's, or None if this version does not know it. `bare`: events have no `id:`, and keep-alives
+    are empty lines.
     """
     try:
         for piece in tail.follow(first, keepalive=keepalive, seconds=seconds):
             if piece.events:
-                yield from _writes(framed(piece))
+                yield from _writes(framed(piece, bare))
             elif piece.end is None:
-                yield KEEP_ALIVE  # the first one also sends the status line
+                yield b"\n" if bare else KEEP_ALIVE  # the first one also sends the status line
         yield _closing(piece.end, dialect) if piece.end is not None else _planned_end(tail)
     except Unavailable as error:
         shown(error)

@@ -6,12 +6,13 @@ Requests and answers pass through unchanged between client and upstream.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.datastructures import Headers
 
 from lib.dialects.protocol import Asked, Dialect
-from lib.domain.errors import HoldfastError
+from lib.domain.errors import HoldfastError, InvalidRequest, NotFound
 from lib.domain.generation import Generation
 from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
@@ -25,6 +26,7 @@ from lib.wires.responses import (
     json_body,
     named,
     refusal,
+    retried,
     whole_body,
 )
 
@@ -45,6 +47,7 @@ def register(
                 message_id=header("X-Message-Id"),
                 idempotency_key=header("Idempotency-Key"),
                 dialect=dialect.name,
+                retried=retried(),
             ),
         )
         return respond(started.generation, started.tail, started.asked)
@@ -67,8 +70,18 @@ def register(
     @app.get("/v1/models")
     def models() -> Response:
         identify(request.headers)
-        data = [
-            {"id": model, "object": "model", "created": 0, "owned_by": upstream}
-            for model, upstream in settings.catalog.models()
-        ]
-        return jsonify(object="list", data=data)
+        named = [each for each in settings.catalog.models() if not each[0].endswith("*")]  # a pattern is no model
+        return jsonify(object="list", data=[shown(*each) for each in named])
+
+    @app.get("/v1/models/<path:model>")
+    def model(model: str) -> Response:
+        identify(request.headers)
+        try:
+            return jsonify(shown(model, settings.catalog.serving(model).name))
+        except InvalidRequest as error:
+            raise NotFound(error.message, code=error.code, param=error.param) from error
+
+
+def shown(model: str, upstream: str) -> dict[str, Any]:
+    """A model in the shape of OpenAI's list."""
+    return {"id": model, "object": "model", "created": 0, "owned_by": upstream}

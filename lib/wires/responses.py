@@ -25,7 +25,7 @@ STREAM_HEADERS = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
 }
-EXPOSED_HEADERS = ("X-Generation-Id", "Location", "Retry-After")
+EXPOSED_HEADERS = ("X-Generation-Id", "X-Request-Id", "Location", "Retry-After", "X-Should-Retry")
 
 
 def streamed(tail: Tail, pieces: Iterator[bytes], headers: Mapping[str, str] | None = None) -> Response:
@@ -40,10 +40,15 @@ def in_frames(
 ) -> Response:
     """The answer as server-sent events, from the tail's position on."""
     bound_writes(settings.send_seconds)
-    pieces = frames.stream(
-        tail, first, dialect, keepalive=settings.keepalive_seconds, seconds=settings.response_seconds
-    )
+    bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
+    pieces = frames.stream(tail, first, dialect, bare=_wants_bare_events(), **bounds)
     return streamed(tail, pieces, named(generation))
+
+
+def _wants_bare_events() -> bool:
+    """Whether the client's parser knows lines of `data:` alone, as that of PyPI's `azure-ai-inference` does."""
+    asked = request.args.get("bare_events") or request.headers.get("X-Bare-Events", "")
+    return asked.lower() in ("1", "true")
 
 
 def first_piece(tail: Tail, seconds: float) -> Piece:
@@ -88,21 +93,34 @@ def refusal(error: HoldfastError, headers: Mapping[str, str] | None = None) -> R
     answer.headers.update(headers or {})
     if error.retry_after:
         answer.headers["Retry-After"] = str(error.retry_after)
+    if not error.retryable:
+        answer.headers["X-Should-Retry"] = "false"
     if isinstance(error, Unauthenticated):
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
 
 
 def named(generation: Generation) -> dict[str, str]:
-    """The headers that identify a response's generation."""
-    return {"X-Generation-Id": generation.id, "Location": f"/v1/generations/{generation.id}"}
+    """The headers that identify a response's generation. SDKs show `X-Request-Id` in their errors."""
+    its = generation.id
+    return {"X-Generation-Id": its, "X-Request-Id": its, "Location": f"/v1/generations/{its}"}
 
 
 def json_body() -> bytes:
-    """The request's body. Errors: `UnsupportedMediaType` if its Content-Type is not JSON."""
+    """The request's body. Errors: `UnsupportedMediaType` if it is not JSON, or is compressed."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body as it is, without 'Content-Encoding'.")
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
     return request.get_data()
+
+
+def retried() -> bool:
+    """Whether the client's SDK repeats a request that failed: those of OpenAI and Anthropic count their retries.
+
+    https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py
+    """
+    return request.headers.get("X-Stainless-Retry-Count", "0") != "0"
 
 
 def header(name: str) -> str | None:

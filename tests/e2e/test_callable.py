@@ -23,7 +23,7 @@ from tests.conftest import database_of
 from tests.e2e.callable_lines import Heard, begun, heard
 
 INT64 = "type.googleapis.com/google.protobuf.Int64Value"
-RESULT_FIELDS = {"id", "chatId", "messageId", "state", "reason", "seq", "content", "usage"}
+RESULT_FIELDS = {"id", "chatId", "messageId", "state", "reason", "seq", "content", "usage", "error", "finishReason"}
 EVENT_FIELDS = {"seq", "delta", "event"}
 HEARTBEAT = {"type": "heartbeat"}
 UNKNOWN = "0" * 32
@@ -331,11 +331,21 @@ def test_a_unary_call_and_its_repetition_as_a_stream_are_one_upstream_call(
     assert len(upstream_calls(what)) == 1
 
 
-def test_another_body_under_the_same_key_is_already_exists(client: Client) -> None:
-    call(client, {**asked("one", 5, rate=0), "idempotencyKey": "k2"})
-    again = call(client, {**asked("another", 5, rate=0), "idempotencyKey": "k2"})
+def test_another_body_under_the_same_message_id_is_already_exists(client: Client) -> None:
+    place = {"chatId": "c", "messageId": "m"}
+    call(client, {**asked("one", 5, rate=0), **place})
+    again = call(client, {**asked("another", 5, rate=0), **place})
     status, code, details = refusal(again)
-    assert (status, code, details["code"]) == (409, "ALREADY_EXISTS", "idempotency_conflict")
+    assert (status, code, details["code"]) == (409, "ALREADY_EXISTS", "message_exists")
+    assert details["param"] == "messageId"
+
+
+def test_the_result_has_the_tool_calls_and_why_it_ended(client: Client) -> None:
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+    data = {**asked("tools", 5, rate=0, tool_calls=1), "tools": [tool]}
+    result = call(client, data).json()["result"]
+    assert (result["content"], result["finishReason"]) == ("", "tool_calls")
+    assert result["toolCalls"][0]["function"]["name"] == "look_up"
 
 
 @pytest.mark.parametrize(

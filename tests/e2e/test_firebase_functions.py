@@ -151,11 +151,11 @@ def test_the_documented_client_comes_back_after_each_break_and_asks_but_once(
 
 def test_each_error_is_the_one_that_apps_know_in_a_stream_and_without_one(client: Client) -> None:
     ended = client.complete(question("ended", 5, rate=0)).headers["X-Generation-Id"]
-    client.complete(question("one", 5, rate=0), Idempotency_Key="k")
+    client.complete(question("one", 5, rate=0), X_Chat_Id="c", X_Message_Id="m")
     calls = {
         "functions/invalid-argument": {"model": "demo"},
         "functions/not-found": {"resume": UNKNOWN},
-        "functions/already-exists": {**asked("another", 5, rate=0), "idempotencyKey": "k"},
+        "functions/already-exists": {**asked("another", 5, rate=0), "chatId": "c", "messageId": "m"},
         "functions/failed-precondition": {"stop": ended},
         "functions/internal": asked("its key is wrong", 5, fault={"kind": "refuse", "status": 401}),
     }
@@ -184,7 +184,7 @@ def test_each_error_is_the_one_that_apps_know_in_a_stream_and_without_one(client
     assert [each[0][1] for each in codes] == [
         "invalid_request",
         "generation_not_found",
-        "idempotency_conflict",
+        "message_exists",
         "generation_ended",
         "upstream_key",
         "malformed_token",

@@ -94,7 +94,7 @@ def test_the_openai_client_takes_an_answer_that_broke_off_for_an_error(client: C
 
 
 def test_each_error_is_of_its_class(client: Client) -> None:
-    client.complete(question("one", 5, rate=0), Idempotency_Key="k")
+    client.complete(asked("another", 5, stream=False, rate=0), Idempotency_Key="k", X_Chat_Id="c")
     refused = [
         asked("refused", 5, stream=stream, fault={"kind": "refuse", "status": status})
         for status in (400, 401, 403, 404, 409, 422, 429, 500)

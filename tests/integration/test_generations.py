@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -192,6 +193,9 @@ SAME = {
 }
 
 
+PLACED = {name: asked for name, asked in SAME.items() if "message_id" in asked}
+
+
 @pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
 def test_the_same_request_again_attaches_and_makes_no_second_task(service, uid, line, asked):
     first = service.start(uid, request(**asked))
@@ -238,17 +242,88 @@ def test_the_order_of_a_bodys_fields_makes_no_other_request(service, uid):
     again.tail.close()
 
 
-@pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
-def test_the_same_key_or_message_with_another_body_is_a_conflict_and_changes_nothing(
+@pytest.mark.parametrize("asked", PLACED.values(), ids=PLACED)
+def test_a_message_that_is_taken_by_another_body_is_a_conflict_and_changes_nothing(
     service, started, uid, line, documents, asked
 ):
     generation = started(**asked)
     before = documents.get(generation.path, generation.message_path, generation.head_path)
     with pytest.raises(Conflict) as refused:
         service.start(uid, request("Another", **asked))
-    assert (refused.value.status, refused.value.code) == (409, "idempotency_conflict")
+    assert (refused.value.status, refused.value.code, refused.value.param) == (409, "message_exists", "X-Message-Id")
+    assert not refused.value.retryable
     assert documents.get(generation.path, generation.message_path, generation.head_path) == before
     assert line.enqueued == [generation.id]
+
+
+def test_another_body_under_the_same_key_is_another_generation(service, started, uid, line):
+    first = started(key="loop", chat_id="chat")
+    second = service.start(uid, request("Another", key="loop", chat_id="chat"))
+    second.tail.close()
+    assert not second.attached
+    assert line.enqueued == [first.id, second.generation.id]
+    assert first.id != second.generation.id
+
+
+def failed(started, hold, error, **asked):
+    """A generation that failed without any output."""
+    generation = started(**asked)
+    hold(generation).journal.finish([], End(state=State.FAILED, reason="upstream_error", error=error), NOTHING_SAID)
+    return generation
+
+
+PASSING = {"message": "Too many requests.", "code": "rate_limited", "status": 429, "retryable": True}
+
+
+@pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
+def test_a_failure_that_may_have_passed_is_tried_anew_under_the_same_ids(
+    service, started, hold, store, uid, line, clock, documents, asked
+):
+    old = failed(started, hold, PASSING, raw=LARGE, **asked)
+    clock.advance(timedelta(seconds=1))
+    again = service.start(uid, request(raw=LARGE, **asked))
+    again.tail.close()
+    assert (again.attached, again.generation.id, again.generation.retried) == (False, old.id, True)
+    assert line.enqueued == [old.id, old.id]
+    anew, head = store.generation_and_head(old.id, old.message_path)
+    assert (anew.state, anew.error, head.claims, head.end) == (State.QUEUED, None, 0, None)
+    assert store.request(anew) == LARGE
+    assert documents.get(old.message_path)[0].fields["state"] == "queued"
+
+
+def test_a_failure_that_is_tried_anew_keeps_nothing_of_the_old_journal(
+    service, started, hold, uid, entries, under, clock
+):
+    generation = started(key="again")
+    journal = hold(generation).journal
+    for first in range(1, 90, 30):
+        journal.append(entries(first, first + 29, size=4000))
+    journal.finish([], End(state=State.FAILED, reason="upstream_error", error=PASSING), NOTHING_SAID)
+    assert len(under(generation.message_path)) > 2
+    clock.advance(timedelta(seconds=1))
+    service.start(uid, request(key="again")).tail.close()
+    assert under(generation.message_path) == [generation.message_path, generation.head_path]
+
+
+def test_a_failure_that_is_tried_anew_many_times_at_once_is_one_further_try(
+    service, started, hold, uid, line, clock, together
+):
+    old = failed(started, hold, PASSING, key="again")
+    clock.advance(timedelta(seconds=1))
+    begun = together(*[lambda: service.start(uid, request(key="again"))] * 8)
+    for each in begun:
+        each.tail.close()
+    assert {each.generation.id for each in begun} == {old.id}
+    assert len(line.enqueued) == 2
+
+
+def test_a_failure_that_can_not_pass_holds_its_key(service, started, hold, uid, line):
+    old = failed(started, hold, PASSING | {"retryable": False}, key="again")
+    again = service.start(uid, request(key="again"))
+    with again.tail as tail:
+        assert tail.next(PATIENCE).end.state is State.FAILED
+    assert again.attached
+    assert line.enqueued == [old.id]
 
 
 PLACES = {
@@ -340,7 +415,7 @@ def test_more_than_the_limit_is_too_many_but_not_for_a_request_that_was_made_bef
         assert again.attached
         assert again.generation.id == first.generation.id
         again.tail.close()
-    with pytest.raises(Conflict):
+    with pytest.raises(TooManyRequests):
         service.start(uid, request("Another", key="one"))
     service.start(f"{uid}-other", request()).tail.close()
     for each in begun:
@@ -420,8 +495,8 @@ OTHER = body("other " * 850_000)
 @pytest.mark.parametrize("asked", SAME.values(), ids=SAME)
 def test_a_large_request_stays_what_it_was_though_another_comes_under_its_key(service, started, store, uid, asked):
     generation = started(raw=LARGE, **asked)
-    with pytest.raises(Conflict):
-        service.start(uid, request(raw=OTHER, **asked))
+    with suppress(Conflict):
+        service.start(uid, request(raw=OTHER, **asked)).tail.close()
     assert store.request(store.generation(generation.id)) == LARGE
 
 
@@ -799,7 +874,8 @@ def test_an_answer_in_a_dialect_that_is_not_known_keeps_its_text(
         journal = hold(each).journal
         for seq in range(1, 41, 4):
             journal.append(entries(seq, seq + 3, 5 << 10))
-    assert service.answer(service.find(uid, stopped.id)[0])[1:] == (40, text)
+    _, last, said = service.answer(service.find(uid, stopped.id)[0])
+    assert (last, said.fields["content"]) == (40, text)
     journal.release()
     assert service.stop(uid, stopped.id)[0].state is State.STOPPED
     assert service.stop(uid, queued.id)[0].state is State.STOPPED
@@ -815,9 +891,9 @@ def test_the_text_of_an_answer_is_folded_from_its_journal(service, started, hold
     journal = hold(generation).journal
     for seq in range(1, 41, 4):
         journal.append(entries(seq, seq + 3, 5 << 10))
-    found, last, content = service.answer(generation)
+    found, last, said = service.answer(generation)
     assert (found.state, last) == (State.STREAMING, 40)
-    assert content == "".join(each.text for each in entries(1, 40, 5 << 10))
+    assert said.fields["content"] == "".join(each.text for each in entries(1, 40, 5 << 10))
 
 
 def test_a_generation_that_was_started_anew_while_it_was_read_is_read_again(

@@ -114,6 +114,7 @@ def queries() -> list[Query]:
     store.counting_live("alice", 10)
     list(store.segments(GENERATION, 0, 10))
     store.delete(GENERATION)
+    store.restart(GENERATION, GENERATION, message.opening(GENERATION), empty_head(NOW, NOW))
     return recorder.queries
 
 
@@ -227,4 +228,10 @@ def test_the_store_s_queries_are_all_there_are_and_all_recorded() -> None:
                     ("documents.query", "documents.counting")
                 ):
                     found.add(f"{path.stem}.{function.name}")
-    assert found == {"store.list", "store.counting_live", "store.segments", "store.delete"}
+    assert found == {
+        "store.list",
+        "store.counting_live",
+        "store.segments",
+        "store.delete",
+        "store.restart",
+    }

@@ -20,6 +20,7 @@ from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, InvalidRequest, Unreachable
 from lib.domain.event import Event
 from lib.domain.generation import Generation
+from lib.domain.message import Said
 from lib.serving.feed import Gone, Piece
 from lib.wires import callable_request, callable_values
 from lib.wires import firebase_callable as wire
@@ -352,11 +353,13 @@ def test_an_upstream_that_said_when_to_come_back_is_passed_on() -> None:
 
 def test_a_failed_generation_without_a_message_still_has_one() -> None:
     with pytest.raises(Failed) as failure:
-        wire.ended(replace(GENERATION, state=State.FAILED), 0, "")
+        wire.ended(replace(GENERATION, state=State.FAILED), 0, Said(fields={"content": ""}))
     assert wire.failure(failure.value)[0]["message"]
 
 
 # Results
+
+HELLO = Said(fields={"content": "Hello"})
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.FAILED])
@@ -371,10 +374,24 @@ def test_a_result_has_the_ids_the_state_the_cursor_the_text_and_the_usage(state:
         "seq": 7,
         "content": "Hello",
         "usage": {"total_tokens": wrapped(str(1 << 60)), "@@type": "x"},
+        "error": None,
     }
-    assert wire.ended(generation, 7, "Hello") == expected
+    assert wire.ended(generation, 7, HELLO) == expected
     assert json.loads(wire.reply(expected, streamed=False)) == {"result": expected}
     assert wire.reply(expected, streamed=True) == callable_values.line({"result": expected})
+
+
+def test_a_result_has_the_tool_calls_the_refusal_and_the_finish_reason() -> None:
+    more = {"finishReason": "tool_calls", "refusal": "No.", "toolCalls": [{"id": "t1", "n": 1 << 60}]}
+    ended = wire.ended(GENERATION, 7, Said(fields={"content": "", **more, "extra": {"fingerprint": "f"}}))
+    assert {name: ended[name] for name in more} == more | {"toolCalls": [{"id": "t1", "n": wrapped(str(1 << 60))}]}
+    assert "extra" not in ended
+
+
+def test_the_result_of_an_incomplete_answer_has_the_upstream_s_words_and_code() -> None:
+    error = {"message": "Overloaded.", "code": "overloaded", "status": 529, "param": None, "body": "{}"}
+    ended = wire.ended(replace(GENERATION, state=State.INCOMPLETE, error=error), 7, HELLO)
+    assert ended["error"] == {"message": "Overloaded.", "code": "overloaded", "param": None, "status": 529}
 
 
 # The stream
