@@ -79,7 +79,7 @@ class Store:
         if failed.request_parts:
             fields |= {"request": b"", "requestParts": failed.request_parts}
         self._documents.commit(
-            Put(generation.path, fields, there.version),
+            Put(generation.path, fields),
             Put(generation.message_path, message),
             Put(generation.head_path, self._head_fields(head, generation.created_at), its_head.version),
             *[Delete(each.path) for each in sealed if each.path != failed.head_path],
