@@ -11,19 +11,23 @@ import orjson
 
 from lib.dialects import payload as json_text
 from lib.dialects.characters import Joiner, may_be_cut
+from lib.dialects.chat_request import written
 from lib.dialects.completion import DETAILS, REASONING, Completion, is_reason, is_whole
 from lib.dialects.continuation import Seam, continued
+from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_status
 from lib.dialects.protocol import Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.steps import (
     OUTPUT,
     EndMark,
     Fault,
+    File,
     Finish,
     Json,
     Other,
     Reasoning,
     Refusal,
+    Source,
     Step,
     Text,
     ToolCall,
@@ -81,6 +85,9 @@ class ChatCompletions:
 
     def streaming(self, request: Json) -> Json:
         return {**request, "stream": True}
+
+    def written(self, conversation: Conversation) -> Json:
+        return written(conversation)
 
     def reading(self) -> Reading:
         return _Reading(self)
@@ -245,6 +252,10 @@ def _read_delta(delta: Json, choice: int, steps: list[Step]) -> None:
                 steps.append(_tool_call(call, at, choice))
         elif key == "refusal" and type(value) is str:
             steps.append(Refusal(value, choice))
+        elif key == "images" and type(value) is list:
+            steps += [_picture(each, choice) for each in value]
+        elif key == "annotations" and type(value) is list:
+            steps += [_cited(each, choice) for each in value]
         elif key == "function_call" and type(value) is dict:
             steps.append(_tool_call({"index": 0, "function": value}, 0, choice))
         else:
@@ -272,6 +283,8 @@ def _read_parts(parts: list[Any], choice: int, steps: list[Step]) -> None:
                 steps.append(Text(text, choice))
         elif kind == "refusal" and isinstance(part.get("refusal"), str):
             steps.append(Refusal(part["refusal"], choice))
+        elif kind == "image_url":
+            steps.append(_picture(part, choice))
         else:
             steps.append(Other(choice))
 
@@ -287,6 +300,24 @@ def _thought(part: Any) -> str:
         if isinstance(value, list):
             return "".join(_thought(item) for item in value)
     return ""
+
+
+def _picture(part: Any, choice: int) -> Step:
+    """A picture as OpenRouter sends it: `{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`."""
+    held = part.get("image_url") if isinstance(part, dict) else None
+    url = held.get("url") if isinstance(held, dict) else held
+    if not isinstance(url, str) or not url:
+        return Other(choice)
+    media_type = url[5:].partition(",")[0].partition(";")[0] if url.startswith("data:") else "image/*"
+    return File(url, media_type or "image/*", choice)
+
+
+def _cited(annotation: Any, choice: int) -> Step:
+    """A citation: `{"type": "url_citation", "url_citation": {"url": …, "title": …}}`."""
+    held = annotation.get("url_citation") if isinstance(annotation, dict) else None
+    if not isinstance(held, dict) or not isinstance(held.get("url"), str):
+        return Other(choice)
+    return Source(held["url"], _string(held.get("title")), choice)
 
 
 def _tool_call(call: Any, at: int, choice: int) -> Step:

@@ -30,6 +30,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from lib.dialects.conversation import Conversation
 from lib.dialects.steps import OUTPUT, WORDS, Fault, Finish, Json, Reasoning, Refusal, Step, Text
 from lib.domain.event import Event
 from lib.domain.message import Said
@@ -187,6 +188,10 @@ class Dialect(Protocol):
 
     def streaming(self, request: Json) -> Json:
         """The request changed to ask for a stream, for client protocols that express this outside of the body."""
+        ...
+
+    def written(self, conversation: Conversation) -> Json:
+        """A request for the next turn of a conversation. Errors: `InvalidRequest`, which names what can't be said."""
         ...
 
     def reading(self) -> Reading:

@@ -47,8 +47,24 @@ class ToolCall(NamedTuple):
     choice: int = 0
 
 
+class File(NamedTuple):
+    """A picture or another file, as an address or a `data:` URL."""
+
+    url: str
+    media_type: str
+    choice: int = 0
+
+
+class Source(NamedTuple):
+    """A page that the answer cites."""
+
+    url: str
+    title: str
+    choice: int = 0
+
+
 class Other(NamedTuple):
-    """Other output: an image, audio, or a part that this service does not know."""
+    """Other output: audio, or a part that this service does not know."""
 
     choice: int = 0
 
@@ -87,7 +103,7 @@ class Fault:
     body: str = ""
 
 
-Output = Text | Reasoning | Refusal | ToolCall | Other
+Output = Text | Reasoning | Refusal | ToolCall | File | Source | Other
 Step = Output | Usage | Finish | EndMark | Fault
 WORDS = (Text, Reasoning, Refusal)
-OUTPUT = (*WORDS, ToolCall, Other)
+OUTPUT = (*WORDS, ToolCall, File, Source, Other)

@@ -154,6 +154,9 @@ class Settings:
         "Where the keys that verify App Check tokens are; only for local use.",
         target="api",
     )
+    chat_model: str | None = _setting(
+        "CHAT_MODEL", _text, None, "The model of an AI SDK's chat that names none.", target="api"
+    )
     max_request_bytes: int = _setting(
         "MAX_REQUEST_BYTES", _positive_int, 10 << 20, "The largest request body, in bytes.", target="api"
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from lib.dialects.conversation import Conversation
 from lib.dialects.payload import too_deep
 from lib.dialects.protocol import Asked, Dialect
 from lib.domain.errors import InvalidRequest
@@ -28,11 +29,12 @@ class StartRequest:
     """A request to start: the unchanged body, and the ids and the idempotency key that came with it.
 
     `dialect` names the API that the body is written in. It is None if the client protocol belongs to no model API: then
-    the body is in the dialect that the model's upstream supports, and the upstream is always asked for a stream.
+    the body is a conversation, or in the dialect that the model's upstream supports, and the upstream is always asked
+    for a stream.
     `retried`: the client says that it repeats a request that failed.
     """
 
-    body: bytes
+    body: bytes | Conversation
     chat_id: str | None = None
     message_id: str | None = None
     idempotency_key: str | None = None
@@ -53,7 +55,7 @@ class Checked:
 
 def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dialect]) -> Checked:
     """Validates a request. Errors: `InvalidRequest`, which names the field."""
-    body, fields = request.body, _json(request.body)
+    body, fields = (b"", {}) if isinstance(request.body, Conversation) else (request.body, _json(request.body))
     if request.dialect is not None:
         name = request.dialect
         asked = dialects[name].check(fields)
@@ -66,7 +68,7 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
                 param="model",
             )
     else:
-        model = _model(fields)
+        model = request.body.model if isinstance(request.body, Conversation) else _model(fields)
         upstream = catalog.serving(model)
         known = [each for each in upstream.speaks if each in dialects]
         if not known:
@@ -77,6 +79,8 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
                 param="model",
             )
         name = known[0]
+        if isinstance(request.body, Conversation):
+            fields = dialects[name].written(request.body)
         fields = dialects[name].streaming(fields)
         body = orjson.dumps(fields)
         asked = dialects[name].check(fields)

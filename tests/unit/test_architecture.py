@@ -210,7 +210,11 @@ def constants(module: str) -> Iterator[tuple[int, str]]:
 
 
 # The callable's own message, as docs/clients.md has it, has a field of that name too.
-OWN_FIELDS = {("lib.wires.firebase_callable", "delta")}
+OWN_FIELDS = {
+    ("lib.wires.firebase_callable", "delta"),
+    ("lib.wires.ui_stream", "delta"),
+    ("lib.wires.ui_stream", "[DONE]"),
+}
 
 
 @pytest.mark.parametrize("module", sorted({**MODULES, "main": ROOT / "main.py"}))

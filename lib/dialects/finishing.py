@@ -1,0 +1,36 @@
+"""What a finish reason means, whichever API it is of. For client protocols that have reasons of their own."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Ending(StrEnum):
+    """Why a model ended its turn."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOLS = "tool-calls"
+    FILTER = "content-filter"
+    OTHER = "other"
+
+
+_ENDINGS = {
+    "stop": Ending.STOP,
+    "end_turn": Ending.STOP,
+    "stop_sequence": Ending.STOP,
+    "length": Ending.LENGTH,
+    "max_tokens": Ending.LENGTH,
+    "model_context_window_exceeded": Ending.LENGTH,
+    "tool_calls": Ending.TOOLS,
+    "function_call": Ending.TOOLS,
+    "tool_use": Ending.TOOLS,
+    "content_filter": Ending.FILTER,
+    "refusal": Ending.FILTER,
+    "safety": Ending.FILTER,
+}
+
+
+def ending(reason: str) -> Ending:
+    """The meaning of an upstream's finish reason. One that is not known is `OTHER`."""
+    return _ENDINGS.get(reason.lower(), Ending.OTHER)
