@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 NODE = Path(__file__).resolve().parent / "node"
+ORDER = "import { order, say } from './order.mjs';"
 SECONDS = 120.0
 
 
-def run(code: str, **order: Any) -> list[Any]:
-    """Runs a module. Returns the values it reports with `say`. It can use `order` and the packages in `node/`."""
-    assert (NODE / "node_modules").is_dir(), "The SDKs are not there: run './local/setup.sh tests'."
-    script = f"import {{ order, say }} from './order.mjs';\n{code}"
+def run(code: str, *, folder: Path = NODE, imports: str = ORDER, **order: Any) -> list[Any]:
+    """Runs a module in `folder`, with the packages there. Returns the values it reports with `say`."""
+    assert (folder / "node_modules").is_dir(), "The SDKs are not there: run './local/setup.sh tests'."
     done = subprocess.run(
-        ["node", "--input-type=module", "--eval", script],
-        cwd=NODE,
+        ["node", "--input-type=module", "--eval", f"{imports}\n{code}"],
+        cwd=folder,
         input=json.dumps(order),
         capture_output=True,
         encoding="utf-8",

@@ -301,6 +301,18 @@ def test_a_request_in_another_api_is_refused_before_anything_is_started(client: 
     assert list(client.list()) == []
 
 
+def test_a_chat_of_the_ai_sdk_s_is_asked_and_rendered_in_it_too(client: Client, world: World) -> None:
+    what = f"Who is there? {uuid.uuid4().hex}"
+    message = {"role": "user", "parts": [{"type": "text", "text": what}]}
+    body = {"id": "c1", "messages": [message], "model": "tiny", "options": {"script": an_answer.__name__}}
+    answer = client.request("POST", "/api/chat", json=body)
+    chunks = [json.loads(line[6:]) for line in answer.text.split("\n\n") if line.startswith("data: {")]
+    assert [chunk["delta"] for chunk in chunks if "delta" in chunk] == ["A riddle.", "No", "body."]
+    assert (chunks[-1]["type"], chunks[-1]["messageMetadata"]["usage"]) == ("finish", {"spent": 7})
+    (asked,) = world.server.requests[what]
+    assert asked == {"script": "an_answer", "model": "tiny", "ask": what, "live": True, "count": True}
+
+
 def test_the_service_was_not_taken_by_surprise(world: World) -> None:
     for name in ("api", "worker"):
         assert errors(world.stack.processes[name].log.read_text()) == []

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from lib.dialects import payload as json_text
+from lib.dialects.conversation import Conversation, Words
 from lib.dialects.protocol import Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.steps import EndMark, Fault, Json, Reasoning, Step, Text, Usage
 from lib.domain.errors import InvalidRequest
@@ -50,6 +51,10 @@ class Tiny:
 
     def streaming(self, request: Json) -> Json:
         return {**request, "live": True}
+
+    def written(self, conversation: Conversation) -> Json:
+        asked = [part.text for turn in conversation.turns for part in turn.parts if isinstance(part, Words)]
+        return {**conversation.options, "model": conversation.model, "ask": asked[-1]}
 
     def reading(self) -> Reading:
         return self

@@ -18,4 +18,4 @@ def test_each_package_has_one_exact_version_everywhere() -> None:
         for name, version in {**fields["dependencies"], **fields.get("devDependencies", {})}.items():
             versions[name].add(version)
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
-    assert all(re.fullmatch(r"[\d.]+", version) for found in versions.values() for version in found)
+    assert all(re.fullmatch(r"(npm:[@/\w-]+@)?[\d.]+", version) for found in versions.values() for version in found)
