@@ -56,7 +56,7 @@ def read(body: bytes) -> Start | Resume | Stop:
     if "stop" in data and "model" not in data:  # with a model it is a request, whose API has a field of that name
         _only(data, "stop")
         return Stop(_id(data, "stop"))
-    ids = {field: _id(data, name) for name, field in _IDS.items() if data.get(name) is not None}
+    ids: Json = {field: _id(data, name) for name, field in _IDS.items() if data.get(name) is not None}
     if "message_id" in ids and "chat_id" not in ids:
         raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
     asked = {name: value for name, value in data.items() if name not in _IDS}
