@@ -197,7 +197,9 @@ def test_an_error_in_the_middle_of_a_stream_is_passed_on_as_it_came(sdk: anthrop
     }
 
 
-@pytest.mark.parametrize("kind", ["crlf", "no_space", "multi_line", "comments", "unnamed", "gzip", "split", "big_event"])
+@pytest.mark.parametrize(
+    "kind", ["crlf", "no_space", "multi_line", "comments", "unnamed", "gzip", "split", "big_event"]
+)
 def test_an_answer_in_any_valid_form_reaches_the_anthropic_client_whole(sdk: anthropic.Anthropic, kind: str) -> None:
     with sdk.messages.stream(**asked("form", 20, rate=0, fault=kind)) as stream:
         said = stream.get_final_text()
@@ -208,7 +210,7 @@ def test_an_answer_in_any_valid_form_reaches_the_anthropic_client_whole(sdk: ant
 def test_an_anthropic_client_that_leaves_at_any_event_comes_back_for_the_rest(
     sdk: anthropic.Anthropic, turn: int
 ) -> None:
-    leaves_at = random.Random(turn).randrange(1, 30)  # noqa: S311
+    leaves_at = random.Random(turn).randrange(1, 30)
     what = f"leaves {uuid.uuid4().hex}"
     asking = asked(what, 40, rate=100, reasoning=3)
     with sdk.messages.create(**asking, stream=True) as stream:
@@ -253,7 +255,11 @@ def test_the_api_s_version_and_betas_that_the_anthropic_client_asks_for_reach_th
     sdk: anthropic.Anthropic, upstream_calls: Callable[[str], list[Json]]
 ) -> None:
     what = uuid.uuid4().hex
-    headers = {"anthropic-version": "2030-01-01", "anthropic-beta": "tools-2030-01-01", "X-Other": "not for the upstream"}
+    headers = {
+        "anthropic-version": "2030-01-01",
+        "anthropic-beta": "tools-2030-01-01",
+        "X-Other": "not for the upstream",
+    }
     sdk.messages.create(**asked(what, 3, rate=0), extra_headers=headers)
     (call,) = upstream_calls(what)
     assert call["headers"]["anthropic-version"] == "2030-01-01"
