@@ -6,13 +6,9 @@ https://platform.claude.com/docs/en/build-with-claude/prompt-engineering/prefill
 
 from __future__ import annotations
 
-from typing import Any
-
 from lib.dialects.space import Space
 from lib.dialects.steps import Json, Text
 from lib.dialects.turn import Turn
-
-_JSON_FORMATS = ("output_format", "output_config")
 
 
 def continued(request: Json, turn: Turn) -> tuple[Json, Seam] | None:
@@ -25,8 +21,8 @@ def continued(request: Json, turn: Turn) -> tuple[Json, Seam] | None:
     thinking = request.get("thinking") or {"type": "disabled"}
     if not saved.strip() or not turn.is_plain_text or thinking != {"type": "disabled"}:
         return None
-    if any(_format(request.get(name)) for name in _JSON_FORMATS):
-        return None
+    if request.get("output_format") or (request.get("output_config") or {}).get("format"):
+        return None  # JSON by a grammar, which a server can't take up in the middle
     limit = request.get("max_tokens")
     if isinstance(limit, int):
         if limit <= turn.text_events:
@@ -35,11 +31,6 @@ def continued(request: Json, turn: Turn) -> tuple[Json, Seam] | None:
     said = saved.rstrip()  # a last message that ends in white space is refused
     messages = [*request["messages"], {"role": "assistant", "content": said}]
     return {**request, "messages": messages}, Seam(turn, saved[len(said) :])
-
-
-def _format(value: Any) -> bool:
-    """Whether the answer has to be JSON of a given schema, which a server can't take up in the middle."""
-    return bool(value.get("format") or value.get("schema")) if isinstance(value, dict) else bool(value)
 
 
 class Seam:
