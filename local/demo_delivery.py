@@ -8,7 +8,6 @@ drift: late tokens are sent at once, each still in its own event. `demo_text` de
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import struct
 import time
@@ -16,27 +15,17 @@ import zlib
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from local.demo_faults import Fault, Order, framing
+from local.demo_json import dumps
 from local.demo_text import Json
 
 _WRITE_SIZE = 16 << 10
 _PAGE = "<!doctype html><html><head><title>Sign in</title></head><body><h1>Please sign in.</h1></body></html>"
 _MARK = "漢"  # in an event that a fault cuts or corrupts
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one per call
-
-
-def dumps(value: Any) -> bytes:
-    """Compact JSON in UTF-8, as providers send it: characters beyond ASCII are not escaped."""
-    return _encode(value).encode()
-
-
-def error_body(message: str, kind: str, code: str | None = None, param: str | None = None) -> Json:
-    """OpenAI's error object."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 @dataclass(kw_only=True)
@@ -156,35 +145,28 @@ class _UntilClosed(web.StreamResponse):
     _length_check = False
 
 
-class Chunks:
-    """The payloads of a stream. Their common fields are encoded once, so that a token costs little."""
+class Tongue(Protocol):
+    """The API in which one order is answered. `opens` is in each event of a delta, and ends in a bracket."""
 
-    def __init__(self, order: Order, origin: Json):
-        self._head = dumps({**origin, "object": "chat.completion.chunk"})[:-1] + b',"choices":['
-        self._timestamps = order.timestamps
-        self._usage = order.include_usage
-        self._no_error = b',"error":null' if order.fault and order.fault.kind == "null_error" else b""
+    path: str
+    opens: bytes
 
-    def delta(self, choice: int, delta: Json, finish_reason: str | None = None) -> bytes:
-        """A chunk with one choice's delta."""
-        said = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return self._head + dumps(said) + b"]" + self._tail(b"null")
-
-    def usage(self, usage: Json) -> bytes:
-        """The chunk with the usage after the last choice's end. It has no choices."""
-        return self._head + b"]" + self._tail(dumps(usage))
-
-    def _tail(self, usage: bytes) -> bytes:
-        counted = b',"usage":' + usage if self._usage else b""
-        sent = b',"t":%.6f' % time.time() if self._timestamps else b""
-        return counted + self._no_error + sent + b"}"
+    def opening(self) -> list[bytes]: ...
+    def delta(self, choice: int, delta: Json, /) -> list[bytes]: ...
+    def closing(self) -> list[bytes]: ...
+    def whole(self) -> Json: ...
+    def name_of(self, payload: bytes, /) -> bytes: ...
+    def error(self, status: int, message: str, code: str | None = None, param: str | None = None) -> Json: ...
 
 
 class Delivery:
     """Sends one order: as a stream, as a JSON body, or as a fault requires instead."""
 
-    def __init__(self, request: web.Request, call: Call, order: Order, record: array[int] | None = None):
+    def __init__(
+        self, request: web.Request, call: Call, order: Order, tongue: Tongue, record: array[int] | None = None
+    ):
         self._request = request
+        self._tongue = tongue
         self._call = call
         self._order = order
         self._record = record
@@ -192,19 +174,12 @@ class Delivery:
         self._fault = order.fault
         self._kind = order.fault.kind if order.fault else ""
         self._strike = order.fault.place(self._answer.steps) if order.fault else -1
-        self._frame = framing(self._kind)
-        self._origin: Json = {
-            "id": f"chatcmpl-{self._answer.seed}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": order.model,
-            "system_fingerprint": "fp_demo",
-        }
+        self._framed = framing(self._kind)
 
     async def run(self) -> web.StreamResponse:
         """Sends the response. All of the returned response's body is written already, except its end."""
         await asyncio.sleep(self._order.first_byte_delay)
-        if self._fault and (instead := _instead(self._fault)):
+        if self._fault and (instead := _instead(self._fault, self._tongue)):
             return instead
         flipped = self._kind == ("json_despite_stream" if self._order.stream else "stream_despite_json")
         return await (self._stream() if self._order.stream != flipped else self._whole())
@@ -226,14 +201,13 @@ class Delivery:
     async def _stream(self) -> web.StreamResponse:
         wire = await self._open("text/event-stream; charset=utf-8")
         await asyncio.sleep(self._order.first_token_delay)
-        chunks = Chunks(self._order, self._origin)
-        for choice in range(self._answer.choices):
-            await wire.put(self._frame(chunks.delta(choice, self._answer.role())))
-        if await self._send_tokens(wire, chunks):
-            await self._send_end(wire, chunks)
+        for event in self._tongue.opening():
+            await wire.put(self._frame(event))
+        if await self._send_tokens(wire):
+            await self._send_end(wire)
         return wire.response
 
-    async def _send_tokens(self, wire: Wire, chunks: Chunks) -> bool:
+    async def _send_tokens(self, wire: Wire) -> bool:
         """Sends every delta when it is due. Returns False if a fault ended the body."""
         pace = Pace(self._order.rate, asyncio.get_running_loop().time)
         choices = (self._answer.deltas(choice) for choice in range(self._answer.choices))
@@ -241,45 +215,50 @@ class Delivery:
             while (early := pace.wait(step)) > 0:
                 await wire.flush()
                 await asyncio.sleep(early)
-            if step == self._strike and not await self._struck(wire, chunks, pace):
+            if step == self._strike and not await self._struck(wire, pace):
                 return False
             for choice, delta in enumerate(deltas):
-                await wire.put(self._frame(chunks.delta(choice, delta)), tokens=1)
-        return self._strike != self._answer.steps or await self._struck(wire, chunks, pace)
+                await wire.put(b"".join(map(self._frame, self._tongue.delta(choice, delta))), tokens=1)
+        return self._strike != self._answer.steps or await self._struck(wire, pace)
 
-    async def _send_end(self, wire: Wire, chunks: Chunks) -> None:
-        for choice in range(self._answer.choices):
-            await wire.put(self._frame(chunks.delta(choice, {}, self._answer.finish_reason)))
-        if self._order.include_usage:
-            await wire.put(self._frame(chunks.usage(self._usage())))
-        if self._kind != "no_done":
-            await wire.put(self._frame(b"[DONE]"))
+    async def _send_end(self, wire: Wire) -> None:
+        for event in self._tongue.closing():
+            await wire.put(self._frame(event))
         await wire.finish()
         self._call.finished = True
 
-    async def _struck(self, wire: Wire, chunks: Chunks, pace: Pace) -> bool:
+    def _frame(self, payload: bytes) -> bytes:
+        return self._framed(payload, self._tongue.name_of(payload))
+
+    async def _struck(self, wire: Wire, pace: Pace) -> bool:
         """Executes the fault. Returns False if it ends the body."""
-        event = self._frame(chunks.delta(0, {"content": _MARK}))
         match self._fault:
             case Fault(kind="stall", seconds=seconds):
                 await wire.flush()
                 await pace.hold(seconds)
             case Fault(kind="malformed_json"):
-                await wire.put(event.replace(b'"choices":[', b'"choices":'))
+                await wire.put(self._marked().replace(self._tongue.opens, self._tongue.opens[:-1]))
             case Fault(kind="invalid_utf8"):
-                await wire.put(event.replace(_MARK.encode(), b"\xff\xc3("))
+                await wire.put(self._marked().replace(_MARK.encode(), b"\xff\xc3("))
             case Fault(kind="break", reset=reset):
-                await wire.put(event.rpartition(_MARK.encode())[0] + _MARK.encode()[:1])
+                await wire.put(self._marked().rpartition(_MARK.encode())[0] + _MARK.encode()[:1])
                 await wire.break_off(reset=reset)
                 return False
             case Fault(kind="close"):
                 await wire.finish()
                 return False
             case Fault(kind="error_event"):
-                await wire.put(self._frame(dumps(_MID_STREAM_ERROR)))
+                await wire.put(self._frame(dumps(self._error())))
                 await wire.finish()
                 return False
         return True
+
+    def _marked(self) -> bytes:
+        """The frames of a delta that the fault cuts or corrupts."""
+        return b"".join(map(self._frame, self._tongue.delta(0, {"content": _MARK})))
+
+    def _error(self) -> Json:
+        return self._tongue.error(500, "The server had an error while processing your request.", "server_error")
 
     async def _whole(self) -> web.StreamResponse:
         generating = self._answer.steps / self._order.rate if self._order.rate else 0.0
@@ -306,35 +285,21 @@ class Delivery:
 
     def _body(self) -> bytes:
         if self._kind == "error_event":
-            return dumps(_MID_STREAM_ERROR)
-        body = dumps(self._completion())
+            return dumps(self._error())
+        body = dumps(self._tongue.whole())
         if self._kind == "malformed_json":
             return body[:-1]
         if self._kind == "invalid_utf8":
             return body.replace(b'"assistant"', b'"assistant","note":"\xff\xc3("', 1)
         return body
 
-    def _completion(self) -> Json:
-        end = {"logprobs": None, "finish_reason": self._answer.finish_reason}
-        choices = [{"index": n, "message": self._answer.message(n), **end} for n in range(self._answer.choices)]
-        completion = {**self._origin, "choices": choices, "usage": self._usage()}
-        no_error = {"error": None} if self._kind == "null_error" else {}
-        return completion | no_error | ({"t": time.time()} if self._order.timestamps else {})
 
-    def _usage(self) -> Json:
-        usage, prompt = self._answer.usage, self._order.prompt_tokens
-        return {"prompt_tokens": prompt, **usage, "total_tokens": prompt + usage["completion_tokens"]}
-
-
-_MID_STREAM_ERROR = error_body("The server had an error while processing your request.", "server_error", "server_error")
-
-
-def _instead(fault: Fault) -> web.Response | None:
+def _instead(fault: Fault, tongue: Tongue) -> web.Response | None:
     """The response of a fault that replaces the answer."""
     match fault:
         case Fault(kind="refuse", status=status, retry_after=retry_after):
             headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
-            return web.json_response(_refusal(status), status=status, headers=headers)
+            return web.json_response(_refusal(status, tongue), status=status, headers=headers)
         case Fault(kind="html"):
             return web.Response(text=_PAGE, content_type="text/html")
         case Fault(kind="redirect", status=status, location=location):
@@ -342,12 +307,12 @@ def _instead(fault: Fault) -> web.Response | None:
     return None
 
 
-def _refusal(status: int) -> Json:
+def _refusal(status: int, tongue: Tongue) -> Json:
     if status == 429:
-        return error_body("Rate limit reached for requests.", "requests", "rate_limit_exceeded")
+        return tongue.error(status, "Rate limit reached for requests.", "rate_limit_exceeded")
     if status >= 500:
-        return error_body("The server is overloaded or not ready yet.", "server_error")
-    return error_body(f"The request was refused with status {status}.", "invalid_request_error", "refused")
+        return tongue.error(status, "The server is overloaded or not ready yet.")
+    return tongue.error(status, f"The request was refused with status {status}.", "refused")
 
 
 def _inside_a_character(body: bytes, start: int) -> int:

@@ -137,6 +137,7 @@ FAULTS: dict[str, Json] = {
     "crlf": {},
     "no_space": {},
     "multi_line": {},
+    "unnamed": {},
     "comments": {},
     "gzip": {},
     "split": {"bytes": 1},
@@ -198,19 +199,28 @@ def _check_status(fault: Fault) -> None:
         raise BadField("demo.fault.status", f"a redirect has 301, 302, 303, 307 or 308, not {fault.status}")
 
 
-def framing(kind: str | None) -> Callable[[bytes], bytes]:
-    """Returns the function that encodes a payload as a server-sent event: the usual way, or an unusual valid one."""
+def framing(kind: str | None) -> Callable[[bytes, bytes], bytes]:
+    """Returns the function that encodes a payload and its name, if it has one, as a server-sent event.
+
+    In the usual way, or in an unusual valid one.
+    """
     match kind:
         case "crlf":
-            return lambda payload: b"data: " + payload + b"\r\n\r\n"
+            return lambda payload, name: _named(name, b"\r\n") + b"data: " + payload + b"\r\n\r\n"
         case "no_space":
-            return lambda payload: b"data:" + payload + b"\n\n"
+            return lambda payload, name: _named(name).replace(b": ", b":") + b"data:" + payload + b"\n\n"
         case "comments":
-            return lambda payload: b": ping\n\ndata: " + payload + b"\n\n"
+            return lambda payload, name: b": ping\n\n" + _named(name) + b"data: " + payload + b"\n\n"
         case "multi_line":
-            return lambda payload: b"data: " + b"\ndata: ".join(_lines(payload)) + b"\n\n"
+            return lambda payload, name: _named(name) + b"data: " + b"\ndata: ".join(_lines(payload)) + b"\n\n"
+        case "unnamed":
+            return lambda payload, _: b"data: " + payload + b"\n\n"
         case _:
-            return lambda payload: b"data: " + payload + b"\n\n"
+            return lambda payload, name: _named(name) + b"data: " + payload + b"\n\n"
+
+
+def _named(name: bytes, end: bytes = b"\n") -> bytes:
+    return b"event: " + name + end if name else b""
 
 
 def _lines(payload: bytes) -> list[bytes]:
@@ -253,15 +263,18 @@ class Order:
     fault: Fault | None = None
 
     @classmethod
-    def read(cls, body: Any) -> Order:
-        """Parses a request's JSON body. Raises `BadField`."""
+    def read(cls, body: Any, at_most: bool = False) -> Order:
+        """Parses a request's JSON body. Raises `BadField`.
+
+        Its token limit is the length of the answer, or with `at_most` no more than that.
+        """
         if not isinstance(body, dict):
             raise BadField("body", "must be a JSON object")
         given = {name: value for name, value in body.items() if value is not None}
         demo = checked(given.get("demo", {}), _DEMO, "demo")
         model = line("model", given.get("model"))
         stream = flag("stream", given.get("stream", False))
-        answer = _answer(given, demo)
+        answer = _answer(given, demo, at_most)
         _check_size(answer, demo.get("fault"))
         if demo.get("record") and answer.steps * answer.choices > MAX_RECORDED:
             raise BadField("demo.record", f"only an answer of up to {MAX_RECORDED} tokens can be recorded")
@@ -289,15 +302,18 @@ class Order:
         return replace(self.answer, insertion=insertion, insertion_at=self.fault.place(pieces))
 
 
-def _answer(given: Json, demo: Json) -> Answer:
+def _answer(given: Json, demo: Json, at_most: bool) -> Answer:
     messages = _messages(given.get("messages"))
     limit = _limit(given)
     own_seed = demo.get("seed") or seed_of(messages)
     token_bytes = demo.get("token_bytes", 0)
     start, skip = _start(messages[-1], own_seed, token_bytes) if _goes_on(given, demo.get("prefill")) else (0, 0)
+    wanted = demo.get("tokens", 120)
+    if limit is not None and at_most and start + limit >= wanted:
+        limit = None
     return Answer(
         seed=own_seed,
-        tokens=demo.get("tokens", 120) if limit is None else start + limit,
+        tokens=wanted if limit is None else start + limit,
         token_bytes=token_bytes,
         choices=whole(1, 128)("n", given.get("n", 1)),
         reasoning=demo.get("reasoning", 0),

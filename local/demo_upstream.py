@@ -1,4 +1,4 @@
-"""A local model provider: OpenAI's chat completions with deterministic answers and faults on demand.
+"""A local model provider: chat completions and Messages with deterministic answers and faults on demand.
 
 The local stack, the demo, the tests, the fault matrix and the benchmark use it as their upstream. This module is the
 server: its routes, its API key, its record of calls, and running it as a process or a thread. It must not import from
@@ -22,13 +22,16 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
 from aiohttp import web
 
-from local.demo_delivery import Call, Delivery, error_body
+from local.demo_chat import Chat
+from local.demo_delivery import Call, Delivery
 from local.demo_faults import BadField, Order
+from local.demo_messages import Messages
 from local.demo_text import Json
 
 HOST = "127.0.0.1"
@@ -106,7 +109,8 @@ class Provider:
     def app(self) -> web.Application:
         """The web application. Serve it with `handler_cancellation`, which notices clients that disconnect."""
         app = web.Application(client_max_size=MAX_REQUEST, middlewares=[_errors_as_json])
-        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post(Chat.path, partial(self._answer, Chat))
+        app.router.add_post(Messages.path, partial(self._answer, Messages))
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/demo/calls", self._show_calls)
         app.router.add_delete("/demo/calls", self._clear_calls)
@@ -128,14 +132,14 @@ class Provider:
         return web.json_response(self.calls.recorded(request.match_info["seed"]))
 
     async def _models(self, request: web.Request) -> web.Response:
-        return self._locked_out(request) or web.json_response(_MODELS)
+        return self._locked_out(request, Chat) or web.json_response(_MODELS)
 
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, tongue: type[Chat | Messages], request: web.Request) -> web.StreamResponse:
         call = Call(headers={name.lower(): value for name, value in request.headers.items()})
         raw = await request.read()
         self.calls.add(call, len(raw))
         try:
-            response = self._locked_out(request) or await self._deliver(request, call, raw)
+            response = self._locked_out(request, tongue) or await self._deliver(tongue, request, call, raw)
             call.status = response.status
             return response
         except (ConnectionError, asyncio.CancelledError) as error:
@@ -144,20 +148,23 @@ class Provider:
         finally:
             call.ended = time.time()
 
-    async def _deliver(self, request: web.Request, call: Call, raw: bytes) -> web.StreamResponse:
+    async def _deliver(
+        self, tongue: type[Chat | Messages], request: web.Request, call: Call, raw: bytes
+    ) -> web.StreamResponse:
         try:
             call.request = _parsed(raw)
-            order = Order.read(call.request)
+            order = tongue.order(call.request)
         except BadField as error:
-            return _error(400, str(error), "invalid_value", error.param)
+            return _error(tongue, 400, str(error), "invalid_value", error.param)
         call.seed, call.model, call.stream = order.answer.seed, order.model, order.stream
         order = order if self.calls.still_strikes(order) else order.faultless()
-        return await Delivery(request, call, order, self.calls.record(order)).run()
+        return await Delivery(request, call, order, tongue(order), self.calls.record(order)).run()
 
-    def _locked_out(self, request: web.Request) -> web.Response | None:
-        if self._key is None or request.headers.get("Authorization") == f"Bearer {self._key}":
+    def _locked_out(self, request: web.Request, tongue: type[Chat | Messages]) -> web.Response | None:
+        given = request.headers.get("Authorization"), request.headers.get("x-api-key")
+        if self._key is None or given in ((f"Bearer {self._key}", None), (None, self._key)):
             return None
-        return _error(401, "Incorrect API key provided.", "invalid_api_key")
+        return _error(tongue, 401, "Incorrect API key provided.", "invalid_api_key")
 
 
 def _parsed(raw: bytes) -> object:
@@ -167,8 +174,10 @@ def _parsed(raw: bytes) -> object:
         raise BadField("body", "is not valid JSON") from error
 
 
-def _error(status: int, message: str, code: str | None = None, param: str | None = None) -> web.Response:
-    return web.json_response(error_body(message, "invalid_request_error", code, param), status=status)
+def _error(
+    tongue: type[Chat | Messages], status: int, message: str, code: str | None = None, param: str | None = None
+) -> web.Response:
+    return web.json_response(tongue.error(status, message, code, param), status=status)
 
 
 @web.middleware
@@ -178,7 +187,7 @@ async def _errors_as_json(
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return _error(error.status, f"{error.reason}: {request.method} {request.path}")
+        return _error(Chat, error.status, f"{error.reason}: {request.method} {request.path}")
 
 
 @asynccontextmanager

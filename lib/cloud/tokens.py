@@ -12,6 +12,7 @@ import jwt
 from lib.domain.errors import Unauthenticated, Unavailable
 from lib.domain.ids import document_id
 
+KEY_HEADERS = ("x-api-key",)
 CLOCK_SKEW_SECONDS = 10
 KEYS_SECONDS = 3600
 REFETCH_SECONDS = 30
@@ -152,11 +153,14 @@ class Headers(Protocol):
 def identify(headers: Headers, users: UserTokens, apps: AppTokens | None = None) -> str:
     """The uid of the user who sent a request. With `apps`, requires an App Check token as well.
 
+    The ID token is the bearer token, or the key in the header where a vendor's SDK sends it.
+
     Errors: `Unauthenticated`; `Unavailable` if the keys can't be fetched.
     """
     if apps is not None:
         apps.verify(headers.get("X-Firebase-AppCheck"))
-    return users.uid(headers.get("Authorization"))
+    keys = (key for name in KEY_HEADERS if (key := headers.get(name)))
+    return users.uid(headers.get("Authorization") or next((f"Bearer {key}" for key in keys), None))
 
 
 class QueueTokens:

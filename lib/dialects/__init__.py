@@ -2,7 +2,7 @@
 
 `protocol` defines what a dialect is and how to add one, and `steps` what events can mean. `folding`, `faults`,
 `characters`, `payload` and `sse` are shared by all dialects. `completion` and `continuation` belong to
-`chat_completions`. No other package may know fields of any API.
+`chat_completions`, `message_events`, `turn` and `prefill` to `messages`. No other package may know fields of any API.
 
 May import `domain` and `runtime`.
 """
@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lib.dialects.chat_completions import ChatCompletions
+from lib.dialects.messages import Messages
 from lib.dialects.protocol import Dialect
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.name: dialect for dialect in (ChatCompletions(),)})
+_ALL: tuple[Dialect, ...] = (ChatCompletions(), Messages())
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.name: dialect for dialect in _ALL})

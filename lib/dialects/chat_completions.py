@@ -5,6 +5,7 @@ Known additions of other upstreams (reasoning, images, annotations) are interpre
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -12,11 +13,11 @@ import orjson
 from lib.dialects import payload as json_text
 from lib.dialects.characters import Joiner, may_be_cut
 from lib.dialects.chat_request import written
-from lib.dialects.completion import DETAILS, REASONING, Completion, is_reason, is_whole
+from lib.dialects.completion import DETAILS, REASONING, Completion, is_whole
 from lib.dialects.continuation import Seam, continued
 from lib.dialects.conversation import Conversation
-from lib.dialects.faults import error_in, fault_of, fault_of_status
-from lib.dialects.protocol import Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
+from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.steps import (
     OUTPUT,
     EndMark,
@@ -32,15 +33,15 @@ from lib.dialects.steps import (
     Text,
     ToolCall,
     Usage,
+    is_reason,
 )
-from lib.domain.errors import InvalidRequest
+from lib.dialects.usage import is_modest
+from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
 from lib.runtime.catalog import Prefill
 
 _DONE = b"[DONE]"
 _DONE_BYTES = 32  # with surrounding white space
-_USAGE_BYTES = 1400  # of JSON; it limits names too, for which Firestore allows 1,500 bytes
-_USAGE_LEVELS = 5
 _MAX_CHOICES = 128
 _NO_OUTPUT = frozenset({"role", "error"})
 
@@ -50,6 +51,8 @@ class ChatCompletions:
 
     name = "chat_completions"
     end_mark: Event | None = Event(_DONE)
+    ping: Event | None = None
+    headers: tuple[str, ...] = ()
 
     def check(self, body: object) -> Asked:
         if not isinstance(body, dict):
@@ -77,11 +80,11 @@ class ChatCompletions:
         usage_asked = bool((options or {}).get("include_usage"))
         return Asked(model=model, streamed=bool(streamed), choices=count or 1, usage_shown=usage_asked or not streamed)
 
-    def outgoing(self, request: Json, *, ask_usage: bool) -> Outgoing:
+    def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:
         options = request.get("stream_options") or {}
         if ask_usage and request.get("stream") and options.get("include_usage") is None:
             request = {**request, "stream_options": {**options, "include_usage": True}}
-        return Outgoing(path="/chat/completions", body=orjson.dumps(request))
+        return Outgoing(path="/chat/completions", body=orjson.dumps(request), headers=tuple(headers.items()))
 
     def streaming(self, request: Json) -> Json:
         return {**request, "stream": True}
@@ -95,7 +98,7 @@ class ChatCompletions:
     def read(self, event: Event) -> Read:
         data, name = event
         if name == b"error":
-            return _read_named_error(event)
+            return Read(event, {}, (fault_of_event(data),), kept=False)
         if len(data) < _DONE_BYTES and data.strip() == _DONE:
             return Read(event, {}, (EndMark(),), kept=False)
         payload = json_text.read_object(data)
@@ -113,7 +116,7 @@ class ChatCompletions:
         else:
             error = error_in(payload)
         usage = payload.get("usage")
-        if usage and _is_modest(usage):
+        if usage and is_modest(usage):
             steps.append(Usage(usage))
         if error:
             return _read_error(event, payload, steps, error)
@@ -135,6 +138,10 @@ class ChatCompletions:
 
     def fault(self, status: int, body: bytes) -> Fault:
         return fault_of_status(status, body)
+
+    def error(self, error: HoldfastError, own: bytes = b"") -> Event:
+        said = json_text.read_loosely(own) if own else {}
+        return Event(own if said.get("error") else json_text.write(error.body()))
 
     def answer(self, choices: int = 1) -> Answer:
         return Completion(choices)
@@ -343,17 +350,6 @@ def _says(delta: Json) -> bool:
     return any(value for key, value in delta.items() if key not in _NO_OUTPUT)
 
 
-def _read_named_error(event: Event) -> Read:
-    """Reads an event named `error`, whose data is the error, or contains it, or is its text."""
-    try:
-        value = json_text.whole(json_text.read_loosely(event.data))
-    except Malformed:
-        value = event.data.decode("utf-8", "replace")
-    error = error_in(value)
-    payload = value if isinstance(value, dict) else {}
-    return Read(event, payload, (fault_of(value if error is None else error),), kept=False)
-
-
 def _read_error(event: Event, payload: Json, steps: list[Step], error: Any) -> Read:
     """Reads an error at the top level. The event has nothing else, unless a choice has output beside it."""
     top = error_in(payload)
@@ -363,20 +359,6 @@ def _read_error(event: Event, payload: Json, steps: list[Step], error: Any) -> R
     if any(isinstance(step, OUTPUT) for step in said):
         return Read(event, payload, (*said, fault_of(top)))
     return Read(event, payload, (fault_of(top),), kept=False)
-
-
-def _is_modest(usage: Any) -> bool:
-    """Whether a usage object is small and flat enough to be stored in three documents."""
-    if not isinstance(usage, dict):
-        return False
-    levels = 0
-    inner: list[Any] = [usage]
-    while inner:
-        levels += 1
-        inner = [item for value in inner if isinstance(value, dict) for item in value.values()]
-        if levels > _USAGE_LEVELS or any(isinstance(value, list) for value in inner):
-            return False
-    return len(json_text.write(usage)) <= _USAGE_BYTES
 
 
 def _chunk_from(completion: Json) -> Json:

@@ -7,7 +7,8 @@ from typing import Any
 from lib.dialects import payload as json_text
 from lib.dialects.folding import Fields, Pieces, fold, richer, unfolded
 from lib.dialects.protocol import Answer, Read
-from lib.dialects.steps import Json, Reasoning, Refusal, Text, Usage
+from lib.dialects.steps import Json, Reasoning, Refusal, Text, Usage, is_reason
+from lib.dialects.usage import tokens
 from lib.domain.message import Said
 
 REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
@@ -17,7 +18,6 @@ DETAILS = ("reasoning_details", "thinking_blocks")
 
 _OWN = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _PADDING = "obfuscation"  # random padding against traffic analysis
-_MAX_TOKENS = 1 << 53
 
 
 class Completion(Answer):
@@ -123,8 +123,8 @@ class Completion(Answer):
             fields=fields,
             model=model if model and isinstance(model, str) else None,
             usage=self._usage,
-            input_tokens=_tokens(usage.get("prompt_tokens")),
-            output_tokens=_tokens(usage.get("completion_tokens")),
+            input_tokens=tokens(usage.get("prompt_tokens")),
+            output_tokens=tokens(usage.get("completion_tokens")),
         )
 
     def _message(self, index: int) -> Json:
@@ -177,11 +177,6 @@ def is_whole(payload: Json) -> bool:
     )
 
 
-def is_reason(value: Any) -> bool:
-    """Whether this is a finish reason. Some upstreams send "null" or an empty string instead of null."""
-    return isinstance(value, str) and value not in ("", "null")
-
-
 def _is_words(part: Any) -> bool:
     """Whether a part of `content` is only text or thinking. Signed thinking is not: it must be sent back unchanged."""
     if not isinstance(part, dict) or part.get("type") not in ("thinking", "reasoning"):
@@ -200,7 +195,3 @@ def _is_said(value: Any) -> bool:
 
 def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str | list | dict) and not value)
-
-
-def _tokens(count: Any) -> int | None:
-    return count if type(count) is int and 0 <= count <= _MAX_TOKENS else None

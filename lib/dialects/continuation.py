@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from lib.dialects.completion import Completion
+from lib.dialects.space import Space
 from lib.dialects.steps import Json
 from lib.runtime.catalog import Prefill
 
@@ -58,7 +59,7 @@ class Seam:
 
     def __init__(self, identity: Json, space: str = ""):
         self._identity = identity
-        self._space = space
+        self._space = Space(space)
 
     def fit(self, chunk: Json) -> Json:
         """The chunk as clients see it. The role is removed, since the first chunk of the answer had it."""
@@ -77,13 +78,6 @@ class Seam:
             return delta
         fitted = {key: value for key, value in delta.items() if key != "role"}
         content = delta.get("content")
-        if self._space and isinstance(content, str) and content:
-            fitted["content"] = self._without_space(content)
+        if isinstance(content, str):
+            fitted["content"] = self._space.without(content)
         return fitted
-
-    def _without_space(self, text: str) -> str:
-        again = 0
-        while again < min(len(text), len(self._space)) and text[again] == self._space[again]:
-            again += 1
-        self._space = self._space[again:] if again == len(text) else ""
-        return text[again:]

@@ -72,6 +72,16 @@ def fault_of(error: Any) -> Fault:
     return _fault(said, "The upstream reported an error.", "upstream_error", None)
 
 
+def fault_of_event(data: bytes) -> Fault:
+    """Reads an event named `error`, whose data is the error, or contains it, or is its text."""
+    try:
+        value = json_text.whole(json_text.read_loosely(data))
+    except Malformed:
+        value = data.decode("utf-8", "replace")
+    error = error_in(value)
+    return fault_of(value if error is None else error)
+
+
 def fault_of_status(status: int, body: bytes) -> Fault:
     """Reads a response with an error status."""
     try:

@@ -26,15 +26,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from lib.dialects.conversation import Conversation
 from lib.dialects.steps import OUTPUT, WORDS, Fault, Finish, Json, Reasoning, Refusal, Step, Text
+from lib.domain.errors import HoldfastError
 from lib.domain.event import Event
 from lib.domain.message import Said
 from lib.runtime.catalog import Prefill
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Malformed(Exception):
@@ -178,12 +182,21 @@ class Dialect(Protocol):
     end_mark: Event | None
     """The event that ends a stream of this API, if it has one."""
 
+    ping: Event | None
+    """The event that keeps a silent stream of this API alive, if it has one. Otherwise comments do."""
+
+    headers: tuple[str, ...]
+    """The client's headers that are a part of a request in this API, in lower case. No credentials."""
+
     def check(self, body: object) -> Asked:
         """Validates a request's JSON. Errors: `InvalidRequest`, which names the field."""
         ...
 
-    def outgoing(self, request: Json, *, ask_usage: bool) -> Outgoing:
-        """The request to the upstream. `ask_usage`: ask for a stream's usage, unless the client sets that itself."""
+    def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:
+        """The request to the upstream. `ask_usage`: ask for a stream's usage, unless the client sets that itself.
+
+        `headers` are those of `self.headers` that came with the request.
+        """
         ...
 
     def streaming(self, request: Json) -> Json:
@@ -208,6 +221,14 @@ class Dialect(Protocol):
 
     def fault(self, status: int, body: bytes) -> Fault:
         """Reads a response with an error status."""
+        ...
+
+    def error(self, error: HoldfastError, own: bytes = b"") -> Event:
+        """An error as this API writes it: the last event of a stream, whose data is the body of a refusal as well.
+
+        `own` is the upstream's own error, a JSON object, if there is one. It is passed on as it is, if it has this
+        API's shape.
+        """
         ...
 
     def answer(self, choices: int = 1) -> Answer:

@@ -36,8 +36,9 @@ class Refusal(NamedTuple):
 class ToolCall(NamedTuple):
     """A piece of a tool call, as the upstream sent it: most send `id` and `name` once, some with every piece.
 
-    `place` is the call's number within the choice, or -1 if the upstream leaves it out; then the piece belongs to the
-    call with this id, or to the last one. A name with another id than that of the call at this place starts a new call.
+    `place` tells the calls of a choice apart. It is -1 if the upstream leaves it out: the piece is of the call with
+    this id, or of the last one. A name with another id than that of the call at this place starts a new call. A piece
+    without a name at a place where no call began is of no call, but of a tool that the upstream itself runs.
     """
 
     place: int
@@ -70,7 +71,7 @@ class Other(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """The token usage so far, as the upstream sent it. A later one replaces it."""
+    """The token usage so far, as the upstream sent it. A later one replaces each field that it has."""
 
     usage: Json
 
@@ -101,6 +102,11 @@ class Fault:
     status: int | None = None
     passing: bool = False
     body: str = ""
+
+
+def is_reason(value: Any) -> bool:
+    """Whether this is a finish reason. Some upstreams send "null" or an empty string instead of null."""
+    return isinstance(value, str) and value not in ("", "null")
 
 
 Output = Text | Reasoning | Refusal | ToolCall | File | Source | Other

@@ -23,10 +23,12 @@ class HoldfastError(Exception):
         self.code = code or self.code
         self.param = param
         self.retry_after = retry_after
+        self.details: dict[str, Any] = {}
 
     def body(self) -> dict[str, Any]:
-        """OpenAI's error shape: `{"error": {"message", "type", "code", "param"}}`."""
-        return {"error": {"message": self.message, "type": self.type, "code": self.code, "param": self.param}}
+        """OpenAI's error shape: `{"error": {"message", "type", "code", "param"}}`, and the error's own `details`."""
+        said = {"message": self.message, "type": self.type, "code": self.code, "param": self.param}
+        return {"error": {**said, **self.details}}
 
 
 class InvalidRequest(HoldfastError):

@@ -156,7 +156,9 @@ class Attempt:
         return self._dialect.rest(self._request, answer, self._upstream.prefill)
 
     def _exchange(self, rest: Rest, answer: Answer) -> Ended | RetryLater:
-        outgoing = self._dialect.outgoing(rest.request, ask_usage=self._upstream.usage is Usage.ASK)
+        outgoing = self._dialect.outgoing(
+            rest.request, ask_usage=self._upstream.usage is Usage.ASK, headers=self._generation.headers
+        )
         buffer = Buffer(self._journal.last)
         with ExitStack() as at_the_end:
             span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)

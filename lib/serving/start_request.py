@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,8 @@ from lib.domain.ids import document_id
 from lib.runtime.catalog import Catalog, Upstream
 from lib.runtime.settings import Settings
 
+LONGEST_HEADER = 1000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StartRequest:
@@ -30,8 +32,8 @@ class StartRequest:
 
     `dialect` names the API that the body is written in. It is None if the client protocol belongs to no model API: then
     the body is a conversation, or in the dialect that the model's upstream supports, and the upstream is always asked
-    for a stream.
-    `retried`: the client says that it repeats a request that failed.
+    for a stream. `headers` are those that are a part of a request in this API. `retried`: the client says that it
+    repeats a request that failed.
     """
 
     body: bytes | Conversation
@@ -40,6 +42,7 @@ class StartRequest:
     idempotency_key: str | None = None
     dialect: str | None = None
     retried: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +87,13 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
         fields = dialects[name].streaming(fields)
         body = orjson.dumps(fields)
         asked = dialects[name].check(fields)
-    body_hash = hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    for header, value in request.headers.items():
+        if len(value) > LONGEST_HEADER or not value.isprintable() or not value.isascii():
+            raise InvalidRequest(
+                f"The header '{header}' must be plain text of at most {LONGEST_HEADER} characters.", param=header
+            )
+    hashed = [fields, dict(request.headers)] if request.headers else fields
+    body_hash = hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return Checked(asked=asked, body=body, body_hash=body_hash, dialect=name, upstream=upstream)
 
 
@@ -123,6 +132,7 @@ def new_generation(
         dialect=checked.dialect,
         upstream=checked.upstream.name,
         request=checked.body,
+        headers=dict(request.headers),
         request_hash=checked.body_hash,
         retried=request.retried,
         created_at=now,

@@ -12,10 +12,12 @@ from typing import Any, Self
 
 import orjson
 from flask import current_app
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from lib.dialects.protocol import Dialect
 from lib.domain.end import End, Fields
-from lib.domain.errors import HoldfastError, TooLarge, Unreachable
+from lib.domain.errors import HoldfastError, InvalidRequest, TooLarge, Unreachable
+from lib.domain.event import Event
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +26,10 @@ _FAILED = 502  # where the upstream gave no status
 
 @dataclass(frozen=True, slots=True)
 class UpstreamBody:
-    """The upstream's own error as JSON text. `is_error`: it has an `error` field, so it can be sent inside a stream."""
+    """The upstream's own error, a JSON object as text."""
 
     body: str
     content_type: str
-    is_error: bool
 
     @classmethod
     def of(cls, error: Fields) -> Self | None:
@@ -42,7 +43,7 @@ class UpstreamBody:
             return None
         media_type = content_type.partition(";")[0].strip().lower()
         is_json = media_type == "application/json" or media_type.endswith("+json")
-        return cls(body, content_type if is_json else "application/json", bool(fields.get("error")))
+        return cls(body, content_type if is_json else "application/json")
 
 
 class UpstreamFailure(HoldfastError):
@@ -99,8 +100,16 @@ def shown(error: Exception) -> HoldfastError:
     if isinstance(error, RequestEntityTooLarge):
         limit = current_app.config["MAX_CONTENT_LENGTH"]
         return TooLarge(f"The body is larger than {limit} bytes, the limit here.")
+    if isinstance(error, HTTPException):  # such as of a client that left while it sent its request
+        return InvalidRequest("The request could not be read.")
     log.error("request failed", exc_info=error)
     return HoldfastError("Something went wrong here. Try again.")
+
+
+def written(error: HoldfastError, dialect: Dialect | None) -> Event:
+    """An error as the dialect writes it, or as OpenAI does if there is none. An upstream's error is its own."""
+    own = error.upstream.body.encode() if isinstance(error, UpstreamFailure) and error.upstream is not None else b""
+    return dialect.error(error, own) if dialect is not None else Event(orjson.dumps(error.body()))
 
 
 def summary(error: Fields | None) -> dict[str, Any] | None:

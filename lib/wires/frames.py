@@ -1,8 +1,9 @@
 """Writes a tail as server-sent events in the format of the answer's dialect.
 
 Each event has its number as `id:`, from which a client can resume. The last frame has no id: it is the dialect's end
-mark, which this service sends once the answer is saved, or an error. A keep-alive is a comment line directly before the
-next frame, without a blank line: OpenAI's Python SDK would take a comment with a blank line for an event, and fail.
+mark, which this service sends once the answer is saved, or an error. A keep-alive is the dialect's own, or a comment
+line directly before the next frame, without a blank line: OpenAI's Python SDK would take a comment with a blank line
+for an event, and fail.
 
 Rules: WHATWG HTML, section 9.2 "Server-sent events".
 """
@@ -11,14 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import orjson
-
 from lib.dialects.protocol import Dialect
 from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, StillRunning, Unavailable
 from lib.serving.feed import Piece
 from lib.serving.tail import Tail
-from lib.wires.failures import Interrupted, UpstreamRefusal, shown
+from lib.wires.failures import Interrupted, UpstreamRefusal, shown, written
 
 KEEP_ALIVE = b": keep-alive\n"
 WRITE_BYTES = 64 << 10
@@ -50,18 +49,20 @@ def stream(
     `dialect` is the answer's, or None if this version does not know it. `bare`: events have no `id:`, and keep-alives
     are empty lines.
     """
+    keep_alive = _unnumbered(*dialect.ping) if dialect and dialect.ping else KEEP_ALIVE
     try:
         for piece in tail.follow(first, keepalive=keepalive, seconds=seconds):
             if piece.events:
                 yield from _writes(framed(piece, bare))
             elif piece.end is None:
-                yield b"\n" if bare else KEEP_ALIVE  # the first one also sends the status line
-        yield _closing(piece.end, dialect) if piece.end is not None else _planned_end(tail)
+                yield b"\n" if bare else keep_alive  # the first one also sends the status line
+        yield _closing(piece.end, dialect) if piece.end is not None else _planned_end(tail, dialect)
     except Unavailable as error:
         shown(error)
-        yield error_frame(Unavailable(f"The answer can't be read now. Resume with Last-Event-ID: {tail.cursor}."))
+        words = f"The answer can't be read now. Resume with Last-Event-ID: {tail.cursor}."
+        yield error_frame(Unavailable(words), dialect)
     except Exception as error:
-        yield error_frame(shown(error))
+        yield error_frame(shown(error), dialect)
 
 
 def _writes(frames: Sequence[bytes]) -> Iterator[bytes]:
@@ -83,20 +84,15 @@ def _closing(end: End, dialect: Dialect | None) -> bytes:
     if end.state in (State.COMPLETED, State.STOPPED):
         mark = dialect.end_mark if dialect else None
         return _unnumbered(*mark) if mark else b""
-    return error_frame(UpstreamRefusal(end) if end.state is State.FAILED else Interrupted(end))
+    return error_frame(UpstreamRefusal(end) if end.state is State.FAILED else Interrupted(end), dialect)
 
 
-def _planned_end(tail: Tail) -> bytes:
+def _planned_end(tail: Tail, dialect: Dialect | None) -> bytes:
     """The end of a response whose answer continues: an error and no end mark, so that it does not look complete."""
     error = StillRunning(f"This response has lasted as long as it may. Resume with Last-Event-ID: {tail.cursor}.")
-    fields = error.body()
-    fields["error"] |= {"generation": tail.generation_id, "last_event_id": tail.cursor}
-    return _unnumbered(orjson.dumps(fields))
+    error.details = {"generation": tail.generation_id, "last_event_id": tail.cursor}
+    return error_frame(error, dialect)
 
 
-def error_frame(error: HoldfastError) -> bytes:
-    """The frame of an error. For an upstream's error it has the upstream's own object."""
-    upstream = error.upstream if isinstance(error, UpstreamRefusal | Interrupted) else None
-    if upstream is not None and upstream.is_error:
-        return _unnumbered(upstream.body.encode())
-    return _unnumbered(orjson.dumps(error.body()))
+def error_frame(error: HoldfastError, dialect: Dialect | None) -> bytes:
+    return _unnumbered(*written(error, dialect))

@@ -1,7 +1,4 @@
-"""The OpenAI protocol: chat completions, as server-sent events or as one body, and the list of models.
-
-Requests and answers pass through unchanged between client and upstream.
-"""
+"""The OpenAI protocol: chat completions, as server-sent events or as one body, and the list of models."""
 
 from __future__ import annotations
 
@@ -11,24 +8,11 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.datastructures import Headers
 
-from lib.dialects.protocol import Asked, Dialect
-from lib.domain.errors import HoldfastError, InvalidRequest, NotFound
-from lib.domain.generation import Generation
+from lib.dialects.protocol import Dialect
+from lib.domain.errors import InvalidRequest, NotFound
 from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
-from lib.serving.start_request import StartRequest
-from lib.serving.tail import Tail
-from lib.wires.responses import (
-    bound_writes,
-    first_piece,
-    header,
-    in_frames,
-    json_body,
-    named,
-    refusal,
-    retried,
-    whole_body,
-)
+from lib.wires import native
 
 
 def register(
@@ -36,36 +20,7 @@ def register(
 ) -> None:
     """Adds the routes. `dialect` is chat completions. `identify` returns the uid for a request's headers."""
 
-    @app.post("/v1/chat/completions")
-    def complete() -> Response:
-        user = identify(request.headers)
-        started = generations.start(
-            user,
-            StartRequest(
-                body=json_body(),
-                chat_id=header("X-Chat-Id"),
-                message_id=header("X-Message-Id"),
-                idempotency_key=header("Idempotency-Key"),
-                dialect=dialect.name,
-                retried=retried(),
-            ),
-        )
-        return respond(started.generation, started.tail, started.asked)
-
-    def respond(generation: Generation, tail: Tail, asked: Asked) -> Response:
-        bound_writes(settings.send_seconds)
-        try:
-            first = first_piece(tail, settings.status_wait_seconds)
-            if not asked.streamed:
-                body = whole_body(tail, first, dialect, asked.choices, settings.response_seconds)
-                return Response(body, mimetype="application/json", headers=named(generation))
-        except HoldfastError as error:
-            tail.close()
-            return refusal(error, named(generation))
-        except BaseException:
-            tail.close()
-            raise
-        return in_frames(generation, tail, first, dialect, settings)
+    native.register(app, "/v1/chat/completions", dialect, settings, generations, identify)
 
     @app.get("/v1/models")
     def models() -> Response:

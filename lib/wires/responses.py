@@ -7,7 +7,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
 from flask import Response, request
 
 from lib.dialects.protocol import Dialect, Malformed
@@ -18,7 +17,7 @@ from lib.runtime.settings import Settings
 from lib.serving.feed import Piece
 from lib.serving.tail import Tail
 from lib.wires import frames
-from lib.wires.failures import Interrupted, UpstreamRefusal
+from lib.wires.failures import Interrupted, UpstreamRefusal, written
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -83,13 +82,13 @@ def whole_body(tail: Tail, first: Piece, dialect: Dialect, choices: int, seconds
     return answer.body()
 
 
-def refusal(error: HoldfastError, headers: Mapping[str, str] | None = None) -> Response:
-    """The response for an error. If the upstream refused, it has the upstream's own status and body."""
+def refusal(error: HoldfastError, headers: Mapping[str, str] | None = None, dialect: Dialect | None = None) -> Response:
+    """The response for an error, as `dialect` writes it. If the upstream refused, its own status and body."""
     upstream = error.upstream if isinstance(error, UpstreamRefusal) else None
     if upstream is not None:
         answer = Response(upstream.body, status=error.status, content_type=upstream.content_type)
     else:
-        answer = Response(orjson.dumps(error.body()), status=error.status, mimetype="application/json")
+        answer = Response(written(error, dialect).data, status=error.status, mimetype="application/json")
     answer.headers.update(headers or {})
     if error.retry_after:
         answer.headers["Retry-After"] = str(error.retry_after)

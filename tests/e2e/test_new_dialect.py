@@ -264,7 +264,7 @@ def test_an_answer_that_breaks_off_is_incomplete_and_says_why_in_the_upstream_s_
         assert message["error"]["message"] == shown["error"]["message"] == "The model fell asleep."
     first, end = tail(client, answer.result["id"]).split(b"\n\n")[:-1]
     assert first == numbered(WORDS[0]).removesuffix(b"\n\n")
-    assert json.loads(end.removeprefix(b"data: "))["error"]["code"] == code
+    assert json.loads(end.removeprefix(b"data: "))["oops"]["word"] == code
 
 
 def test_a_refusal_is_shown_with_the_upstream_s_message(client: Client, world: World) -> None:

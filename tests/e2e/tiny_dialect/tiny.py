@@ -18,13 +18,14 @@ Without `live` it is one body, `{"say": "Nobody.", "spent": 7}`. An error is `{"
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lib.dialects import payload as json_text
 from lib.dialects.conversation import Conversation, Words
-from lib.dialects.protocol import Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.steps import EndMark, Fault, Json, Reasoning, Step, Text, Usage
-from lib.domain.errors import InvalidRequest
+from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
 from lib.domain.message import Said
 from lib.runtime.catalog import Prefill
@@ -33,6 +34,8 @@ from lib.runtime.catalog import Prefill
 class Tiny:
     name = "tiny"
     end_mark: Event | None = Event(b"{}", b"bye")
+    ping: Event | None = None
+    headers: tuple[str, ...] = ()
 
     def check(self, body: object) -> Asked:
         if not isinstance(body, dict):
@@ -42,11 +45,11 @@ class Tiny:
                 raise InvalidRequest(f"'{name}' must be a non-empty string.", param=name)
         return Asked(model=body["model"], streamed=body.get("live") is True)
 
-    def outgoing(self, request: Json, *, ask_usage: bool) -> Outgoing:
+    def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:
         return Outgoing(
             path="/answers",
             body=json_text.write({**request, "count": ask_usage}),
-            headers=(("X-Tiny-Version", "3"),),
+            headers=(("X-Tiny-Version", "3"), *headers.items()),
         )
 
     def streaming(self, request: Json) -> Json:
@@ -85,6 +88,9 @@ class Tiny:
         except Malformed:
             said = None
         return _fault(said, status=status)
+
+    def error(self, error: HoldfastError, own: bytes = b"") -> Event:
+        return Event(own or json_text.write({"oops": {"why": error.message, "word": error.code}}))
 
     def answer(self, choices: int = 1) -> Answer:
         return TinyAnswer(choices)

@@ -77,24 +77,26 @@ def test_frames_pass_as_they_are_and_the_end_mark_comes_after_the_end() -> None:
 
 
 def test_a_dialect_without_an_end_mark_and_one_that_is_not_known_end_with_nothing() -> None:
-    class Markless:
+    class Markless(type(CHAT)):  # type: ignore[misc]
         end_mark = None
 
     for dialect in (Markless(), None):
-        assert b"".join(streamed(ScriptedTail(piece(1, end=COMPLETED)), dialect=dialect)) == wire(1)  # type: ignore[arg-type]
+        assert b"".join(streamed(ScriptedTail(piece(1, end=COMPLETED)), dialect=dialect)) == wire(1)
 
 
 def test_an_end_mark_with_a_name_has_it_and_no_id() -> None:
-    class Named:
-        end_mark = Event(b'{"type":"message_stop"}', b"message_stop")
-
-    wired = streamed(ScriptedTail(piece(1, end=COMPLETED)), dialect=Named())  # type: ignore[arg-type]
+    wired = streamed(ScriptedTail(piece(1, end=COMPLETED)), dialect=DIALECTS["messages"])
     assert wired[-1] == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
 def test_a_keep_alive_is_one_line_directly_before_the_next_frame() -> None:
     wired = b"".join(streamed(ScriptedTail(piece(1), Piece([], 1), Piece([], 1), piece(2, end=COMPLETED))))
     assert wired == wire(1) + b": keep-alive\n: keep-alive\n" + wire(2) + DONE
+
+
+def test_a_dialect_with_a_keep_alive_of_its_own_has_that_one() -> None:
+    wired = streamed(ScriptedTail(piece(1), Piece([], 1), piece(2, end=COMPLETED)), dialect=DIALECTS["messages"])
+    assert wired[1] == b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
 def test_no_wait_is_longer_than_the_time_between_keep_alives() -> None:

@@ -1,0 +1,102 @@
+"""Writes a conversation as a request for Anthropic's Messages.
+
+Format: https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from lib.dialects import payload as json_text
+from lib.dialects.conversation import Attachment, Conversation, Json, Part, Role, Tool, ToolResult, ToolUse, Turn, Words
+from lib.dialects.protocol import Malformed
+from lib.domain.errors import InvalidRequest
+
+MAX_TOKENS = 4096  # the API wants a limit, and any of its models can say as much
+_OWN = ("model", "messages", "system", "tools", "stream")
+
+
+def written(conversation: Conversation) -> Json:
+    """The request. Errors: `InvalidRequest`, which names what this API can't express."""
+    for name in _OWN:
+        if name in conversation.options:
+            raise InvalidRequest(f"'options' must not have '{name}': the request says that itself.", param="options")
+    messages: list[Json] = []
+    for turn in conversation.turns:
+        content = [each for part in _results_first(turn) if (each := _block(part)) is not None]
+        if content and messages and messages[-1]["role"] == str(turn.role):
+            messages[-1]["content"] += content  # sides must take turns
+        elif content:
+            messages.append({"role": str(turn.role), "content": content})
+    request: Json = {
+        "max_tokens": MAX_TOKENS,
+        **conversation.options,
+        "model": conversation.model,
+        "messages": messages,
+    }
+    if conversation.instructions:
+        request["system"] = conversation.instructions
+    if conversation.tools:
+        request["tools"] = [_tool(tool) for tool in conversation.tools]
+    return request
+
+
+def _results_first(turn: Turn) -> list[Part]:
+    """The parts in the order that the API wants: results of tools come before anything else."""
+    if turn.role is Role.ASSISTANT:
+        return [*turn.parts]
+    return sorted(turn.parts, key=lambda part: not isinstance(part, ToolResult))
+
+
+def _block(part: Part) -> Json | None:
+    match part:
+        case Words():
+            return {"type": "text", "text": part.text} if part.text.strip() else None  # which the API refuses
+        case ToolUse():
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": _arguments(part)}
+        case ToolResult():
+            failed = {"is_error": True} if part.is_error else {}
+            return {"type": "tool_result", "tool_use_id": part.id, "content": part.output, **failed}
+        case Attachment():
+            return _attached(part)
+
+
+def _arguments(call: ToolUse) -> Any:
+    """Arguments that are no object came from another API's model; the API wants one."""
+    try:
+        value = json_text.read_loosely(call.arguments.encode()) if call.arguments.strip() else {}
+    except Malformed:
+        value = None
+    return value if isinstance(value, dict) else {"input": call.arguments}
+
+
+def _attached(file: Attachment) -> Json:
+    kind = file.media_type.partition(";")[0].strip().lower()
+    image = kind.startswith("image/")
+    if not image and kind not in ("application/pdf", "text/plain"):
+        raise InvalidRequest(
+            f"The model's API takes images, PDFs and plain text, and no {kind[:100]}.", param="messages"
+        )
+    block: Json = {"type": "image" if image else "document"}
+    if not image and file.name:
+        block["title"] = file.name
+    if not file.url.startswith("data:"):
+        return {**block, "source": {"type": "url", "url": file.url}}
+    head, _, data = file.url.partition(",")
+    if kind == "text/plain":
+        return {**block, "source": {"type": "text", "media_type": kind, "data": _decoded(head, data)}}
+    return {**block, "source": {"type": "base64", "media_type": kind, "data": data}}
+
+
+def _decoded(head: str, data: str) -> str:
+    try:
+        return (base64.b64decode(data) if head.endswith(";base64") else unquote_to_bytes(data)).decode()
+    except ValueError as error:
+        raise InvalidRequest("A file of plain text must be UTF-8, in a valid 'data:' URL.", param="messages") from error
+
+
+def _tool(tool: Tool) -> Json:
+    described = {"description": tool.description} if tool.description else {}
+    return {"name": tool.name, **described, "input_schema": tool.parameters}

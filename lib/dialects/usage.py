@@ -1,0 +1,30 @@
+"""Token usage as upstreams send it: what of it can be stored, and the counts in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lib.dialects import payload as json_text
+
+_BYTES = 1400  # of JSON; it limits names too, for which Firestore allows 1,500 bytes
+_LEVELS = 5
+_MAX_TOKENS = 1 << 53
+
+
+def is_modest(usage: Any) -> bool:
+    """Whether a usage object is small and flat enough to be stored in three documents."""
+    if not isinstance(usage, dict):
+        return False
+    levels = 0
+    inner: list[Any] = [usage]
+    while inner:
+        levels += 1
+        inner = [item for value in inner if isinstance(value, dict) for item in value.values()]
+        if levels > _LEVELS or any(isinstance(value, list) for value in inner):
+            return False
+    return len(json_text.write(usage)) <= _BYTES
+
+
+def tokens(count: Any) -> int | None:
+    """A number of tokens, or None if it is none."""
+    return count if type(count) is int and 0 <= count <= _MAX_TOKENS else None

@@ -1,0 +1,23 @@
+"""The Anthropic protocol: messages, as server-sent events or as one body.
+
+https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Flask
+from werkzeug.datastructures import Headers
+
+from lib.dialects.protocol import Dialect
+from lib.runtime.settings import Settings
+from lib.serving.generations import Generations
+from lib.wires import native
+
+
+def register(
+    app: Flask, settings: Settings, generations: Generations, identify: Callable[[Headers], str], dialect: Dialect
+) -> None:
+    """Adds the route. `dialect` is messages. `identify` returns the uid for a request's headers."""
+    native.register(app, "/v1/messages", dialect, settings, generations, identify)
