@@ -164,7 +164,7 @@ def load(environ: Mapping[str, str]) -> Catalog:
             tables["default"]["key_env"] = "UPSTREAM_API_KEY"
         for key in ("headers", "query"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
-                tables["default"][key] = dict(parse_qsl(environ[f"UPSTREAM_{key.upper()}"], keep_blank_values=True))
+                tables["default"][key] = _pairs(environ[f"UPSTREAM_{key.upper()}"])
         for key in ("auth", "usage", "continue", "prefill_style"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
                 tables["default"][key] = environ[f"UPSTREAM_{key.upper()}"]
@@ -180,6 +180,14 @@ def load(environ: Mapping[str, str]) -> Catalog:
 
 def _split(environ: Mapping[str, str], name: str, unset: str = "") -> list[str]:
     return [item.strip() for item in environ.get(f"UPSTREAM_{name}", unset).split(",") if item.strip()]
+
+
+def _pairs(value: str) -> dict[str, str] | str:
+    """The names and values, or the text itself if it is not in the form of a query."""
+    try:
+        return dict(parse_qsl(value, keep_blank_values=True, strict_parsing=True))
+    except ValueError:
+        return value
 
 
 def _faults(name: str, table: Any) -> list[str]:
