@@ -36,6 +36,7 @@ from lib.runtime.catalog import Upstream, Usage
 from lib.runtime.settings import Settings
 from lib.runtime.telemetry import Span, Telemetry
 from lib.upstream.call import Call, Session
+from lib.upstream.credential import Credential
 from lib.upstream.fault import UpstreamFault
 
 RETRY_AFTER_SECONDS = 30.0  # the longest Retry-After that is honoured
@@ -60,7 +61,7 @@ class Ended:
 
 
 class Attempt:
-    """Runs one claimed generation. `key` is the upstream's API key, if it needs one."""
+    """Runs one claimed generation."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class Attempt:
         session: Session,
         dialect: Dialect,
         upstream: Upstream,
-        key: str | None,
+        credential: Credential,
         settings: Settings,
         telemetry: Telemetry,
         clock: Clock,
@@ -85,7 +86,7 @@ class Attempt:
         self._session = session
         self._dialect = dialect
         self._upstream = upstream
-        self._key = key
+        self._credential = credential
         self._settings = settings
         self._telemetry = telemetry
         self._clock = clock
@@ -163,7 +164,7 @@ class Attempt:
         with ExitStack() as at_the_end:
             span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)
             traceparent = span.trace.traceparent if span.trace and self._settings.upstream_traced == "on" else None
-            call = Call(self._session, self._upstream, self._key, outgoing, traceparent)
+            call = Call(self._session, self._upstream, self._credential, outgoing, traceparent)
             commits = self._committer.join(buffer, self._journal, self._interval)
             at_the_end.callback(commits.leave)
             at_the_end.callback(call.cut)

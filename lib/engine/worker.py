@@ -17,6 +17,7 @@ from typing import Any
 
 from flask import Flask, Response, jsonify, request
 
+from lib.cloud.credentials import GoogleTokens
 from lib.cloud.listen import Listener
 from lib.cloud.store import RequestLost, Store
 from lib.cloud.tokens import QueueTokens
@@ -39,6 +40,7 @@ from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import Telemetry
 from lib.upstream.call import Session, new_session
+from lib.upstream.credential import Credential
 
 MAX_TASK_BYTES = 64 << 10
 HELD_RETRY_SECONDS = 5
@@ -82,6 +84,7 @@ class Worker:
         self._telemetry = telemetry
         self._dialects = dialects
         self._session = session or new_session()
+        self._tokens = GoogleTokens()
         self._running = Running()
         self._claim_wait_seconds = claim_wait_seconds
         self._takeover_seconds = takeover_seconds
@@ -148,6 +151,7 @@ class Worker:
         if generation.dialect not in self._dialects:
             raise Unworkable("dialect_unknown", "The service no longer speaks the API that this answer was asked in.")
         upstream = catalog[generation.upstream]
+        key = self._environ.get(upstream.key_env) if upstream.key_env else None
         return Attempt(
             claimed,
             store=self._store,
@@ -155,7 +159,7 @@ class Worker:
             session=self._session,
             dialect=self._dialects[generation.dialect],
             upstream=upstream,
-            key=self._environ.get(upstream.key_env) if upstream.key_env else None,
+            credential=Credential(upstream, key, self._tokens),
             settings=self._settings,
             telemetry=self._telemetry,
             clock=now,

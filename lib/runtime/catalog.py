@@ -6,13 +6,14 @@ the variable that holds its key, and only the worker reads that variable.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from lib.domain.errors import ConfigurationError, InvalidRequest
 
@@ -42,13 +43,28 @@ class Usage(StrEnum):
     AS_ASKED = "as_asked"
 
 
+class Auth(StrEnum):
+    """How a call shows who it is: any other value is the name of the header that has the key.
+
+    `google`: an access token of this service's own account. `google_id_token`: its ID token for the upstream.
+    """
+
+    BEARER = "bearer"
+    GOOGLE = "google"
+    GOOGLE_ID_TOKEN = "google_id_token"  # noqa: S105
+
+
+Pairs = tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upstream:
     """A server with one or more model APIs at `base_url`.
 
     `models` are exact names, prefixes ending in `*`, or `*` for all. `speaks` lists the dialects it supports. `key_env`
-    names the variable that holds the API key. `usage` is `as_asked` for servers that reject a request for usage. If
-    `prefill` is set, interrupted answers are continued in that way.
+    names the variable that holds the API key, and `auth` says where it goes: an `Auth`, or a header's name. `headers`
+    and `query` go with every call. `usage` is `as_asked` for servers that reject a request for usage. If `prefill` is
+    set, interrupted answers are continued in that way.
     """
 
     name: str
@@ -56,6 +72,9 @@ class Upstream:
     models: tuple[str, ...] = ("*",)
     speaks: tuple[str, ...] = ("chat_completions",)
     key_env: str | None = None
+    auth: str = Auth.BEARER
+    headers: Pairs = ()
+    query: Pairs = ()
     usage: Usage = Usage.ASK
     prefill: Prefill | None = None
     deadlines: Deadlines = Deadlines()
@@ -102,7 +121,24 @@ class Catalog:
 
 MAX_SECONDS = 86_400
 _DEADLINES = {f"{name}_seconds": name for name in ("connect", "first_byte", "idle", "total")}
-_KEYS = {"base_url", "models", "speaks", "key_env", "usage", "continue", "prefill_style", *_DEADLINES}
+_KEYS = {"base_url", "models", "speaks", "key_env", "auth", "headers", "query", "usage", "continue", "prefill_style"}
+_KEYS |= _DEADLINES.keys()
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_NAME = re.compile(r"[A-Za-z0-9._$-]+")  # of a header or of a parameter of the query
+# The call's own, and those that could have a key, which does not belong into the catalog.
+_NO_FIXED_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "api-key",
+        "authorization",
+        "content-length",
+        "cookie",
+        "host",
+        "transfer-encoding",
+        "x-api-key",
+        "x-goog-api-key",
+    }
+)
 
 
 def load(environ: Mapping[str, str]) -> Catalog:
@@ -110,7 +146,8 @@ def load(environ: Mapping[str, str]) -> Catalog:
 
     `UPSTREAMS_FILE` names a TOML file with one table per upstream. Without it there is one upstream, `default`,
     configured by `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated, default `*`), `UPSTREAM_SPEAKS`
-    (comma-separated, default `chat_completions`), `UPSTREAM_API_KEY`, `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE` and
+    (comma-separated, default `chat_completions`), `UPSTREAM_API_KEY`, `UPSTREAM_AUTH`, `UPSTREAM_HEADERS` and
+    `UPSTREAM_QUERY` (both like a URL's query, `name=value&name=value`), `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE` and
     `UPSTREAM_PREFILL_STYLE`. Errors: `ConfigurationError`, which lists all faults.
     """
     path = environ.get("UPSTREAMS_FILE")
@@ -125,7 +162,10 @@ def load(environ: Mapping[str, str]) -> Catalog:
             tables["default"]["speaks"] = _split(environ, "SPEAKS")
         if environ.get("UPSTREAM_API_KEY"):
             tables["default"]["key_env"] = "UPSTREAM_API_KEY"
-        for key in ("usage", "continue", "prefill_style"):
+        for key in ("headers", "query"):
+            if environ.get(f"UPSTREAM_{key.upper()}"):
+                tables["default"][key] = _pairs(environ[f"UPSTREAM_{key.upper()}"])
+        for key in ("auth", "usage", "continue", "prefill_style"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
                 tables["default"][key] = environ[f"UPSTREAM_{key.upper()}"]
     else:
@@ -142,6 +182,14 @@ def _split(environ: Mapping[str, str], name: str, unset: str = "") -> list[str]:
     return [item.strip() for item in environ.get(f"UPSTREAM_{name}", unset).split(",") if item.strip()]
 
 
+def _pairs(value: str) -> dict[str, str] | str:
+    """The names and values, or the text itself if it is not in the form of a query."""
+    try:
+        return dict(parse_qsl(value, keep_blank_values=True, strict_parsing=True))
+    except ValueError:
+        return value
+
+
 def _faults(name: str, table: Any) -> list[str]:
     if not isinstance(table, dict):
         return [f"upstream {name}: it must be a table, [{name}]"]
@@ -153,6 +201,8 @@ def _faults(name: str, table: Any) -> list[str]:
     base_url = table.get("base_url")
     if not isinstance(base_url, str) or not is_url(base_url):
         faults.append(f"upstream {name}: base_url must be an http or https URL, such as https://api.openai.com/v1")
+    elif urlsplit(base_url).query or urlsplit(base_url).fragment:
+        faults.append(f"upstream {name}: base_url ends with the path; what follows a '?' goes into query")
     models = table.get("models", ["*"])
     if not isinstance(models, list) or not models or not all(isinstance(model, str) and model for model in models):
         faults.append(f"upstream {name}: models must be a list of names, prefixes ending in '*', or '*'")
@@ -161,6 +211,7 @@ def _faults(name: str, table: Any) -> list[str]:
         faults.append(f"upstream {name}: speaks must be a list of dialects, such as ['chat_completions']")
     if not isinstance(table.get("key_env", ""), str):
         faults.append(f"upstream {name}: key_env must be the name of the variable that has the key")
+    faults += _auth_faults(name, table)
     if table.get("usage", Usage.ASK) not in list(Usage):
         faults.append(f"upstream {name}: usage is {_either(Usage)}: whether to ask for it, or only where clients do")
     if table.get("continue", "prefill") != "prefill":
@@ -172,6 +223,33 @@ def _faults(name: str, table: Any) -> list[str]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
             faults.append(f"upstream {name}: {key} must be a number of seconds above 0")
     return faults
+
+
+def _auth_faults(name: str, table: Mapping[str, Any]) -> list[str]:
+    faults = []
+    auth, keyed = table.get("auth", Auth.BEARER), "key_env" in table
+    if not isinstance(auth, str) or not (auth in list(Auth) or _HEADER.fullmatch(auth)):
+        faults.append(f"upstream {name}: auth is {_either(Auth)}, or the name of the header that has the key")
+    elif auth in (Auth.GOOGLE, Auth.GOOGLE_ID_TOKEN):
+        if keyed:
+            faults.append(f"upstream {name}: auth = '{auth}' sends tokens of the service's account: it needs no key")
+    elif auth != Auth.BEARER and not keyed:
+        faults.append(f"upstream {name}: auth = '{auth}' needs key_env, the name of the variable that has the key")
+    for key in ("headers", "query"):
+        pairs = table.get(key, {})
+        if not isinstance(pairs, dict) or not all(_is_pair(*each) for each in pairs.items()):
+            faults.append(f"upstream {name}: {key} must be names and texts, such as {{ name = 'value' }}")
+        elif key == "headers":
+            faults += [
+                f"upstream {name}: headers can't have {each}: a key goes with key_env, and the rest is set by the call"
+                for each in pairs
+                if each.lower() in _NO_FIXED_HEADERS or each.lower() == str(auth).lower()
+            ]
+    return faults
+
+
+def _is_pair(name: str, value: Any) -> bool:
+    return bool(_NAME.fullmatch(name)) and isinstance(value, str) and value.isascii() and value.isprintable()
 
 
 def _either(names: Iterable[str]) -> str:
@@ -195,6 +273,9 @@ def _upstream(name: str, table: Mapping[str, Any]) -> Upstream:
         models=tuple(table.get("models", ["*"])),
         speaks=tuple(table.get("speaks", ["chat_completions"])),
         key_env=table.get("key_env"),
+        auth=table.get("auth", Auth.BEARER),
+        headers=tuple(table.get("headers", {}).items()),
+        query=tuple(table.get("query", {}).items()),
         usage=Usage(table.get("usage", Usage.ASK)),
         prefill=Prefill(table.get("prefill_style", Prefill.OPENROUTER)) if "continue" in table else None,
         deadlines=Deadlines(**{field: float(table[key]) for key, field in _DEADLINES.items() if key in table}),

@@ -17,12 +17,14 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from lib.dialects.protocol import Outgoing
 from lib.runtime.catalog import Upstream
 from lib.upstream.coding import CODINGS, Inflater
 from lib.upstream.connection import POOLS
+from lib.upstream.credential import Credential, Header
 from lib.upstream.fault import UpstreamFault
 from lib.upstream.line import Line
 from lib.upstream.retry_after import retry_after
@@ -30,7 +32,6 @@ from lib.upstream.retry_after import retry_after
 READ_BYTES = 64 << 10
 POOL = 256
 MARGIN_SECONDS = 5.0  # beyond the deadlines, which the engine enforces by cutting
-_HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 _UNSHOWABLE = re.compile(r"[^\w.+-]", re.ASCII)
 
 
@@ -99,20 +100,20 @@ class Head:
 class Call:
     """One request and its response. One thread opens, reads and closes it; any thread may cut it.
 
-    `key` is sent as a bearer token. `traceparent` tells the upstream which trace the call is part of.
+    `traceparent` tells the upstream which trace the call is part of.
     """
 
     def __init__(
         self,
         session: Session,
         upstream: Upstream,
-        key: str | None,
+        credential: Credential,
         outgoing: Outgoing,
         traceparent: str | None = None,
     ):
         self._session = session
         self._upstream = upstream
-        self._key = key.strip() if key else None
+        self._credential = credential
         self._outgoing = outgoing
         self._traced = {"traceparent": traceparent} if traceparent else {}
         self._line = Line(send_timeout=self._longest_silence)
@@ -125,24 +126,22 @@ class Call:
     def open(self) -> Head:
         """Sends the request and waits for the response's head, whatever its status. Redirects are not followed.
 
+        A 401 is answered with another token, if there is one to be had. A second one stands.
         Errors: `UpstreamFault`, with the reason `cancelled`, `upstream_key`, `upstream_tls`, `upstream_unreachable`,
         `upstream_timeout` or `upstream_encoding`.
         """
-        if self._key and not _HEADER_SAFE.fullmatch(self._key):
-            raise UpstreamFault("upstream_key", "The upstream's key can't be sent: it is not plain text.", status=502)
-        if self._line.is_cut:
-            raise _cancelled()
-        try:
-            with self._line.carrying():
-                self._response = self._send()
-        except (requests.RequestException, HTTPError) as error:
+        shown = self._credential.header()
+        response = self._answered(shown)
+        if response.status_code == 401 and shown and (another := self._credential.header(refused=shown)):
             self._line.release()
-            raise (_cancelled() if self._line.is_cut else _unanswered(error)) from error
-        headers = self._response.headers
-        self._take_body(self._response)
+            response.close()
+            response = self._answered(another)
+        self._response = response
+        headers = response.headers
+        self._take_body(response)
         content_type = headers.get("Content-Type", "")
         return Head(
-            status=self._response.status_code,
+            status=response.status_code,
             content_type=content_type,
             media_type=content_type.partition(";")[0].strip().lower(),
             retry_after=retry_after(headers),
@@ -185,29 +184,44 @@ class Call:
     def _longest_silence(self) -> float:
         return max(self._upstream.deadlines.first_byte, self._upstream.deadlines.idle) + MARGIN_SECONDS
 
-    def _send(self) -> requests.Response:
+    def _answered(self, shown: Header | None) -> requests.Response:
+        if self._line.is_cut:
+            raise _cancelled()
+        try:
+            with self._line.carrying():
+                return self._send(shown)
+        except (requests.RequestException, HTTPError) as error:
+            self._line.release()
+            raise (_cancelled() if self._line.is_cut else _unanswered(error)) from error
+
+    def _send(self, shown: Header | None) -> requests.Response:
+        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            # A custom `auth`, because requests would otherwise let a .netrc file replace the header.
+            if shown:
+                name, value = shown
+                request.headers[name] = value
+            return request
+
         return self._session.post(
             f"{self._upstream.base_url}{self._outgoing.path}",
+            params=self._upstream.query,
             data=self._outgoing.body,
-            headers={
-                "Content-Type": "application/json",
-                "Accept": "text/event-stream, application/json",
-                "Accept-Encoding": "gzip",
-                "User-Agent": "holdfast",
-                **self._traced,
-                **dict(self._outgoing.headers),
-            },
-            auth=self._authorize,
+            headers=CaseInsensitiveDict(
+                [
+                    ("Content-Type", "application/json"),
+                    ("Accept", "text/event-stream, application/json"),
+                    ("Accept-Encoding", "gzip"),
+                    ("User-Agent", "holdfast"),
+                    *self._traced.items(),
+                    *self._outgoing.headers,
+                    *self._upstream.headers,
+                ]
+            ),
+            auth=authorize,
             stream=True,
             allow_redirects=False,
             timeout=(self._upstream.deadlines.connect, self._longest_silence),
         )
-
-    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # A custom `auth`, because requests would otherwise let a .netrc file replace the header.
-        if self._key:
-            request.headers["Authorization"] = f"Bearer {self._key}"
-        return request
 
     def _take_body(self, response: requests.Response) -> None:
         named = response.headers.get("Content-Encoding", "").lower().split(",")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import requests
 
-from local.client import Client, Frame, question
+from local.client import Client, Frame, Stream, question
 from local.demo_text import seed_of, text
 from local.ports import HOST, Ports
 from local.stack import Stack
@@ -32,6 +32,12 @@ models = ["demo"]
 base_url = "{url}"
 models = ["impatient"]
 idle_seconds = 1
+
+[messages]
+base_url = "{url}"
+models = ["claude"]
+speaks = ["messages"]
+continue = "prefill"
 """ + "".join(
     f"""
 [{style}]
@@ -113,6 +119,23 @@ def test_an_answer_that_breaks_off_continues_from_the_saved_text_without_gap_or_
     saved = message(database, asked)
     assert (saved["state"], saved["content"], saved["finishReason"]) == ("completed", asked.whole, "length")
     assert asked.client.show(asked.generation)["attempt"] == 2
+
+
+@pytest.mark.parametrize("at", [0, 7, 8, 23])
+def test_a_message_that_breaks_off_continues_from_the_saved_text_as_one_message(client: Client, at: int) -> None:
+    body = question(uuid.uuid4().hex, 4096, rate=1000, fault={"kind": "break", "at": at, "times": 1})
+    whole = text(seed_of(body["messages"]), 120)
+    asking = {**body, "model": "claude", "stream": True}
+    with Stream(client.request("POST", "/v1/messages", json=asking, stream=True)) as stream:
+        frames = list(stream.frames())
+        generation = stream.generation
+    events = [json.loads(frame.data) for frame in frames if frame.id is not None]
+    assert [frame.id for frame in frames if frame.id is not None] == list(range(1, len(events) + 1))
+    kinds = [event["type"] for event in events]
+    assert [kinds.count(kind) for kind in ("message_start", "content_block_start", "content_block_stop")] == [1, 1, 1]
+    assert "".join(event["delta"].get("text", "") for event in events if event["type"] == kinds[2]) == whole
+    assert frames[-1].data == '{"type":"message_stop"}'
+    assert client.show(generation)["attempt"] == 2
 
 
 def test_how_often_an_answer_is_continued_has_a_bound(stack: Stack, ask: Callable[..., Asked], database: Any) -> None:

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import pytest
 
+from lib.cloud.credentials import GoogleTokens
 from lib.cloud.documents import Create, Put
 from lib.dialects import DIALECTS
 from lib.dialects.protocol import folded
@@ -29,6 +30,7 @@ from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import OFF
 from lib.upstream.call import Session, new_session
+from lib.upstream.credential import Credential
 from tests.unit.engine.memory import NEEDED
 from tests.unit.engine.scripted import DONE, data, delta
 from tests.unit.engine.speaking import Speaking
@@ -97,14 +99,15 @@ def attempt_at(begin, hold, store, listener, clock):
         generation = generation or begin(request=json.dumps(REQUEST).encode())
         settings = settings_of(**(settings or {}))
         committer = committers.setdefault(over, Committer(over.batch, settings.lease_seconds / 3))
+        called = Upstream(name="one", base_url=base_url, **upstream)
         attempt = Attempt(
             hold(generation, over),
             store=over,
             listener=listener,
             session=new_session(),
             dialect=dialect,
-            upstream=Upstream(name="one", base_url=base_url, **upstream),
-            key=None,
+            upstream=called,
+            credential=Credential(called, None, GoogleTokens()),
             settings=settings,
             telemetry=OFF,
             clock=clock,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.domain.errors import ConfigurationError, InvalidRequest
-from lib.runtime.catalog import Catalog, Deadlines, Prefill, Upstream, Usage, load
+from lib.runtime.catalog import Auth, Catalog, Deadlines, Prefill, Upstream, Usage, load
 
 TOML = """
 [openai]
@@ -311,5 +311,73 @@ def test_a_wrong_value_for_speaks_or_usage_is_named(tmp_path: Path, line: str, s
 
 @pytest.mark.parametrize(("name", "value"), [("UPSTREAM_SPEAKS", " , "), ("UPSTREAM_USAGE", "Ask")])
 def test_a_wrong_value_in_the_environment_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=name.removeprefix("UPSTREAM_").lower()):
+        load({"UPSTREAM_BASE_URL": "http://u/v1", name: value})
+
+
+# Credentials, headers and query
+
+
+def test_a_key_is_a_bearer_token_unless_set_otherwise_and_headers_and_query_go_with_it(tmp_path: Path) -> None:
+    table = '[{0}]\nbase_url = "http://{0}/v1"\n{1}\n'
+    catalog = from_file(
+        tmp_path,
+        table.format("plain", "")
+        + table.format("named", 'key_env = "K"\nauth = "x-api-key"\nheaders = { X-Team = "a b" }')
+        + table.format("azure", 'key_env = "K"\nauth = "api-key"\nquery = { api-version = "1", "$filter" = "" }')
+        + table.format("vertex", 'auth = "google"')
+        + table.format("private", 'auth = "google_id_token"'),
+    )
+    plain, named, azure = catalog["plain"], catalog["named"], catalog["azure"]
+    assert (plain.auth, plain.headers, plain.query) == (Auth.BEARER, (), ())
+    assert (named.auth, named.headers) == ("x-api-key", (("X-Team", "a b"),))
+    assert (azure.auth, azure.query) == ("api-key", (("api-version", "1"), ("$filter", "")))
+    assert (catalog["vertex"].auth, catalog["private"].auth) == (Auth.GOOGLE, Auth.GOOGLE_ID_TOKEN)
+
+
+def test_the_environment_s_one_upstream_says_what_it_is_shown_as_well() -> None:
+    one = load(
+        {
+            "UPSTREAM_BASE_URL": "http://u/v1",
+            "UPSTREAM_API_KEY": "k",
+            "UPSTREAM_AUTH": "api-key",
+            "UPSTREAM_HEADERS": "X-Team=a+b&X-Other=%26",
+            "UPSTREAM_QUERY": "api-version=2024-10-21",
+        }
+    )["default"]
+    assert (one.auth, one.key_env) == ("api-key", "UPSTREAM_API_KEY")
+    assert (one.headers, one.query) == ((("X-Team", "a b"), ("X-Other", "&")), (("api-version", "2024-10-21"),))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('auth = "x api key"', "auth is 'bearer', 'google' or 'google_id_token', or the name of the header"),
+        ("auth = true", "auth is 'bearer'"),
+        ('auth = "x-api-key"', "auth = 'x-api-key' needs key_env"),
+        ('auth = "google"\nkey_env = "K"', "auth = 'google' sends tokens of the service's account: it needs no key"),
+        ('headers = "X-Team"', "headers must be names and texts"),
+        ("headers = { X-Team = 1 }", "headers must be names and texts"),
+        ('headers = { "X Team" = "a" }', "headers must be names and texts"),
+        ('headers = { X-Team = "a\\nb" }', "headers must be names and texts"),
+        ('headers = { Authorization = "Bearer k" }', "headers can't have Authorization: a key goes with key_env"),
+        ('headers = { X-API-Key = "k" }', "headers can't have X-API-Key"),
+        ('key_env = "K"\nauth = "x-mine"\nheaders = { X-Mine = "k" }', "headers can't have X-Mine"),
+        ("query = []", "query must be names and texts"),
+    ],
+)
+def test_a_wrong_credential_header_or_query_is_named(tmp_path: Path, lines: str, said: str) -> None:
+    message = refusal(tmp_path, f'[up]\nbase_url = "http://u/v1"\n{lines}\n')
+    assert message.startswith("upstream up: ")
+    assert said in message
+
+
+@pytest.mark.parametrize("url", ["https://u/v1?api-version=1", "https://u/v1#x"])
+def test_a_base_url_with_a_query_is_refused_because_the_path_goes_behind_it(tmp_path: Path, url: str) -> None:
+    assert "what follows a '?' goes into query" in refusal(tmp_path, f'[up]\nbase_url = "{url}"\n')
+
+
+@pytest.mark.parametrize(("name", "value"), [("UPSTREAM_HEADERS", "X-Team"), ("UPSTREAM_QUERY", "=")])
+def test_pairs_in_the_environment_that_are_none_are_named(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=name.removeprefix("UPSTREAM_").lower()):
         load({"UPSTREAM_BASE_URL": "http://u/v1", name: value})

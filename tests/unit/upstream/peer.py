@@ -14,12 +14,15 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
+from lib.cloud.credentials import GoogleTokens
 from lib.dialects.protocol import Outgoing
 from lib.runtime.catalog import Deadlines, Upstream
 from lib.upstream.call import Call, Session
+from lib.upstream.credential import Credential
 from lib.upstream.fault import UpstreamFault
 
 WAIT_SECONDS = 20.0  # for what is sure to come; nothing is asserted of it
@@ -200,10 +203,13 @@ def call(
     silence: float = WAIT_SECONDS,
     outgoing: Outgoing | None = None,
     connect: float = WAIT_SECONDS,
+    tokens: GoogleTokens | None = None,
+    **catalog: Any,
 ) -> Call:
     deadlines = Deadlines(connect=connect, first_byte=silence, idle=silence)
-    upstream = Upstream(name="one", base_url=base_url, deadlines=deadlines)
-    return Call(session, upstream, key, outgoing or Outgoing(path=PATH, body=BODY))
+    upstream = Upstream(name="one", base_url=base_url, deadlines=deadlines, **catalog)
+    credential = Credential(upstream, key, tokens or GoogleTokens())
+    return Call(session, upstream, credential, outgoing or Outgoing(path=PATH, body=BODY))
 
 
 def head(*headers: str, status: str = "200 OK") -> bytes:
