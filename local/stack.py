@@ -206,6 +206,7 @@ class Stack:
             "TASKS_INVOKER": INVOKER,
             "OIDC_CERTS_URL": f"{self.tasks_http}/certs",
             "UPSTREAM_BASE_URL": f"{self.upstream_url}/v1",
+            "UPSTREAM_MODELS": self._environ.get("UPSTREAM_MODELS") or "*",
             **self._settings,
         }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import ssl
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -138,6 +138,7 @@ class Call:
         except (requests.RequestException, HTTPError) as error:
             self._line.release()
             raise (_cancelled() if self._line.is_cut else _unanswered(error)) from error
+        self._forget_request(self._response)
         headers = self._response.headers
         self._take_body(self._response)
         content_type = headers.get("Content-Type", "")
@@ -202,6 +203,11 @@ class Call:
             allow_redirects=False,
             timeout=(self._upstream.deadlines.connect, self._longest_silence),
         )
+
+    def _forget_request(self, response: requests.Response) -> None:
+        """Lets go of the body that was sent. It may be large, and an answer may take long."""
+        self._outgoing = replace(self._outgoing, body=b"")
+        response.request.body = None
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # A custom `auth`, because requests would otherwise let a .netrc file replace the header.

@@ -14,15 +14,15 @@ from lib.dialects.protocol import Asked, Dialect
 from lib.domain.errors import HoldfastError
 from lib.domain.generation import Generation
 from lib.runtime.settings import Settings
-from lib.serving.generations import Generations
+from lib.serving.generations import Generations, Started
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
+from lib.wires.bodies import Bodies
 from lib.wires.responses import (
     bound_writes,
     first_piece,
     header,
     in_frames,
-    json_body,
     named,
     refusal,
     whole_body,
@@ -30,24 +30,32 @@ from lib.wires.responses import (
 
 
 def register(
-    app: Flask, settings: Settings, generations: Generations, identify: Callable[[Headers], str], dialect: Dialect
+    app: Flask,
+    settings: Settings,
+    generations: Generations,
+    identify: Callable[[Headers], str],
+    dialect: Dialect,
+    bodies: Bodies,
 ) -> None:
     """Adds the routes. `dialect` is chat completions. `identify` returns the uid for a request's headers."""
 
     @app.post("/v1/chat/completions")
     def complete() -> Response:
-        user = identify(request.headers)
-        started = generations.start(
-            user,
-            StartRequest(
-                body=json_body(),
-                chat_id=header("X-Chat-Id"),
-                message_id=header("X-Message-Id"),
-                idempotency_key=header("Idempotency-Key"),
-                dialect=dialect.name,
-            ),
-        )
+        started = start(identify(request.headers))
         return respond(started.generation, started.tail, started.asked)
+
+    def start(user: str) -> Started:
+        with bodies.json(user) as body:
+            return generations.start(
+                user,
+                StartRequest(
+                    body=body,
+                    chat_id=header("X-Chat-Id"),
+                    message_id=header("X-Message-Id"),
+                    idempotency_key=header("Idempotency-Key"),
+                    dialect=dialect.name,
+                ),
+            )
 
     def respond(generation: Generation, tail: Tail, asked: Asked) -> Response:
         bound_writes(settings.send_seconds)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import orjson
 from flask import Response, request
 
 from lib.dialects.protocol import Dialect, Malformed
 from lib.domain.end import State
-from lib.domain.errors import HoldfastError, InvalidRequest, StillRunning, Unauthenticated, UnsupportedMediaType
+from lib.domain.errors import HoldfastError, InvalidRequest, StillRunning, Unauthenticated
 from lib.domain.generation import Generation
 from lib.runtime.settings import Settings
 from lib.serving.feed import Piece
 from lib.serving.tail import Tail
 from lib.wires import frames
+from lib.wires.connection import connections
 from lib.wires.failures import Interrupted, UpstreamRefusal
 
 STREAM_HEADERS = {
@@ -30,7 +30,7 @@ EXPOSED_HEADERS = ("X-Generation-Id", "Location", "Retry-After")
 
 def streamed(tail: Tail, pieces: Iterator[bytes], headers: Mapping[str, str] | None = None) -> Response:
     """A response that streams `pieces`, which are read from `tail`. The tail is always closed with the response."""
-    answer = Response(_sent(pieces, _connections()), headers={**(headers or {}), **STREAM_HEADERS})
+    answer = Response(_sent(pieces, connections()), headers={**(headers or {}), **STREAM_HEADERS})
     answer.call_on_close(tail.close)
     return answer
 
@@ -98,13 +98,6 @@ def named(generation: Generation) -> dict[str, str]:
     return {"X-Generation-Id": generation.id, "Location": f"/v1/generations/{generation.id}"}
 
 
-def json_body() -> bytes:
-    """The request's body. Errors: `UnsupportedMediaType` if its Content-Type is not JSON."""
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
-    return request.get_data()
-
-
 def header(name: str) -> str | None:
     """A header as text. WSGI decodes headers as Latin-1 (PEP 3333), but ids may be any UTF-8."""
     value = request.headers.get(name)
@@ -118,7 +111,7 @@ def header(name: str) -> str | None:
 
 def bound_writes(seconds: float) -> None:
     """Sets a time-out for writes: a client that reads nothing would block its thread for ever."""
-    for connection in _connections():
+    for connection in connections():
         connection.settimeout(seconds)
 
 
@@ -137,7 +130,3 @@ def _sent(pieces: Iterator[bytes], connections: Sequence[socket.socket]) -> Iter
             except OSError:
                 pass  # it is closed already
         raise
-
-
-def _connections() -> list[Any]:
-    return [request.environ[name] for name in ("gunicorn.socket", "werkzeug.socket") if name in request.environ]

@@ -74,6 +74,7 @@ def settings_of(stack):
             "WORKER_URL": WORKER,
             "TASKS_INVOKER": INVOKER,
             "UPSTREAM_BASE_URL": "http://127.0.0.1:9/v1",
+            "UPSTREAM_MODELS": "*",
             **changes,
         }
         return Settings.from_env(environ)
