@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from flask import Response, request
 from werkzeug.exceptions import ClientDisconnected
@@ -20,8 +20,8 @@ from lib.serving.quota import Quota, Share
 from lib.wires import nodes
 from lib.wires.connection import Deadlines
 
-RETRY_SECONDS = 2
-LINGER_SECONDS = 0.5  # for the rest of a body that nobody reads
+RETRY_SECONDS = 1  # and not two, when the server closes idle connections: a client would meet that moment
+LINGER_SECONDS = 0.5  # for each piece of the rest of a body that nobody reads
 _PIECE_BYTES = 256 << 10
 
 
@@ -87,16 +87,16 @@ class Bodies:
         return body
 
     def discard(self, response: Response) -> Response:
-        """Reads the rest of the request's body, for a limited time, so that the client sees the response.
+        """Discards the rest of the request's body, so that a client that is still sending sees the response.
 
-        The server and functions-framework would wait for it without a limit.
+        It does so for as long as the body comes quickly, and up to the largest size. The server and functions-framework
+        would wait for all of it without a limit.
         """
         rest = get_input_stream(request.environ)
-        with self._deadlines.limit(LINGER_SECONDS) as deadline:
-            try:
-                while not deadline.passed and rest.read(_PIECE_BYTES):
-                    pass
-            except (OSError, ClientDisconnected):
-                pass  # it has left
+        for _ in range(0, self._settings.max_request_bytes, _PIECE_BYTES):
+            with self._deadlines.limit(LINGER_SECONDS) as deadline, suppress(OSError, ClientDisconnected):
+                if rest.read(_PIECE_BYTES) and not deadline.passed:
+                    continue
+            break
         request.environ["wsgi.input"] = io.BytesIO()
         return response
