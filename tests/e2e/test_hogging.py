@@ -11,6 +11,8 @@ import json
 import os
 import socket
 import statistics
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -29,6 +31,7 @@ from local.ports import Ports
 from local.stack import Stack
 from local.token import id_token
 
+ROOT = Path(__file__).resolve().parents[2]
 THREADS = 90  # as deployed
 UPLOAD_SECONDS = 3
 WAIT_SECONDS = 60.0
@@ -74,24 +77,30 @@ def most_memory(process: psutil.Process) -> int:
     return int(line.split()[1]) << 10
 
 
+# In a process of its own, which has nothing else to do.
+READER = f"""
+import sys, time
+from local.client import Client, question
+with Client(*sys.argv[1:]).stream(question("a long story", 4000, rate={RATE})) as stream:
+    for _ in stream.frames():
+        print(time.monotonic(), flush=True)
+"""
+
+
 class Others:
     """Another user who reads a long answer, and a new one who asks for something now and then."""
 
-    def __init__(self, stack: Stack, name: str):
+    def __init__(self, stack: Stack, name: str, folder: Path):
         self._stack = stack
         self._name = name
-        self._client = Client(stack.url, f"reader-{uuid.uuid4().hex[:8]}")
-        self._stream = self._client.stream(question("a long story", 4000, rate=RATE))
-        self._times: list[float] = []
-        self._reading = threading.Thread(target=self._read, daemon=True)
-        self._reading.start()
+        self._read = folder / "read"
+        with self._read.open("wb") as read:
+            user = f"reader-{uuid.uuid4().hex[:8]}"
+            self._reader = subprocess.Popen([sys.executable, "-c", READER, stack.url, user], cwd=ROOT, stdout=read)
 
-    def _read(self) -> None:
-        try:
-            for _ in self._stream.frames():
-                self._times.append(time.monotonic())
-        except (requests.RequestException, AttributeError, ValueError):
-            pass  # it was closed
+    @property
+    def _times(self) -> list[float]:
+        return [float(line) for line in self._read.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     def are_served(self) -> None:
         """Health is answered, a new user gets a whole answer, and the reader's goes on."""
@@ -104,7 +113,8 @@ class Others:
 
     def print_lag(self, hogging_since: float) -> None:
         """The lag behind the upstream's pace, before and while somebody hogs."""
-        late = [(at, at - self._times[0] - k / RATE) for k, at in enumerate(self._times)]
+        times = self._times
+        late = [(at, at - times[0] - k / RATE) for k, at in enumerate(times)]
         least = min(lag for _, lag in late)
         for when, lags in (
             ("usual", [lag - least for at, lag in late if at < hogging_since]),
@@ -115,15 +125,13 @@ class Others:
                 print(f"{self._name}: {when} lag p50 {statistics.median(lags) * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
 
     def close(self) -> None:
-        self._client.request("POST", f"/v1/generations/{self._stream.generation}/stop")
-        self._reading.join(WAIT_SECONDS)
-        self._stream.leave()
-        self._client.session.close()
+        self._reader.kill()
+        self._reader.wait()
 
 
 @pytest.fixture
-def others(own: Stack, request: pytest.FixtureRequest) -> Iterator[Others]:
-    others = Others(own, request.node.name)
+def others(own: Stack, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Others]:
+    others = Others(own, request.node.name, tmp_path)
     others.are_served()
     time.sleep(2)  # of the usual lag
     since = time.monotonic()
