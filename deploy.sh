@@ -20,7 +20,7 @@ Variables are read from the environment, or from the file deploy.env, with one l
 
   GOOGLE_CLOUD_PROJECT   must be set: the project
   UPSTREAM_BASE_URL      must be set, or UPSTREAMS_FILE: the upstream, such as https://api.openai.com/v1
-  UPSTREAM_MODELS        its models, comma-separated; all of them unless set
+  UPSTREAM_MODELS        must be set: the models that users may ask for, comma-separated; "*" allows all
   UPSTREAM_CONTINUE, UPSTREAM_PREFILL_STYLE
                          how an interrupted answer is continued: see the README
   UPSTREAM_SPEAKS, UPSTREAM_USAGE

@@ -88,11 +88,12 @@ def _api(settings: Settings, store: Store, listener: Listener, telemetry: Teleme
     from lib.serving.healing import Healer
     from lib.serving.tail import Tails
     from lib.wires.api import create_api
+    from lib.wires.connection import departure
 
     clock = partial(datetime.now, UTC)
     queue = TaskQueue(settings, telemetry)
     healer = Healer(store, queue, DIALECTS, clock)
-    tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock, heal=healer.heal)
+    tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock, heal=healer.heal, departure=departure)
     _shutdown.add_callback(tails.close)
     generations = Generations(settings, store, queue, tails, healer, DIALECTS, clock)
     apps = AppTokens(settings.project, settings.app_check_keys_url) if settings.app_check == "enforced" else None

@@ -40,7 +40,8 @@ class Stage:
         self._environ = environ
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         self._parts: list[Process] = []
-        self.stack = Stack(Ports.free(), environ=environ)
+        # All viewers of an answer belong to one user, and how many one process can serve is what is measured.
+        self.stack = Stack(Ports.free(), {"MAX_USER_VIEWERS": "1000", "MAX_VIEWERS": "1000"}, environ)
 
     def __enter__(self) -> Self:
         try:

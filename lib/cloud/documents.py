@@ -208,13 +208,17 @@ class Documents:
         with _translated():
             return [_document(snapshot) for snapshot in query.stream(retry=None, timeout=READ_SECONDS)]
 
-    def counting(self, collection: str, *, where: Iterable[Filter] = (), limit: int) -> Callable[[], int]:
+    def counting(
+        self, collection: str, *, where: Iterable[Filter] = (), limit: int, at: Version = None
+    ) -> Callable[[], int]:
         """Starts counting the documents that match all filters (`==` or `in`), up to `limit`.
 
-        The returned function waits for the count.
+        With `at`, counts what there was at the time of that version: the commit that made it, all earlier commits, and
+        no later one (`read_time` in https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1). The
+        returned function waits for the count.
         """
         parent, _, name = (self._root + collection).rpartition("/")
-        request = _COUNT(parent=parent)
+        request = _COUNT(parent=parent, read_time=at)
         counted = request.structured_aggregation_query
         counting = counted.aggregations.add(alias="count")
         counting.count.up_to.value = limit

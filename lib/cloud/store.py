@@ -41,8 +41,11 @@ class Store:
 
     # Generations
 
-    def create(self, generation: Generation, message: Fields, head: Head) -> None:
-        """Creates the generation, the message and the head in one commit. Errors: `Exists` if any of them exists."""
+    def create(self, generation: Generation, message: Fields, head: Head) -> Version:
+        """Creates the generation, the message and the head in one commit, and returns their version.
+
+        Errors: `Exists` if any of them exists.
+        """
         request = generation.request
         parts: list[Write] = []
         if len(request) > INLINE_REQUEST_BYTES:
@@ -54,11 +57,11 @@ class Store:
         self._commit_in_groups(parts, _REQUEST_PART_BYTES)
         fields = generation.fields() | ({"request": b"", "requestParts": len(parts)} if parts else {})
         try:
-            self._documents.commit(
+            return self._documents.commit(
                 Create(generation.path, fields),
                 Create(generation.message_path, message),
                 Create(generation.head_path, self._head_fields(head, generation.created_at)),
-            )
+            )[0]
         except Exists:
             if parts and (
                 (there := self.generation(generation.id)) is None or there.request_hash != generation.request_hash
@@ -66,8 +69,10 @@ class Store:
                 self._documents.commit(*[Delete(part.path) for part in parts])
             raise
 
-    def restart(self, failed: Generation, generation: Generation, message: Fields, head: Head) -> None:
-        """Replaces a failed generation by a new one under the same id, in one commit. Their requests are the same.
+    def restart(self, failed: Generation, generation: Generation, message: Fields, head: Head) -> Version:
+        """Replaces a failed generation by a new one under the same id, in one commit, and returns the new version.
+
+        Their requests are the same.
 
         Errors: `Stale` if `failed` is no longer what is stored.
         """
@@ -78,12 +83,12 @@ class Store:
         fields = generation.fields()
         if failed.request_parts:
             fields |= {"request": b"", "requestParts": failed.request_parts}
-        self._documents.commit(
+        return self._documents.commit(
             Put(generation.path, fields),
             Put(generation.message_path, message),
             Put(generation.head_path, self._head_fields(head, generation.created_at), its_head.version),
             *[Delete(each.path) for each in sealed if each.path != failed.head_path],
-        )
+        )[0]
 
     def generation(self, generation_id: str) -> Generation | None:
         return _generation(self._documents.get(f"{GENERATIONS}/{generation_id}")[0])
@@ -137,14 +142,15 @@ class Store:
         )
         return [Generation.from_fields(_id(each), {"request": b"", **each.fields}) for each in found]
 
-    def counting_live(self, owner: str, limit: int) -> Callable[[], int]:
+    def counting_live(self, owner: str, limit: int, at: Version = None) -> Callable[[], int]:
         """Starts counting an owner's queued and streaming generations, up to `limit`.
 
+        With `at`, those that there were when that version was committed.
         The returned function waits for the count. Errors: `Unreachable`, from that function.
         """
         states = [str(state) for state in LIVE]
         return self._documents.counting(
-            GENERATIONS, where=[("owner", "==", owner), ("state", "in", states)], limit=limit
+            GENERATIONS, where=[("owner", "==", owner), ("state", "in", states)], limit=limit, at=at
         )
 
     def patch(self, generation: Generation, fields: Fields, remove: Sequence[str] = ()) -> None:

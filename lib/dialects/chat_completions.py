@@ -43,6 +43,7 @@ from lib.runtime.catalog import Prefill
 _DONE = b"[DONE]"
 _DONE_BYTES = 32  # with surrounding white space
 _MAX_CHOICES = 128
+_TOKEN_LIMITS = ("max_completion_tokens", "max_tokens")
 _NO_OUTPUT = frozenset({"role", "error"})
 
 
@@ -77,8 +78,20 @@ class ChatCompletions:
         count = body.get("n")
         if count is not None and (type(count) is not int or not 1 <= count <= _MAX_CHOICES):
             raise InvalidRequest(f"'n' must be a whole number from 1 to {_MAX_CHOICES}.", param="n")
+        limits = {name: body[name] for name in _TOKEN_LIMITS if body.get(name) is not None}
+        for name, limit in limits.items():
+            if type(limit) is not int or limit < 1:
+                raise InvalidRequest(f"'{name}' must be a whole number above 0.", param=name)
+        most = max(limits, key=limits.__getitem__, default=_TOKEN_LIMITS[0])
         usage_asked = bool((options or {}).get("include_usage"))
-        return Asked(model=model, streamed=bool(streamed), choices=count or 1, usage_shown=usage_asked or not streamed)
+        return Asked(
+            model=model,
+            streamed=bool(streamed),
+            choices=count or 1,
+            output_tokens=limits.get(most),
+            output_tokens_field=most,
+            usage_shown=usage_asked or not streamed,
+        )
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:
         options = request.get("stream_options") or {}

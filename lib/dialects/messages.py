@@ -82,7 +82,7 @@ class Messages:
         streamed = body.get("stream")
         if not isinstance(streamed, bool | None):
             raise InvalidRequest("'stream' must be true or false.", param="stream")
-        return Asked(model=model, streamed=bool(streamed))
+        return Asked(model=model, streamed=bool(streamed), output_tokens=limit)
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002
         """Usage is a part of every answer, so it need not be asked for."""

@@ -72,6 +72,14 @@ class TooLarge(HoldfastError):
     type = "invalid_request_error"
 
 
+class TooSlow(HoldfastError):
+    """The client did not send the whole body in time."""
+
+    status = 408
+    code = "request_timeout"
+    type = "invalid_request_error"
+
+
 class UnsupportedMediaType(HoldfastError):
     """The request body is not JSON."""
 
@@ -81,11 +89,21 @@ class UnsupportedMediaType(HoldfastError):
 
 
 class TooManyRequests(HoldfastError):
-    """The user has reached the limit of live generations."""
+    """The user has reached a limit, such as that of live generations. The client should retry later."""
 
     status = 429
     code = "too_many_generations"
     type = "rate_limit_error"
+
+
+class ClientLeft(HoldfastError):
+    """The client has closed its connection, so nobody gets this response.
+
+    The status is nginx's, which has become the usual one (https://http.dev/499).
+    """
+
+    status = 499
+    code = "client_left"
 
 
 class Unavailable(HoldfastError):

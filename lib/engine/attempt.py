@@ -21,8 +21,7 @@ import orjson
 from lib.cloud.documents import Document
 from lib.cloud.listen import Listener
 from lib.cloud.store import Store
-from lib.dialects.protocol import Answer, Asked, Dialect, Rest, folded
-from lib.dialects.steps import Json
+from lib.dialects.protocol import Answer, Asked, Dialect, Reading, Rest, folded
 from lib.domain.end import End, Fields, State
 from lib.engine.buffer import Buffer, Signal
 from lib.engine.claim import Claim
@@ -92,7 +91,7 @@ class Attempt:
         self._clock = clock
         self._committer = committer
         self._watched_until = max(self._generation.watchers.values(), default=clock())
-        self._request: Json = {}
+        self._request = b""  # parsed where it is needed, since it is many times as large then
         self._asked = Asked(model=self._generation.model, streamed=True)
         self._call: tuple[Buffer, Reader] | None = None
         self._to_leave = False
@@ -119,19 +118,18 @@ class Attempt:
         Errors: `Fenced` if it lost the lease, `Unreachable` if Firestore failed for too long. After any other exception
         the generation is still claimed, and the caller must end it.
         """
-        self._request = orjson.loads(self._store.request(self._generation))
-        self._asked = self._dialect.check(self._request)
+        self._request = self._store.request(self._generation)
+        self._asked = self._dialect.check(orjson.loads(self._request))
         answer = folded(self._dialect, replay(self._store, self._generation, self._found), self._asked.choices)
         if self._generation.stop_requested_at is not None:
             return self._finish(answer, ending.stopped())
         if _whole(answer):
             return self._finish(answer, End(state=State.COMPLETED))
-        rest = self._rest(answer)
-        if rest is None:
+        if self._rest(answer) is None:
             return self._finish(answer, ending.lost(self._generation, silent=answer.silent))
         if self._to_leave:
             return self._release(0.0)
-        return self._exchange(rest, answer)
+        return self._exchange(answer)
 
     def leave(self, *, at_once: bool) -> None:
         """For shutdown: gives up the generation if another attempt can continue it, or with `at_once` in any case.
@@ -154,17 +152,27 @@ class Attempt:
 
     def _rest(self, answer: Answer) -> Rest | None:
         """The request that continues `answer`, or starts it; None if it can't be continued."""
-        return self._dialect.rest(self._request, answer, self._upstream.prefill)
+        return self._dialect.rest(orjson.loads(self._request), answer, self._upstream.prefill)
 
-    def _exchange(self, rest: Rest, answer: Answer) -> Ended | RetryLater:
+    def _new_call(self, answer: Answer, traceparent: str | None) -> tuple[Call, Reading]:
+        """The call for what is missing of `answer`, which can be continued, and how its events are read.
+
+        Nothing but the call keeps the outgoing body.
+        """
+        rest = self._rest(answer)
+        if rest is None:
+            raise TypeError("the answer can't be continued")
         outgoing = self._dialect.outgoing(
             rest.request, ask_usage=self._upstream.usage is Usage.ASK, headers=self._generation.headers
         )
+        return Call(self._session, self._upstream, self._credential, outgoing, traceparent), rest.reading
+
+    def _exchange(self, answer: Answer) -> Ended | RetryLater:
         buffer = Buffer(self._journal.last)
         with ExitStack() as at_the_end:
             span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)
             traceparent = span.trace.traceparent if span.trace and self._settings.upstream_traced == "on" else None
-            call = Call(self._session, self._upstream, self._credential, outgoing, traceparent)
+            call, reading = self._new_call(answer, traceparent)
             commits = self._committer.join(buffer, self._journal, self._interval)
             at_the_end.callback(commits.leave)
             at_the_end.callback(call.cut)
@@ -174,7 +182,7 @@ class Attempt:
                 buffer,
                 commits,
                 dialect=self._dialect,
-                reading=rest.reading,
+                reading=reading,
                 asked=self._asked,
                 answer=answer,
                 max_event=self._settings.max_event_bytes,

@@ -121,6 +121,9 @@ class Catalog:
 
 MAX_SECONDS = 86_400
 _DEADLINES = {f"{name}_seconds": name for name in ("connect", "first_byte", "idle", "total")}
+_MODELS_MISSING = (
+    "it must list the models that users may ask for, such as gpt-4o or gpt-*, since you pay for each; '*' allows all"
+)
 _KEYS = {"base_url", "models", "speaks", "key_env", "auth", "headers", "query", "usage", "continue", "prefill_style"}
 _KEYS |= _DEADLINES.keys()
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
@@ -145,7 +148,7 @@ def load(environ: Mapping[str, str]) -> Catalog:
     """Reads the catalog from the environment.
 
     `UPSTREAMS_FILE` names a TOML file with one table per upstream. Without it there is one upstream, `default`,
-    configured by `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated, default `*`), `UPSTREAM_SPEAKS`
+    configured by `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated), `UPSTREAM_SPEAKS`
     (comma-separated, default `chat_completions`), `UPSTREAM_API_KEY`, `UPSTREAM_AUTH`, `UPSTREAM_HEADERS` and
     `UPSTREAM_QUERY` (both like a URL's query, `name=value&name=value`), `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE` and
     `UPSTREAM_PREFILL_STYLE`. Errors: `ConfigurationError`, which lists all faults.
@@ -157,7 +160,9 @@ def load(environ: Mapping[str, str]) -> Catalog:
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"UPSTREAMS_FILE: {path} can't be read as TOML: {error}") from error
     elif environ.get("UPSTREAM_BASE_URL"):
-        tables = {"default": {"base_url": environ["UPSTREAM_BASE_URL"], "models": _split(environ, "MODELS", "*")}}
+        if not _split(environ, "MODELS"):
+            raise ConfigurationError(f"UPSTREAM_MODELS: {_MODELS_MISSING}")
+        tables = {"default": {"base_url": environ["UPSTREAM_BASE_URL"], "models": _split(environ, "MODELS")}}
         if environ.get("UPSTREAM_SPEAKS"):
             tables["default"]["speaks"] = _split(environ, "SPEAKS")
         if environ.get("UPSTREAM_API_KEY"):
@@ -178,8 +183,8 @@ def load(environ: Mapping[str, str]) -> Catalog:
     return Catalog([_upstream(name, table) for name, table in tables.items()])
 
 
-def _split(environ: Mapping[str, str], name: str, unset: str = "") -> list[str]:
-    return [item.strip() for item in environ.get(f"UPSTREAM_{name}", unset).split(",") if item.strip()]
+def _split(environ: Mapping[str, str], name: str) -> list[str]:
+    return [item.strip() for item in environ.get(f"UPSTREAM_{name}", "").split(",") if item.strip()]
 
 
 def _pairs(value: str) -> dict[str, str] | str:
@@ -203,8 +208,10 @@ def _faults(name: str, table: Any) -> list[str]:
         faults.append(f"upstream {name}: base_url must be an http or https URL, such as https://api.openai.com/v1")
     elif urlsplit(base_url).query or urlsplit(base_url).fragment:
         faults.append(f"upstream {name}: base_url ends with the path; what follows a '?' goes into query")
-    models = table.get("models", ["*"])
-    if not isinstance(models, list) or not models or not all(isinstance(model, str) and model for model in models):
+    models = table.get("models")
+    if models is None:
+        faults.append(f"upstream {name}: models: {_MODELS_MISSING}")
+    elif not isinstance(models, list) or not models or not all(isinstance(model, str) and model for model in models):
         faults.append(f"upstream {name}: models must be a list of names, prefixes ending in '*', or '*'")
     speaks = table.get("speaks", ["chat_completions"])
     if not isinstance(speaks, list) or not speaks or not all(isinstance(api, str) and api for api in speaks):
@@ -270,7 +277,7 @@ def _upstream(name: str, table: Mapping[str, Any]) -> Upstream:
     return Upstream(
         name=name,
         base_url=table["base_url"].rstrip("/"),
-        models=tuple(table.get("models", ["*"])),
+        models=tuple(table["models"]),
         speaks=tuple(table.get("speaks", ["chat_completions"])),
         key_env=table.get("key_env"),
         auth=table.get("auth", Auth.BEARER),

@@ -6,6 +6,7 @@ environment.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -34,6 +35,12 @@ def _url(value: str) -> str:
 def _positive_int(value: str) -> int:
     if not value.isdecimal() or int(value) == 0:
         raise ValueError("a whole number above 0")
+    return int(value)
+
+
+def _whole_number(value: str) -> int:
+    if not value.isdecimal():
+        raise ValueError("a whole number, or 0")
     return int(value)
 
 
@@ -160,6 +167,33 @@ class Settings:
     max_request_bytes: int = _setting(
         "MAX_REQUEST_BYTES", _positive_int, 10 << 20, "The largest request body, in bytes.", target="api"
     )
+    max_request_nodes: int = _setting(
+        "MAX_REQUEST_NODES",
+        _positive_int,
+        50_000,
+        "How many values and names the JSON of a request may have.",
+        target="api",
+    )
+    max_held_bytes: int = _setting(
+        "MAX_HELD_BYTES",
+        _positive_int,
+        32 << 20,
+        "How many bytes of request bodies a process holds at once; of one user, as many as the largest body has.",
+        target="api",
+    )
+    upload_seconds: float = _setting(
+        "UPLOAD_SECONDS", _seconds, 30.0, "How long a client may take to send a request body.", target="api"
+    )
+    max_choices: int = _setting(
+        "MAX_CHOICES", _positive_int, 4, "How many answers one request may ask for, as with `n`.", target="api"
+    )
+    max_output_tokens: int = _setting(
+        "MAX_OUTPUT_TOKENS",
+        _whole_number,
+        65_536,
+        "How many output tokens one request may ask for; 0: any number.",
+        target="api",
+    )
     max_event_bytes: int = _setting(
         "MAX_EVENT_BYTES",
         _event_bytes,
@@ -169,6 +203,20 @@ class Settings:
     )
     max_live_generations: int = _setting(
         "MAX_LIVE_GENERATIONS", _positive_int, 20, "How many live generations a user may have.", target="api"
+    )
+    max_user_viewers: int = _setting(
+        "MAX_USER_VIEWERS",
+        _positive_int,
+        50,
+        "How many answers a user may follow or wait for at once in one process.",
+        target="api",
+    )
+    max_viewers: int = _setting(
+        "MAX_VIEWERS",
+        _whole_number,
+        0,
+        "How many answers all users may follow or wait for at once in one process; 0: three quarters of `THREADS`.",
+        target="api",
     )
     max_attempts: int = _setting(
         "MAX_ATTEMPTS",
@@ -242,6 +290,12 @@ class Settings:
         target="worker",
     )
     catalog: Catalog
+    threads: int
+
+    @property
+    def viewers(self) -> int:
+        """The most viewers of this process. The other threads are for starts, stops and health checks."""
+        return self.max_viewers or max(1, self.threads * 3 // 4)
 
     @property
     def queue_path(self) -> str:
@@ -274,6 +328,9 @@ class Settings:
             values["catalog"] = catalog.load(environ)
         except ConfigurationError as error:
             faults.append(str(error))
+        # functions-framework reads THREADS as well, and has the same default.
+        threads = environ.get("THREADS", "")
+        values["threads"] = int(threads) if threads.isdecimal() else 4 * (os.cpu_count() or 1)
         if not faults:
             faults = _inconsistent(values)
         if faults:
@@ -285,6 +342,8 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
     faults = []
     if values["auth_emulator"] and not values["firestore_emulator"]:
         faults.append("FIREBASE_AUTH_EMULATOR_HOST: unset it: it lets everybody in, and is only for a local Firestore")
+    if values["max_held_bytes"] < values["max_request_bytes"]:
+        faults.append("MAX_HELD_BYTES: it must be at least MAX_REQUEST_BYTES, or no body of that size can be taken")
     if values["catalog"].longest >= values["dispatch_seconds"]:
         faults.append("DISPATCH_SECONDS: it must be above every upstream's total_seconds")
     return faults

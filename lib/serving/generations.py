@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from lib.cloud.documents import Exists, Stale
+from lib.cloud.documents import Exists, Stale, Version
 from lib.cloud.store import Store
 from lib.cloud.task_queue import TaskQueue
 from lib.dialects.protocol import Asked
@@ -22,15 +22,17 @@ from lib.domain.generation import Generation
 from lib.domain.ids import document_id
 from lib.domain.message import Said
 from lib.domain.segment import Head, empty_head
+from lib.journal.ending import LOST_GRACE
 from lib.journal.writer import Clock, retried
 from lib.runtime.settings import Settings
 from lib.serving.healing import INSIST_SECONDS, Dialects, Healer
-from lib.serving.start_request import StartRequest, checked, new_generation
+from lib.serving.quota import Quota, Share
+from lib.serving.start_request import StartRequest, check_limits, checked, new_generation
 from lib.serving.tail import Tail, Tails
 
 START_GRACE = timedelta(minutes=30)  # how long a task may wait in the queue before its generation counts as lost
 STOP_WAIT_SECONDS = 3.0  # longer than a worker's longest back-off
-LIMIT_RETRY_SECONDS = 5
+LIMIT_RETRY_SECONDS = 5  # after a 429
 MAX_PAGE = 100
 _READ_TRIES = 3
 
@@ -39,7 +41,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The generation, this client's tail, and what the request asked for. `attached`: the generation existed before."""
+    """The generation without its request, this client's tail, and what the request asked for.
+
+    `attached`: the generation existed before.
+    """
 
     generation: Generation
     tail: Tail
@@ -65,6 +70,13 @@ class Generations:
         self._healer = healer
         self._dialects = dialects
         self._clock = clock
+        self._viewers = Quota(
+            settings.max_user_viewers,
+            settings.viewers,
+            code="too_many_viewers",
+            message=f"You follow or wait for {settings.max_user_viewers} answers here, which is the limit. Close one.",
+            retry_seconds=LIMIT_RETRY_SECONDS,
+        )
 
     def start(self, uid: str, request: StartRequest) -> Started:
         """Starts a generation, or attaches to the one that the same request started.
@@ -74,45 +86,62 @@ class Generations:
         `TooManyRequests`, `Unavailable`.
         """
         found = checked(request, self._settings.catalog, self._dialects)
+        check_limits(found.asked, self._settings)
         watchers = self._tails.first_lease()
         generation = new_generation(uid, request, found, self._settings, watchers, self._clock())
+        share = self._viewers.take(uid)
         try:
-            return Started(generation, self._start(generation), found.asked, attached=False)
+            return self._started(generation, found.asked, share)
+        except BaseException:
+            share.close()
+            raise
+
+    def _started(self, generation: Generation, asked: Asked, share: Share) -> Started:
+        try:
+            return self._start(generation, asked, share)
         except Exists:
             there = self._repeated(generation)
         if there.may_be_tried_anew:
-            anew = replace(generation, id=there.id, retried=True)
             try:
-                return Started(anew, self._start(anew, failed=there), found.asked, attached=False)
+                return self._start(replace(generation, id=there.id, retried=True), asked, share, failed=there)
             except Stale:
                 there = self._repeated(generation)  # the same request came twice, and the other was faster
         log.info("generation asked for again", extra={"generation": there.id, "state": str(there.state)})
         if there.state is State.QUEUED and (head := self._store.read_head(there)) is not None:
             self._healer.heal(there, head)
-        return Started(there, self._tails.open(there, 0), found.asked, attached=True)
+        return Started(there, self._tails.open(there, 0, leave=share.close), asked, attached=True)
 
-    def _start(self, generation: Generation, failed: Generation | None = None) -> Tail:
-        """Creates and enqueues a generation, in place of `failed` if that is given.
+    def _start(self, generation: Generation, asked: Asked, share: Share, failed: Generation | None = None) -> Started:
+        """Creates and queues the generation, in place of `failed` if that is given, within its owner's limit.
 
         Errors: `Exists`; `Stale` if `failed` is there no more; `TooManyRequests`; `Unavailable`.
+
+        The limit is exact: a generation counts by its rank, which is how many were live at the very commit that created
+        it. That takes one more request, which is sent beside the task's, and is nearly always within the limit. Where
+        the count that was made beside the creation is at the limit, no task is made before the rank is known.
         """
-        # Counting takes as long as creating, so both are done at the same time.
-        counting = self._store.counting_live(generation.owner, self._settings.max_live_generations)
-        now = generation.created_at
+        limit, owner, now = self._settings.max_live_generations, generation.owner, generation.created_at
+        counting = self._store.counting_live(owner, limit)
         head = empty_head(now, now + START_GRACE)
         if failed is None:
-            self._create(generation, head)
+            version = self._create(generation, head)
         else:
-            self._store.restart(failed, generation, message.opening(generation), head)
-        tail = self._tails.open(generation, 0, created=True)
+            version = self._store.restart(failed, generation, message.opening(generation), head)
+        started = replace(generation, request=b"")  # it may be large, and is not needed for as long as somebody watches
+        tail = self._tails.open(started, 0, created=True, leave=share.close)
         try:
-            self._check_limit(generation, counting())
+            ranking = self._store.counting_live(owner, limit + 1, at=version)
+            full = counting() >= limit
+            if full:
+                self._check_limit(generation, ranking())
             self._queue.enqueue(generation)
+            if not full:
+                self._check_limit(generation, ranking())
         except BaseException as error:
             if not isinstance(error, TooManyRequests):
                 log.warning("generation not queued", extra={"generation": generation.id})
             tail.close()
-            self._delete_unqueued(generation)
+            self._withdraw(generation)
             raise
         log.info(
             "generation queued",
@@ -123,37 +152,46 @@ class Generations:
                 "bytes": len(generation.request),
             },
         )
-        return tail
+        return Started(started, tail, asked, attached=False)
 
-    def _check_limit(self, generation: Generation, counted: int) -> None:
+    def _check_limit(self, generation: Generation, rank: int) -> None:
         """Checks the limit of live generations. Errors: `TooManyRequests`."""
         limit = self._settings.max_live_generations
-        if counted >= limit and self._live_besides(generation) >= limit:
+        if rank > limit and self._live_besides(generation) >= limit:
             raise TooManyRequests(
                 f"You have {limit} answers running, which is the limit. Wait for one to end, or stop one.",
                 retry_after=LIMIT_RETRY_SECONDS,
             )
 
     def _live_besides(self, generation: Generation) -> int:
-        """The number of the owner's other live generations, after ending lost ones."""
+        """The number of the owner's other live generations, after ending those that may be lost."""
         limit = self._settings.max_live_generations + 1
-        live = self.list(generation.owner, chat_id=None, states=LIVE, after=None, limit=limit)
-        return sum(1 for each, _ in live if each.id != generation.id and not each.state.terminal)
+        live = self._store.list(generation.owner, chat_id=None, states=LIVE, after=None, limit=limit)
+        young = generation.created_at - LOST_GRACE
+        return sum(1 for each in live if each.id != generation.id and (each.created_at > young or self._is_live(each)))
 
-    def _create(self, generation: Generation, head: Head) -> None:
-        """Creates the generation, with one retry. Errors: `Exists`, `Unreachable`."""
+    def _is_live(self, generation: Generation) -> bool:
+        found = self._progress(generation.owner, generation)
+        return found is not None and not found[0].state.terminal
+
+    def _create(self, generation: Generation, head: Head) -> Version:
+        """Creates the generation, with one retry, and returns its version if it is known.
+
+        Errors: `Exists`, `Unreachable`.
+        """
         opening = message.opening(generation)
         try:
-            self._store.create(generation, opening, head)
+            return self._store.create(generation, opening, head)
         except Unreachable:
             found = self._store.generation(generation.id)
             if found is None:
-                self._store.create(generation, opening, head)
-            elif found.created_at != generation.created_at:
+                return self._store.create(generation, opening, head)
+            if found.created_at != generation.created_at:
                 raise Exists from None  # another request created it; it is not this one's commit with a lost response
+            return None
 
-    def _delete_unqueued(self, generation: Generation) -> None:
-        """Deletes a generation that could not be queued, with retries."""
+    def _withdraw(self, generation: Generation) -> None:
+        """Deletes a generation that could not be queued or is beyond the limit, with retries."""
         try:
             retried(lambda: self._store.delete(generation), INSIST_SECONDS)
         except Unreachable:
@@ -208,8 +246,13 @@ class Generations:
         return generation, head.last, said
 
     def resume(self, generation: Generation, after: int) -> Tail:
-        """A tail that starts after event `after`."""
-        return self._tails.open(generation, after)
+        """A tail that starts after event `after`. Errors: `TooManyRequests`."""
+        share = self._viewers.take(generation.owner)
+        try:
+            return self._tails.open(generation, after, leave=share.close)
+        except BaseException:
+            share.close()
+            raise
 
     def list(
         self, uid: str, *, chat_id: str | None, states: Sequence[State], after: str | None, limit: int

@@ -97,6 +97,20 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
     return Checked(asked=asked, body=body, body_hash=body_hash, dialect=name, upstream=upstream)
 
 
+def check_limits(asked: Asked, settings: Settings) -> None:
+    """Checks what a request asks for against the limits of this service. Errors: `InvalidRequest`."""
+    for name, value, limit, variable in (
+        (asked.choices_field, asked.choices, settings.max_choices, "MAX_CHOICES"),
+        (asked.output_tokens_field, asked.output_tokens or 0, settings.max_output_tokens, "MAX_OUTPUT_TOKENS"),
+    ):
+        if limit and value > limit:
+            raise InvalidRequest(
+                f"'{name}' may be {limit} at most here ({variable}), and is {value}. Ask for less.",
+                code="limit_exceeded",
+                param=name,
+            )
+
+
 def new_generation(
     owner: str,
     request: StartRequest,

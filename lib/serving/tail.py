@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 from lib.cloud.listen import Listener
 from lib.cloud.store import Store
-from lib.domain.errors import Unavailable
+from lib.domain.errors import ClientLeft, Unavailable
 from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.segment import Head
@@ -32,6 +32,7 @@ WATCH_LEASE = timedelta(seconds=30)
 BACKLOG_BYTES = 256 << 10  # of older events in memory per viewer
 _LONGEST_WAIT_SECONDS = 1.0  # between two calls of `keep`
 
+Departure = Callable[[], Callable[[], bool]]
 Heal = Callable[[Generation, Head], object]
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,10 @@ log = logging.getLogger(__name__)
 class Tail:
     """One viewer's position in a generation. Close it, or use it as a context manager."""
 
-    def __init__(self, tails: Tails, feed: Feed, cursor: int):
+    def __init__(self, tails: Tails, feed: Feed, cursor: int, left: Callable[[], bool], leave: Callable[[], object]):
         self._tails = tails
+        self._left = left
+        self._leave = leave
         self._feed = feed
         self.cursor = cursor
         self._older: Iterator[Piece] | None = None
@@ -51,8 +54,11 @@ class Tail:
     def next(self, seconds: float) -> Piece:
         """Waits up to `seconds` for what comes after the cursor, and advances it. On time-out the piece is empty.
 
-        Errors: `Gone`, `Unreachable`.
+        Errors: `Gone`, `Unreachable`, `ClientLeft` within about a second.
         """
+        return self._next(seconds, self._left)
+
+    def _next(self, seconds: float, left_already: Callable[[], bool]) -> Piece:
         deadline = time.monotonic() + seconds
         self._tails.keep(self._feed)
         while True:
@@ -65,6 +71,8 @@ class Tail:
                     return piece
                 if self.cursor + 1 < self._older_until:
                     raise Gone("A part of this generation's journal no longer exists.")
+            if left_already():
+                raise ClientLeft("The client has left. Its answer goes on.")
             left = deadline - time.monotonic()
             self._feed.wait(self.cursor, max(0.0, min(left, _LONGEST_WAIT_SECONDS)))
             held = self._feed.after(self.cursor)
@@ -96,10 +104,10 @@ class Tail:
             self.close()
 
     def wait_for_end(self, seconds: float) -> None:
-        """Waits up to `seconds` until the generation has ended or was deleted."""
+        """Waits up to `seconds` until the generation has ended or was deleted, whether the client is there or not."""
         deadline = time.monotonic() + seconds
         try:
-            while self.next(max(0.0, deadline - time.monotonic())).end is None:
+            while self._next(max(0.0, deadline - time.monotonic()), _never).end is None:
                 if time.monotonic() >= deadline or self.closing:
                     return
         except Gone:
@@ -118,6 +126,7 @@ class Tail:
         """Stops watching. Safe to call twice."""
         if not self._closed:
             self._closed = True
+            self._leave()
             self._tails.leave(self._feed)
 
     def __enter__(self) -> Tail:
@@ -131,7 +140,8 @@ class Tails:
     """The tails of all generations that this process follows.
 
     `viewer` identifies the process in the viewer's lease. `heal` is called with the head of a generation that has been
-    silent for a while, and may end it.
+    silent for a while, and may end it. `departure` returns, for the current request, a function that tells whether its
+    client has left.
     """
 
     def __init__(
@@ -142,6 +152,7 @@ class Tails:
         viewer: str,
         clock: Clock,
         heal: Heal = lambda _generation, _head: None,
+        departure: Departure = lambda: _never,
         reread_seconds: float = REREAD_SECONDS,
         watch_lease: timedelta = WATCH_LEASE,
     ):
@@ -150,6 +161,7 @@ class Tails:
         self._viewer = viewer
         self._clock = clock
         self._heal = heal
+        self._departure = departure
         self._reread_seconds = reread_seconds
         self._watch_lease = watch_lease
         self._lock = threading.Lock()
@@ -165,11 +177,19 @@ class Tails:
         """The viewer's lease to create a generation with. Its first tail must be opened with `created`."""
         return {self._viewer: self._clock() + self._watch_lease}
 
-    def open(self, generation: Generation, cursor: int, *, created: bool = False) -> Tail:
+    def open(
+        self,
+        generation: Generation,
+        cursor: int,
+        *,
+        created: bool = False,
+        leave: Callable[[], object] = lambda: None,
+    ) -> Tail:
         """A tail for a viewer that has all events up to `cursor`.
 
-        `created`: the generation was created just now, with `first_lease`.
+        `created`: the generation was created just now, with `first_lease`. `leave` is called when the tail is closed.
         """
+        left = self._departure()
         with self._lock:
             lease = self._leases.get(generation.id)
             if lease is None:
@@ -185,7 +205,7 @@ class Tails:
                 feed.watch = self._listener.watch(generation.head_path, feed.on_change)
             feed.viewers += 1
             lease.enter()
-        return Tail(self, feed, cursor)
+        return Tail(self, feed, cursor, left, leave)
 
     def leave(self, feed: Feed) -> None:
         with self._lock:
@@ -245,3 +265,7 @@ class Tails:
                 events, size = [], 0
         if events:
             yield Piece(events, cursor)
+
+
+def _never() -> bool:
+    return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import ssl
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -137,6 +137,7 @@ class Call:
             response.close()
             response = self._answered(another)
         self._response = response
+        self._forget_request(response)
         headers = response.headers
         self._take_body(response)
         content_type = headers.get("Content-Type", "")
@@ -222,6 +223,11 @@ class Call:
             allow_redirects=False,
             timeout=(self._upstream.deadlines.connect, self._longest_silence),
         )
+
+    def _forget_request(self, response: requests.Response) -> None:
+        """Lets go of the body that was sent. It may be large, and an answer may take long."""
+        self._outgoing = replace(self._outgoing, body=b"")
+        response.request.body = None
 
     def _take_body(self, response: requests.Response) -> None:
         named = response.headers.get("Content-Encoding", "").lower().split(",")

@@ -24,9 +24,10 @@ from lib.serving.feed import Piece
 from lib.serving.generations import Generations
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
+from lib.wires.bodies import Bodies
 from lib.wires.failures import Interrupted, UpstreamRefusal, shown, summary
 from lib.wires.frames import KEEP_ALIVE
-from lib.wires.responses import bound_writes, first_piece, header, json_body, named, refusal, streamed
+from lib.wires.responses import bound_writes, first_piece, header, named, refusal, streamed
 from lib.wires.ui_messages import read
 from lib.wires.ui_stream import UiStream
 
@@ -39,32 +40,34 @@ def register(
     generations: Generations,
     identify: Callable[[Headers], str],
     dialects: Mapping[str, Dialect],
+    bodies: Bodies,
 ) -> None:
     """Adds the routes. `identify` returns the uid for a request's headers."""
     wire = Blueprint("ai_sdk", __name__)
 
     @wire.post("/api/chat")
     def start() -> Response:
-        user = identify(request.headers)
-        asked = read(json_body(), settings.chat_model)
-        started = generations.start(
-            user,
-            StartRequest(
-                body=asked.conversation,
-                chat_id=asked.chat_id,
-                message_id=header("X-Message-Id"),
-                idempotency_key=header("Idempotency-Key"),
-            ),
-        )
-        generation, tail = started.generation, started.tail
-        message_id = None if asked.continues else generation.message_id
+        generation, tail, rendered = begin(identify(request.headers))
         bound_writes(settings.send_seconds)
         try:
             first = first_piece(tail, settings.status_wait_seconds)
         except BaseException:
             tail.close()
             raise
-        return respond(generation, tail, first, UiStream(message_id, asked.need_approval))
+        return respond(generation, tail, first, rendered)
+
+    def begin(user: str) -> tuple[Generation, Tail, UiStream]:
+        with bodies.json(user) as body:
+            asked = read(body, settings.chat_model)
+            request = StartRequest(
+                body=asked.conversation,
+                chat_id=asked.chat_id,
+                message_id=header("X-Message-Id"),
+                idempotency_key=header("Idempotency-Key"),
+            )
+            started = generations.start(user, request)
+            message_id = None if asked.continues else started.generation.message_id
+            return started.generation, started.tail, UiStream(message_id, asked.need_approval)
 
     @wire.get("/api/chat/<chat_id>/stream")
     def resume(chat_id: str) -> Response:

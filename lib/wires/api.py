@@ -20,6 +20,7 @@ from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
 from lib.wires import ai_sdk, firebase_callable, messages, openai_chat
 from lib.wires import generations as generations_wire
+from lib.wires.bodies import Bodies
 from lib.wires.failures import shown
 from lib.wires.responses import EXPOSED_HEADERS, refusal
 
@@ -39,11 +40,13 @@ def create_api(
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     CORS(app, origins=list(settings.cors_origins), expose_headers=list(EXPOSED_HEADERS), max_age=_PREFLIGHT_SECONDS)
-    openai_chat.register(app, settings, generations, identify, dialects["chat_completions"])
-    messages.register(app, settings, generations, identify, dialects["messages"])
+    bodies = Bodies(settings)
+    app.after_request(bodies.discard)
+    openai_chat.register(app, settings, generations, identify, dialects["chat_completions"], bodies)
+    messages.register(app, settings, generations, identify, dialects["messages"], bodies)
     generations_wire.register(app, settings, generations, identify, dialects)
-    firebase_callable.register(app, settings, generations, identify, dialects)
-    ai_sdk.register(app, settings, generations, identify, dialects)
+    firebase_callable.register(app, settings, generations, identify, dialects, bodies)
+    ai_sdk.register(app, settings, generations, identify, dialects, bodies)
 
     @app.errorhandler(RequestEntityTooLarge)
     @app.errorhandler(Exception)

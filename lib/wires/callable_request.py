@@ -50,12 +50,13 @@ def read(body: bytes) -> Start | Resume | Stop:
         raise InvalidRequest(_TOO_DEEP, param="data") from error
     if not isinstance(data, dict):
         raise InvalidRequest("'data' must be an object: a request, {'resume': id} or {'stop': id}.", param="data")
-    if "resume" in data:
-        _only(data, "resume", "after")
-        return Resume(_id(data, "resume"), _cursor(data.get("after")))
-    if "stop" in data and "model" not in data:  # with a model it is a request, whose API has a field of that name
-        _only(data, "stop")
-        return Stop(_id(data, "stop"))
+    if "model" not in data:  # with a model it is a request, whose API may have fields of these names
+        if "resume" in data:
+            _only(data, "resume", "after")
+            return Resume(_id(data, "resume"), _cursor(data.get("after")))
+        if "stop" in data:
+            _only(data, "stop")
+            return Stop(_id(data, "stop"))
     chat, message, key = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
     if message is not None and chat is None:
         raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")

@@ -25,12 +25,13 @@ from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.runtime.settings import Settings
 from lib.serving.feed import Piece
-from lib.serving.generations import Generations
+from lib.serving.generations import Generations, Started
 from lib.serving.tail import Tail
+from lib.wires.bodies import Bodies
 from lib.wires.callable_request import Resume, Start, Stop, read
 from lib.wires.callable_values import encoded, line
 from lib.wires.failures import UpstreamRefusal, shown, summary
-from lib.wires.responses import STREAM_HEADERS, bound_writes, json_body, streamed
+from lib.wires.responses import STREAM_HEADERS, bound_writes, streamed
 
 _PARAMS = {"X-Chat-Id": "chatId", "X-Message-Id": "messageId", "Idempotency-Key": "idempotencyKey"}
 _STATUS = {
@@ -38,10 +39,12 @@ _STATUS = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
     409: "ALREADY_EXISTS",
     413: "INVALID_ARGUMENT",
     415: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
@@ -53,6 +56,7 @@ _HTTP = {
     "NOT_FOUND": 404,
     "ALREADY_EXISTS": 409,
     "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
     "INTERNAL": 500,
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
@@ -73,6 +77,7 @@ def register(
     generations: Generations,
     identify: Callable[[Headers], str],
     dialects: Mapping[str, Dialect],
+    bodies: Bodies,
 ) -> None:
     """Adds the route. `identify` returns the uid for a request's headers."""
 
@@ -82,12 +87,12 @@ def register(
         bound_writes(settings.send_seconds)
         try:
             user = identify(request.headers)
-            asked = read(json_body())
+            asked = begin(user)
             if isinstance(asked, Stop):
                 generation, _ = generations.stop(user, asked.generation)
                 stopped = result(*generations.answer(generation))
                 return Response(reply(stopped, wants_stream), headers=STREAM_HEADERS if wants_stream else _JSON_HEADERS)
-            generation, tail = follow(user, asked)
+            generation, tail = (asked.generation, asked.tail) if isinstance(asked, Started) else follow(user, asked)
             return respond(generation, tail, wants_stream)
         except Exception as error:
             fields, status = failure(shown(error))
@@ -95,10 +100,13 @@ def register(
                 return Response(line({"error": fields}), headers=STREAM_HEADERS)
             return Response(orjson.dumps({"error": fields}), status=status, mimetype="application/json")
 
-    def follow(user: str, asked: Start | Resume) -> tuple[Generation, Tail]:
-        if isinstance(asked, Start):
-            started = generations.start(user, asked.request)
-            return started.generation, started.tail
+    def begin(user: str) -> Started | Resume | Stop:
+        """Reads the call. A start is made while its body counts as held."""
+        with bodies.json(user) as body:
+            asked = read(body)
+            return generations.start(user, asked.request) if isinstance(asked, Start) else asked
+
+    def follow(user: str, asked: Resume) -> tuple[Generation, Tail]:
         generation, head = generations.find(user, asked.generation)
         if asked.after > head.last:
             raise InvalidRequest(f"'after' must be from 0 to {head.last}, the last there is.", param="after")

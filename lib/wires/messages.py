@@ -14,10 +14,16 @@ from lib.dialects.protocol import Dialect
 from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
 from lib.wires import native
+from lib.wires.bodies import Bodies
 
 
 def register(
-    app: Flask, settings: Settings, generations: Generations, identify: Callable[[Headers], str], dialect: Dialect
+    app: Flask,
+    settings: Settings,
+    generations: Generations,
+    identify: Callable[[Headers], str],
+    dialect: Dialect,
+    bodies: Bodies,
 ) -> None:
     """Adds the route. `dialect` is messages. `identify` returns the uid for a request's headers."""
-    native.register(app, "/v1/messages", dialect, settings, generations, identify)
+    native.register(app, "/v1/messages", dialect, settings, generations, identify, bodies)

@@ -15,16 +15,16 @@ from lib.dialects.protocol import Asked, Dialect
 from lib.domain.errors import HoldfastError
 from lib.domain.generation import Generation
 from lib.runtime.settings import Settings
-from lib.serving.generations import Generations
+from lib.serving.generations import Generations, Started
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
+from lib.wires.bodies import Bodies
 from lib.wires.failures import shown
 from lib.wires.responses import (
     bound_writes,
     first_piece,
     header,
     in_frames,
-    json_body,
     named,
     refusal,
     retried,
@@ -39,26 +39,30 @@ def register(
     settings: Settings,
     generations: Generations,
     identify: Callable[[Headers], str],
+    bodies: Bodies,
 ) -> None:
     """Adds the route at `path`, whose errors are the dialect's too. `identify` returns the uid for headers."""
     wire = Blueprint(dialect.name, __name__)
 
     @wire.post(path)
     def start() -> Response:
-        user = identify(request.headers)
-        started = generations.start(
-            user,
-            StartRequest(
-                body=json_body(),
-                chat_id=header("X-Chat-Id"),
-                message_id=header("X-Message-Id"),
-                idempotency_key=header("Idempotency-Key"),
-                dialect=dialect.name,
-                retried=retried(),
-                headers={name: value for name in dialect.headers if (value := header(name))},
-            ),
-        )
+        started = begin(identify(request.headers))
         return respond(started.generation, started.tail, started.asked)
+
+    def begin(user: str) -> Started:
+        with bodies.json(user) as body:
+            return generations.start(
+                user,
+                StartRequest(
+                    body=body,
+                    chat_id=header("X-Chat-Id"),
+                    message_id=header("X-Message-Id"),
+                    idempotency_key=header("Idempotency-Key"),
+                    dialect=dialect.name,
+                    retried=retried(),
+                    headers={name: value for name in dialect.headers if (value := header(name))},
+                ),
+            )
 
     def respond(generation: Generation, tail: Tail, asked: Asked) -> Response:
         bound_writes(settings.send_seconds)

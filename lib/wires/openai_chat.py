@@ -13,14 +13,20 @@ from lib.domain.errors import InvalidRequest, NotFound
 from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
 from lib.wires import native
+from lib.wires.bodies import Bodies
 
 
 def register(
-    app: Flask, settings: Settings, generations: Generations, identify: Callable[[Headers], str], dialect: Dialect
+    app: Flask,
+    settings: Settings,
+    generations: Generations,
+    identify: Callable[[Headers], str],
+    dialect: Dialect,
+    bodies: Bodies,
 ) -> None:
     """Adds the routes. `dialect` is chat completions. `identify` returns the uid for a request's headers."""
 
-    native.register(app, "/v1/chat/completions", dialect, settings, generations, identify)
+    native.register(app, "/v1/chat/completions", dialect, settings, generations, identify, bodies)
 
     @app.get("/v1/models")
     def models() -> Response:

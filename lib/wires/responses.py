@@ -5,18 +5,18 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from flask import Response, request
 
 from lib.dialects.protocol import Dialect, Malformed
 from lib.domain.end import State
-from lib.domain.errors import HoldfastError, InvalidRequest, StillRunning, Unauthenticated, UnsupportedMediaType
+from lib.domain.errors import HoldfastError, InvalidRequest, StillRunning, Unauthenticated
 from lib.domain.generation import Generation
 from lib.runtime.settings import Settings
 from lib.serving.feed import Piece
 from lib.serving.tail import Tail
 from lib.wires import frames
+from lib.wires.connection import connections
 from lib.wires.failures import Interrupted, UpstreamRefusal, written
 
 STREAM_HEADERS = {
@@ -29,7 +29,7 @@ EXPOSED_HEADERS = ("X-Generation-Id", "X-Request-Id", "Location", "Retry-After",
 
 def streamed(tail: Tail, pieces: Iterator[bytes], headers: Mapping[str, str] | None = None) -> Response:
     """A response that streams `pieces`, which are read from `tail`. The tail is always closed with the response."""
-    answer = Response(_sent(pieces, _connections()), headers={**(headers or {}), **STREAM_HEADERS})
+    answer = Response(_sent(pieces, connections()), headers={**(headers or {}), **STREAM_HEADERS})
     answer.call_on_close(tail.close)
     return answer
 
@@ -105,15 +105,6 @@ def named(generation: Generation) -> dict[str, str]:
     return {"X-Generation-Id": its, "X-Request-Id": its, "Location": f"/v1/generations/{its}"}
 
 
-def json_body() -> bytes:
-    """The request's body. Errors: `UnsupportedMediaType` if it is not JSON, or is compressed."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Send the body as it is, without 'Content-Encoding'.")
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
-    return request.get_data()
-
-
 def retried() -> bool:
     """Whether the client's SDK repeats a request that failed: those of OpenAI and Anthropic count their retries.
 
@@ -135,7 +126,7 @@ def header(name: str) -> str | None:
 
 def bound_writes(seconds: float) -> None:
     """Sets a time-out for writes: a client that reads nothing would block its thread for ever."""
-    for connection in _connections():
+    for connection in connections():
         connection.settimeout(seconds)
 
 
@@ -154,7 +145,3 @@ def _sent(pieces: Iterator[bytes], connections: Sequence[socket.socket]) -> Iter
             except OSError:
                 pass  # it is closed already
         raise
-
-
-def _connections() -> list[Any]:
-    return [request.environ[name] for name in ("gunicorn.socket", "werkzeug.socket") if name in request.environ]

@@ -53,7 +53,12 @@ EMPTY: dict[str, Any] = {
     "made": 0,
     "faults": {},
 }
-SETTINGS = {"GOOGLE_CLOUD_PROJECT": PROJECT, "UPSTREAM_BASE_URL": "https://api.example/v1", "UPSTREAM_API_KEY": KEY}
+SETTINGS = {
+    "GOOGLE_CLOUD_PROJECT": PROJECT,
+    "UPSTREAM_BASE_URL": "https://api.example/v1",
+    "UPSTREAM_MODELS": "*",
+    "UPSTREAM_API_KEY": KEY,
+}
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,12 @@ key_env = "ONE_KEY"
 
 [two]
 base_url = "https://two.example/v1"
+models = ["two-*"]
 key_env = "TWO_KEY"
 
 [three]
 base_url = "https://three.example/v1"
+models = ["*"]
 key_env = "THREE_KEY"
 """
 

@@ -75,6 +75,8 @@ def settings_of(stack):
             "WORKER_URL": WORKER,
             "TASKS_INVOKER": INVOKER,
             "UPSTREAM_BASE_URL": "http://127.0.0.1:9/v1",
+            "UPSTREAM_MODELS": "*",
+            "THREADS": "320",
             **changes,
         }
         return Settings.from_env(environ)
@@ -431,20 +433,26 @@ def test_a_message_that_was_asked_for_with_a_key_is_no_further_one_at_the_limit(
     again.tail.close()
 
 
-def test_the_count_is_under_way_while_the_generation_is_created(service_over, uid, documents, monkeypatch):
+def test_the_count_is_under_way_while_the_generation_is_created_and_its_rank_while_its_task_is(
+    service_over, uid, documents, monkeypatch
+):
     there = []
 
-    def look():
-        there.append(len(documents.query("holdfastGenerations", where=[("owner", "==", uid)])))
+    class Watched(Line):
+        def enqueue(self, generation):
+            there.append("task")
+
+    def look(when):
+        there.append((when, len(documents.query("holdfastGenerations", where=[("owner", "==", uid)]))))
         return 0
 
-    def counting(*_, **__):
-        look()
-        return look
+    def counting(*_, at, **__):
+        look("count" if at is None else "rank")
+        return partial(look, "counted" if at is None else "ranked")
 
     monkeypatch.setattr(documents, "counting", counting)
-    service_over().start(uid, request()).tail.close()
-    assert there == [0, 1]
+    service_over(queue=Watched()).start(uid, request()).tail.close()
+    assert there == [("count", 0), ("rank", 1), ("counted", 1), "task", ("ranked", 1)]
 
 
 def test_a_count_that_comes_late_does_not_hold_a_generation_against_itself(service_over, uid, documents, monkeypatch):
@@ -454,6 +462,109 @@ def test_a_count_that_comes_late_does_not_hold_a_generation_against_itself(servi
     service.start(uid, request()).tail.close()
     with pytest.raises(TooManyRequests):
         service.start(uid, request())
+
+
+LIMIT = 20
+
+
+def test_of_many_starts_at_one_instant_in_several_processes_exactly_the_limit_is_accepted(
+    service_over, uid, together, documents, line
+):
+    services = [service_over(MAX_LIVE_GENERATIONS=str(LIMIT), MAX_USER_VIEWERS="150") for _ in range(3)]
+    at_once = threading.Barrier(150)
+    started = []
+
+    def start(service):
+        at_once.wait()
+        with suppress(TooManyRequests):
+            begun = service.start(uid, request())
+            started.append(begun.generation.id)
+            begun.tail.close()
+
+    together(*[partial(start, services[n % 3]) for n in range(150)])
+    there = documents.query("holdfastGenerations", where=[("owner", "==", uid)])
+    assert len(started) == LIMIT
+    assert {each.path.rpartition("/")[2] for each in there} == set(started)
+    assert set(started) <= set(line.enqueued)
+
+
+def test_who_is_plainly_at_the_limit_costs_no_task(service_over, started, uid, line):
+    service = service_over(MAX_LIVE_GENERATIONS="1")
+    first = started(on=service)
+    for _ in range(3):
+        with pytest.raises(TooManyRequests):
+            service.start(uid, request())
+    assert line.enqueued == [first.id]
+
+
+def test_a_start_whose_creation_got_no_answer_counts_too(service_over, started, uid, faulty):
+    service = service_over(faulty, MAX_LIVE_GENERATIONS="1")
+    started(on=service)
+    faulty.fail(having=lambda writes: len(writes) == 3, lost=True)
+    with pytest.raises(TooManyRequests):
+        service.start(uid, request())
+    assert faulty.failed == 1
+
+
+def test_viewers_have_a_limit_each_and_together_and_leave_it_again(service_over, uid):
+    service = service_over(MAX_USER_VIEWERS="2", MAX_VIEWERS="3", MAX_LIVE_GENERATIONS="2")
+    one, two = (service.start(user, request(key="key")) for user in (uid, f"{uid}-2"))
+    again = service.resume(one.generation, 0)
+    for watch in (
+        lambda: service.resume(one.generation, 0),
+        lambda: service.start(uid, request()),
+        lambda: service.start(uid, request(key="key")),
+    ):
+        with pytest.raises(TooManyRequests) as refused:
+            watch()
+        assert (refused.value.code, refused.value.retry_after) == ("too_many_viewers", 5)
+        assert "2 answers" in refused.value.message
+    with pytest.raises(TooManyRequests) as refused:
+        service.start(f"{uid}-3", request())
+    assert "busy" in refused.value.message
+    service.stop(uid, one.generation.id)
+    again.close()
+    again = service.start(uid, request(key="key"))
+    assert again.attached
+    for each in (one.tail, two.tail, again.tail):
+        each.close()
+    service.start(f"{uid}-3", request()).tail.close()
+
+
+@pytest.mark.parametrize("asked", [{"chat_id": "c/d"}, {"raw": b"{"}, {"key": "key"}])
+def test_a_start_that_is_refused_takes_no_viewer_s_place(service_over, uid, asked):
+    service = service_over(MAX_USER_VIEWERS="2")
+    begun = service.start(uid, request("first", key="key"))
+    for _ in range(3):
+        with pytest.raises((InvalidRequest, Conflict)):
+            service.start(uid, request("second", **asked) if "raw" not in asked else request(**asked))
+    service.start(uid, request()).tail.close()
+    begun.tail.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "param", "most"),
+    [
+        ({"n": 5}, "n", 4),
+        ({"max_tokens": 101}, "max_tokens", 100),
+        ({"max_completion_tokens": 101, "max_tokens": 1}, "max_completion_tokens", 100),
+    ],
+)
+def test_more_choices_or_tokens_than_the_limit_are_refused_by_name(service_over, uid, line, more, param, most):
+    service = service_over(MAX_OUTPUT_TOKENS="100")
+    raw = body(**more)
+    with pytest.raises(InvalidRequest) as refused:
+        service.start(uid, request(raw=raw))
+    assert (refused.value.status, refused.value.code, refused.value.param) == (400, "limit_exceeded", param)
+    assert f"'{param}' may be {most} at most" in refused.value.message
+    assert line.enqueued == []
+    service_over(MAX_OUTPUT_TOKENS="0", MAX_CHOICES="5").start(uid, request(raw=raw)).tail.close()
+
+
+def test_what_is_kept_while_somebody_watches_has_no_request_in_it(service, uid):
+    begun = service.start(uid, request())
+    assert begun.generation.request == b""
+    begun.tail.close()
 
 
 def test_ended_and_lost_generations_do_not_count_towards_the_limit(
@@ -1418,13 +1529,13 @@ def test_a_chat_that_can_not_be_updated_is_no_error(started, uid, faulty, store_
     store_over(faulty).touch_chat(started(), clock())
 
 
-def test_a_repeated_start_of_many_users_at_once_mixes_nothing(service, uid, together, line):
+def test_a_repeated_start_of_many_users_at_once_mixes_nothing(service, store, uid, together, line):
     users = [f"{uid}-{n}" for n in range(6)]
 
     def start(user):
         begun = service.start(user, request(user, key="key"))
         begun.tail.close()
-        return begun.generation
+        return store.generation(begun.generation.id)
 
     made = together(*[partial(start, user) for user in users for _ in range(2)])
     assert {each.owner for each in made} == set(users)

@@ -426,6 +426,11 @@ def test_a_body_of_a_chunk_stays_as_it_is() -> None:
         ({"n": True}, "n"),
         ({"n": 1.5}, "n"),
         ({"n": "2"}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": "many"}, "max_tokens"),
+        ({"max_tokens": 1, "max_completion_tokens": True}, "max_completion_tokens"),
+        ({"max_completion_tokens": 1e9}, "max_completion_tokens"),
     ],
 )
 def test_a_request_that_is_refused_is_told_which_field_is_wrong(change: Json, param: str) -> None:
@@ -458,6 +463,23 @@ def test_a_body_that_is_no_object_is_refused(body: Any) -> None:
 def test_a_request_says_what_it_asks_for(change: Json, streamed: bool, choices: int, usage_shown: bool) -> None:
     asked = CHAT.check({**REQUEST, **change})
     assert (asked.model, asked.streamed, asked.choices, asked.usage_shown) == ("gpt-x", streamed, choices, usage_shown)
+
+
+@pytest.mark.parametrize(
+    ("change", "tokens", "field"),
+    [
+        ({}, None, "max_completion_tokens"),
+        ({"max_tokens": None, "max_completion_tokens": None}, None, "max_completion_tokens"),
+        ({"max_tokens": 7}, 7, "max_tokens"),
+        ({"max_completion_tokens": 8}, 8, "max_completion_tokens"),
+        ({"max_tokens": 9, "max_completion_tokens": 8}, 9, "max_tokens"),
+    ],
+)
+def test_a_request_says_how_many_tokens_it_asks_for_and_in_which_field(
+    change: Json, tokens: int | None, field: str
+) -> None:
+    asked = CHAT.check({**REQUEST, **change})
+    assert (asked.output_tokens, asked.output_tokens_field) == (tokens, field)
 
 
 def sent(request: Json, *, ask_usage: bool) -> Json:

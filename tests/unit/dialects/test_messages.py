@@ -53,9 +53,12 @@ def read(event: Event) -> Read:
 @pytest.mark.parametrize(
     ("body", "asked"),
     [
-        (ASKED, Asked(model="claude", streamed=False)),
-        ({**ASKED, "stream": True}, Asked(model="claude", streamed=True)),
-        ({**ASKED, "stream": None, "system": "Be brief.", "unheard_of": [1]}, Asked(model="claude", streamed=False)),
+        (ASKED, Asked(model="claude", streamed=False, output_tokens=10)),
+        ({**ASKED, "stream": True}, Asked(model="claude", streamed=True, output_tokens=10)),
+        (
+            {**ASKED, "stream": None, "system": "Be brief.", "unheard_of": [1]},
+            Asked(model="claude", streamed=False, output_tokens=10),
+        ),
     ],
 )
 def test_a_request_says_what_it_asks_for(body: Json, asked: Asked) -> None:

@@ -27,6 +27,7 @@ NEEDED = {  # settings that have no default
     "GOOGLE_CLOUD_PROJECT": "demo-holdfast",
     "WORKER_URL": "http://127.0.0.1:8081",
     "TASKS_INVOKER": "invoker@demo-holdfast.iam.gserviceaccount.com",
+    "UPSTREAM_MODELS": "*",
 }
 
 

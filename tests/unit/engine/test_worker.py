@@ -5,9 +5,11 @@ Firestore is in memory. The upstream, if there is one, is on a socket.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -205,6 +207,23 @@ def test_a_task_s_generation_is_worked_to_its_end(service: Service, upstream: Sp
     assert orjson.loads(upstream.requests[0])["messages"] == [{"role": "user", "content": "Hi"}]
     assert service.listener.watching == []
     nothing_is_left(worker)
+
+
+def test_the_request_of_a_running_answer_is_kept_as_bytes_and_not_as_the_objects_it_was_parsed_into(
+    service: Service, upstream: Speaking
+) -> None:
+    word = f"word-{uuid.uuid4().hex}"
+    asked = {"model": "demo", "messages": [{"role": "user", word: [{}]}]}
+    generation, worker = service.begin(request=orjson.dumps(asked)), service.worker(upstream.base_url)
+    working = threading.Thread(target=worker.work, args=[task_of(generation)])
+    working.start()
+    eventually(lambda: upstream.requests)
+    assert word.encode() in upstream.requests[0]
+    gc.collect()
+    kept = [each for each in gc.get_objects() if isinstance(each, dict) and word in each]
+    assert [each for each in kept if each is not asked["messages"][0]] == []
+    upstream.say()
+    working.join(PATIENCE)
 
 
 def test_a_task_of_what_has_ended_or_is_gone_has_nothing_to_do(service: Service, upstream: Speaking) -> None:

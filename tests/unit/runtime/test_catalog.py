@@ -19,7 +19,11 @@ total_seconds = 600.5
 
 [local]
 base_url = "http://127.0.0.1:8000/v1"
+models = ["*"]
 """
+
+
+ONE = {"UPSTREAM_BASE_URL": "http://u/v1", "UPSTREAM_MODELS": "*"}
 
 
 def upstream(name: str, *models: str, total: float = 1500.0) -> Upstream:
@@ -134,8 +138,23 @@ def test_without_a_file_the_environment_names_one_upstream_and_never_its_key() -
         name="default", base_url="http://one/v1", models=("gpt-5", "o*"), key_env="UPSTREAM_API_KEY"
     )
     assert "sk-secret" not in repr(catalog["default"])
-    assert load({"UPSTREAM_BASE_URL": "http://one/v1"})["default"].models == ("*",)
-    assert load({"UPSTREAM_BASE_URL": "http://one/v1"})["default"].key_env is None
+    assert load(ONE)["default"].models == ("*",)
+    assert load(ONE)["default"].key_env is None
+
+
+@pytest.mark.parametrize("models", [{}, {"UPSTREAM_MODELS": ""}, {"UPSTREAM_MODELS": " , "}])
+def test_models_that_nobody_named_are_not_all_models(models: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load({"UPSTREAM_BASE_URL": "http://u/v1", **models})
+    assert str(refused.value) == (
+        "UPSTREAM_MODELS: it must list the models that users may ask for, such as gpt-4o or gpt-*, since you pay for "
+        "each; '*' allows all"
+    )
+
+
+def test_an_upstream_of_a_file_names_its_models_too(tmp_path: Path) -> None:
+    message = refusal(tmp_path, '[one]\nbase_url = "https://one/v1"\n')
+    assert message.startswith("upstream one: models: it must list the models that users may ask for")
 
 
 def test_a_file_comes_before_the_environment_s_upstream(tmp_path: Path) -> None:
@@ -237,7 +256,7 @@ def test_where_nothing_says_where_the_upstream_is_both_ways_are_named(environ: d
 
 
 def test_an_upstream_is_asked_to_continue_only_where_it_is_set_to(tmp_path: Path) -> None:
-    table = '[{0}]\nbase_url = "http://{0}/v1"\n{1}\n'
+    table = '[{0}]\nbase_url = "http://{0}/v1"\nmodels = ["*"]\n{1}\n'
     catalog = from_file(
         tmp_path,
         table.format("plain", "")
@@ -249,9 +268,9 @@ def test_an_upstream_is_asked_to_continue_only_where_it_is_set_to(tmp_path: Path
 
 
 def test_the_environment_s_one_upstream_can_be_set_so_as_well() -> None:
-    one = {"UPSTREAM_BASE_URL": "http://u/v1", "UPSTREAM_CONTINUE": "prefill", "UPSTREAM_PREFILL_STYLE": "anthropic"}
+    one = {**ONE, "UPSTREAM_CONTINUE": "prefill", "UPSTREAM_PREFILL_STYLE": "anthropic"}
     assert load(one)["default"].prefill is Prefill.ANTHROPIC
-    assert load({"UPSTREAM_BASE_URL": "http://u/v1"})["default"].prefill is None
+    assert load(ONE)["default"].prefill is None
 
 
 @pytest.mark.parametrize(
@@ -271,7 +290,7 @@ def test_a_wrong_prefill_style_is_named(tmp_path: Path, lines: str, said: str) -
 
 
 def test_an_upstream_speaks_chat_completions_and_is_asked_for_usage_unless_set_otherwise(tmp_path: Path) -> None:
-    table = '[{0}]\nbase_url = "http://{0}/v1"\n{1}\n'
+    table = '[{0}]\nbase_url = "http://{0}/v1"\nmodels = ["*"]\n{1}\n'
     catalog = from_file(
         tmp_path,
         table.format("plain", "")
@@ -284,10 +303,10 @@ def test_an_upstream_speaks_chat_completions_and_is_asked_for_usage_unless_set_o
 
 
 def test_the_environment_s_one_upstream_says_what_it_speaks_as_well() -> None:
-    one = {"UPSTREAM_BASE_URL": "http://u/v1", "UPSTREAM_SPEAKS": " messages ,gemini,", "UPSTREAM_USAGE": "as_asked"}
+    one = {**ONE, "UPSTREAM_SPEAKS": " messages ,gemini,", "UPSTREAM_USAGE": "as_asked"}
     assert load(one)["default"].speaks == ("messages", "gemini")
     assert load(one)["default"].usage is Usage.AS_ASKED
-    plain = load({"UPSTREAM_BASE_URL": "http://u/v1", "UPSTREAM_SPEAKS": "", "UPSTREAM_USAGE": ""})["default"]
+    plain = load({**ONE, "UPSTREAM_SPEAKS": "", "UPSTREAM_USAGE": ""})["default"]
     assert (plain.speaks, plain.usage) == (("chat_completions",), Usage.ASK)
 
 
@@ -312,14 +331,14 @@ def test_a_wrong_value_for_speaks_or_usage_is_named(tmp_path: Path, line: str, s
 @pytest.mark.parametrize(("name", "value"), [("UPSTREAM_SPEAKS", " , "), ("UPSTREAM_USAGE", "Ask")])
 def test_a_wrong_value_in_the_environment_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=name.removeprefix("UPSTREAM_").lower()):
-        load({"UPSTREAM_BASE_URL": "http://u/v1", name: value})
+        load({**ONE, name: value})
 
 
 # Credentials, headers and query
 
 
 def test_a_key_is_a_bearer_token_unless_set_otherwise_and_headers_and_query_go_with_it(tmp_path: Path) -> None:
-    table = '[{0}]\nbase_url = "http://{0}/v1"\n{1}\n'
+    table = '[{0}]\nbase_url = "http://{0}/v1"\nmodels = ["*"]\n{1}\n'
     catalog = from_file(
         tmp_path,
         table.format("plain", "")
@@ -338,7 +357,7 @@ def test_a_key_is_a_bearer_token_unless_set_otherwise_and_headers_and_query_go_w
 def test_the_environment_s_one_upstream_says_what_it_is_shown_as_well() -> None:
     one = load(
         {
-            "UPSTREAM_BASE_URL": "http://u/v1",
+            **ONE,
             "UPSTREAM_API_KEY": "k",
             "UPSTREAM_AUTH": "api-key",
             "UPSTREAM_HEADERS": "X-Team=a+b&X-Other=%26",
@@ -380,4 +399,4 @@ def test_a_base_url_with_a_query_is_refused_because_the_path_goes_behind_it(tmp_
 @pytest.mark.parametrize(("name", "value"), [("UPSTREAM_HEADERS", "X-Team"), ("UPSTREAM_QUERY", "=")])
 def test_pairs_in_the_environment_that_are_none_are_named(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=name.removeprefix("UPSTREAM_").lower()):
-        load({"UPSTREAM_BASE_URL": "http://u/v1", name: value})
+        load({**ONE, name: value})

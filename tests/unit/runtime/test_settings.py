@@ -16,6 +16,7 @@ NEEDED = {
     "WORKER_URL": "http://127.0.0.1:8081",
     "TASKS_INVOKER": "invoker@demo-holdfast.iam.gserviceaccount.com",
     "UPSTREAM_BASE_URL": "http://127.0.0.1:8090/v1",
+    "UPSTREAM_MODELS": "*",
 }
 SECONDS = [
     "FLUSH_SECONDS",
@@ -24,11 +25,21 @@ SECONDS = [
     "STATUS_WAIT_SECONDS",
     "KEEPALIVE_SECONDS",
     "SEND_SECONDS",
+    "UPLOAD_SECONDS",
     "RESPONSE_SECONDS",
     "DISPATCH_SECONDS",
     "RETENTION_DAYS",
 ]
-COUNTS = ["MAX_REQUEST_BYTES", "MAX_EVENT_BYTES", "MAX_LIVE_GENERATIONS", "MAX_ATTEMPTS"]
+COUNTS = [
+    "MAX_REQUEST_BYTES",
+    "MAX_REQUEST_NODES",
+    "MAX_HELD_BYTES",
+    "MAX_CHOICES",
+    "MAX_EVENT_BYTES",
+    "MAX_LIVE_GENERATIONS",
+    "MAX_USER_VIEWERS",
+    "MAX_ATTEMPTS",
+]
 
 
 def faults(**change: str) -> list[str]:
@@ -226,11 +237,37 @@ def test_the_dispatch_deadline_is_one_that_cloud_tasks_allows(value: str) -> Non
 
 def test_the_dispatch_deadline_is_above_each_upstream_s(tmp_path: Path) -> None:
     path = tmp_path / "upstreams.toml"
-    path.write_text('[one]\nbase_url = "http://one/v1"\ntotal_seconds = 900\n', encoding="utf-8")
+    path.write_text('[one]\nbase_url = "http://one/v1"\nmodels = ["*"]\ntotal_seconds = 900\n', encoding="utf-8")
     assert faults(UPSTREAMS_FILE=str(path), DISPATCH_SECONDS="900") == [
         "DISPATCH_SECONDS: it must be above every upstream's total_seconds"
     ]
     Settings.from_env({**NEEDED, "UPSTREAMS_FILE": str(path), "DISPATCH_SECONDS": "901"})
+
+
+def test_the_defaults_limit_what_a_user_can_take_of_a_process() -> None:
+    settings = Settings.from_env({**NEEDED, "THREADS": "90"})
+    assert (settings.max_request_nodes, settings.max_held_bytes, settings.upload_seconds) == (50_000, 32 << 20, 30.0)
+    assert (settings.max_choices, settings.max_output_tokens) == (4, 65_536)
+    assert settings.max_user_viewers == 50
+
+
+@pytest.mark.parametrize(("threads", "viewers"), [("90", 67), ("320", 240), ("1", 1)])
+def test_viewers_leave_a_quarter_of_the_threads_free_unless_their_number_is_set(threads: str, viewers: int) -> None:
+    assert Settings.from_env({**NEEDED, "THREADS": threads}).viewers == viewers
+    assert Settings.from_env({**NEEDED, "THREADS": threads, "MAX_VIEWERS": "7"}).viewers == 7
+
+
+@pytest.mark.parametrize("variable", ["MAX_VIEWERS", "MAX_OUTPUT_TOKENS"])
+def test_a_limit_that_may_be_zero_is_a_whole_number(variable: str) -> None:
+    Settings.from_env({**NEEDED, variable: "0"})
+    assert faults(**{variable: "-1"}) == [f"{variable}: it must be a whole number, or 0, and is '-1'"]
+
+
+def test_a_process_can_hold_the_largest_body() -> None:
+    assert faults(MAX_HELD_BYTES="999", MAX_REQUEST_BYTES="1000") == [
+        "MAX_HELD_BYTES: it must be at least MAX_REQUEST_BYTES, or no body of that size can be taken"
+    ]
+    Settings.from_env({**NEEDED, "MAX_HELD_BYTES": "1000", "MAX_REQUEST_BYTES": "1000"})
 
 
 def test_a_dispatch_deadline_out_of_bounds_is_named_together_with_what_else_is_wrong() -> None:
@@ -259,5 +296,5 @@ def test_settings_do_not_change() -> None:
 
 def test_each_setting_has_a_variable_of_its_own_and_a_line_about_it() -> None:
     described = [field.metadata for field in fields(Settings) if field.metadata]
-    assert len({each["variable"] for each in described}) == len(described) == len(fields(Settings)) - 1
+    assert len({each["variable"] for each in described}) == len(described) == len(fields(Settings)) - 2
     assert all(each["about"].endswith(".") for each in described)

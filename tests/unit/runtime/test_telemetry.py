@@ -206,7 +206,8 @@ import main, lib.wires.api, lib.engine.worker, lib.cloud.task_queue
 from lib.runtime.settings import Settings
 from lib.runtime.telemetry import Telemetry
 settings = Settings.from_env({
-    "GOOGLE_CLOUD_PROJECT": "demo", "WORKER_URL": "http://w", "TASKS_INVOKER": "i", "UPSTREAM_BASE_URL": "http://u"
+    "GOOGLE_CLOUD_PROJECT": "demo", "WORKER_URL": "http://w", "TASKS_INVOKER": "i", "UPSTREAM_BASE_URL": "http://u",
+    "UPSTREAM_MODELS": "*",
 })
 with Telemetry.from_settings(settings, "api").span("nothing") as span:
     span.set(state="completed")

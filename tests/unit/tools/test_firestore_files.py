@@ -94,7 +94,7 @@ class Recorder:
         self.queries.append(Query(name, equal, ranged, order, DOWN if descending else UP))
         return []
 
-    def counting(self, collection: str, *, where: Any, limit: int) -> Callable[[], int]:
+    def counting(self, collection: str, *, where: Any, limit: int, at: Any) -> Callable[[], int]:
         self.query(collection, where=where)
         return lambda: 0
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import socket
 import ssl
+import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -62,6 +63,17 @@ def test_the_body_is_sent_as_it_is_to_the_upstream_s_address_with_its_key(sessio
     assert headers["authorization"] == "Bearer sk-secret"
     assert "text/event-stream" in headers["accept"]
     assert "application/json" in headers["accept"]
+
+
+def test_a_body_that_was_sent_is_not_kept_while_the_answer_comes(session: Session, serve: Serve) -> None:
+    body = b"7" * 1000
+    kept = sys.getrefcount(body)
+    server = serve(lambda peer: peer.send(head("Content-Length: 2") + b"{"))
+    made = call(session, server.base_url, outgoing=Outgoing(path=PATH, body=body))
+    made.open()
+    assert sys.getrefcount(body) == kept
+    made.cut()
+    made.close()
 
 
 @pytest.mark.parametrize("key", ["sk-secret", None])

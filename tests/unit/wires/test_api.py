@@ -31,6 +31,7 @@ NEEDED = {
     "WORKER_URL": "https://worker.example/",
     "TASKS_INVOKER": "invoker@demo.iam.gserviceaccount.com",
     "UPSTREAM_BASE_URL": "https://upstream.example/v1",
+    "UPSTREAM_MODELS": "*",
 }
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GENERATION = Generation(
