@@ -68,8 +68,8 @@ class Generations:
     def start(self, uid: str, request: StartRequest) -> Started:
         """Starts a generation, or attaches to the one that the same request started.
 
-        Errors: `InvalidRequest`, `Conflict` (same key or message, another body or place), `TooManyRequests`,
-        `Unavailable`.
+        Errors: `InvalidRequest`, `NotFound` (a shared chat that does not list the user), `Conflict` (same key or
+        message, another body or place), `TooManyRequests`, `Unavailable`.
         """
         found = checked(request, self._settings.catalog, self._dialects)
         watchers = self._tails.first_lease()
@@ -86,6 +86,7 @@ class Generations:
     def _start(self, generation: Generation) -> Tail:
         # Counting takes as long as creating, so both are done at the same time.
         counting = self._store.counting_live(generation.owner, self._settings.max_live_generations)
+        self._check_member(generation)
         now = generation.created_at
         self._create(generation, empty_head(now, now + START_GRACE))
         tail = self._tails.open(generation, 0, created=True)
@@ -108,6 +109,18 @@ class Generations:
             },
         )
         return tail
+
+    def _check_member(self, generation: Generation) -> None:
+        """Checks that the user may write into the chat, where chats are shared. Errors: `NotFound`, `Unreachable`.
+
+        It is read before anything is created: a stranger's message must not be in the chat for even a moment, and if
+        the process died then, it would stay.
+        """
+        field, chat_path = self._settings.chat_members, generation.chat_path
+        if field and chat_path and not self._store.is_member(chat_path, field, generation.owner):
+            raise NotFound(
+                "There is no such chat, or you are not a member of it.", code="chat_not_found", param="X-Chat-Id"
+            )
 
     def _check_limit(self, generation: Generation, counted: int) -> None:
         """Checks the limit of live generations. Errors: `TooManyRequests`."""
