@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lib.runtime.settings import Settings
+from operations.rules import rules
 from tests.deploy.cloud import (
     API,
     BUILDER,
@@ -339,6 +340,15 @@ def test_rules_are_released_where_they_differ_and_may_be_replaced(
     assert (done.code, done.changes) == (0, []), done.err
     assert [method for method, _ in done.asked if method != "GET"] == (["POST", "PATCH"] if replaced else [])
     assert rules_of(live.state) == (ours if replaced or content is None else content)
+
+
+def test_the_rules_are_those_for_where_messages_lie(live: Cloud) -> None:
+    done = live.run(MESSAGE_PATH="conversations/{chat}/turns/{message}", CHAT_MEMBERS="members")
+    assert done.code == 0, done.err
+    assert rules_of(live.state) == rules("conversations/{chat}/turns/{message}", "members")
+    flags = {flag: values[-1] for flag, values in live.state["deployed"]["holdfast-api"]["flags"].items()}
+    settings = Settings.from_env(environment(flags))
+    assert (settings.message_path, settings.chat_members) == ("conversations/{chat}/turns/{message}", "members")
 
 
 def test_another_database_has_rules_indexes_and_expiry_of_its_own(live: Cloud) -> None:
