@@ -18,6 +18,7 @@ from lib.cloud.documents import Delete, Document, Documents, Put, Version
 from lib.cloud.listen import Listener
 from lib.domain.collections import JOURNAL, MEASURE
 from lib.domain.errors import Unreachable
+from lib.journal.writer import retried
 from operations.latency import Latency
 
 BYTES = 8 << 10  # of events, about what a head has on average
@@ -96,8 +97,9 @@ class MeasuredDocument:
         return min(taken)
 
     def measure(self, rate: float, seconds: float) -> Measured:
-        """Commits at this rate for this long. Errors: `Unreachable` if the listener is never answered."""
-        self._deliveries = []
+        """Commits at this rate for this long. Errors: `Unreachable` if no commit or no listener is ever answered."""
+        retried(lambda: self._commit(time.monotonic()), PATIENCE)  # there is a document to listen to from the first on
+        self._waiting, self._deliveries = {}, []
         unwatch = self.listener.watch(self.path, self._hear)
         try:
             self._wait(lambda: self._listening)
