@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,17 @@ def test_shared_chats_below_other_documents_have_their_own_members() -> None:
     assert "documents/teams/all/rooms/$(chat)).data.people;" in rules(
         "teams/all/rooms/{chat}/turns/{message}", "people"
     )
+
+
+def test_the_documented_rules_of_shared_chats_are_those_that_the_documented_command_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    section = page.partition("## Where messages lie")[2].partition("\n## ")[0]
+    command, shown = re.findall(r"^```\w*\n(.*?)^```$", section, re.M | re.S)
+    made = printed(capsys, *shlex.split(command)[3:])
+    assert len(documented := shown.split("\n\n", 1)) == 2
+    assert all(textwrap.indent(each.strip(), " " * 4) in made for each in documented)
 
 
 @pytest.mark.parametrize(
