@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from lib.domain.message_path import valid_message_path
 from local.client import Client, question
 from local.demo_text import seed_of, text
 from local.ports import Ports
 from local.process import Process
 from local.stack import ROOT, Stack
 from local.token import id_token
+from operations.rules import rules
 from tests.conftest import database_of
 from tests.e2e.browsing import browse
 from tests.e2e.web_sdk import WEB, Attempt, WebSdk
@@ -43,6 +46,21 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def database(stack: Stack) -> Any:
     return database_of(stack)
+
+
+@pytest.fixture(scope="module")
+def put_rules(stack: Stack) -> Callable[[str], WebSdk]:
+    """Sets rules for another project in the same emulator, and gives its SDK."""
+
+    def put_rules(content: str) -> WebSdk:
+        project = f"demo-{uuid.uuid4().hex[:12]}"
+        url = f"http://{stack.firestore_host}/emulator/v1/projects/{project}:securityRules"
+        rules = {"rules": {"files": [{"name": "firestore.rules", "content": content}]}}
+        answer = requests.put(url, json=rules, timeout=READY_SECONDS)
+        assert answer.status_code == 200, answer.text
+        return WebSdk(stack, project)
+
+    return put_rules
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +151,29 @@ def test_members_write_nothing_of_it_and_read_nothing_else(
             Attempt(member.user, "get", f"conversations/{CHAT}"),
         ]
         assert set(sdk.outcomes(attempts)) == {DENIED}
+
+
+@pytest.mark.parametrize(
+    "path", ["rooms-2/{chat}/_turns/{message}", "0teams/all/my_rooms/{chat}/turns-/{message}", "-/{chat}/1/{message}"]
+)
+def test_rules_are_valid_for_every_name_that_a_path_may_have(
+    stack: Stack, put_rules: Callable[[str], WebSdk], path: str
+) -> None:
+    assert valid_message_path(path)
+    sdk = put_rules(rules(path, "_members1"))
+    message = path.format(chat="c", message="m")
+    database = database_of(stack, sdk.project)
+    database.document(message.rsplit("/", 2)[0]).set({"_members1": ["alice"]})
+    database.document(message).set({"role": "assistant"})
+    attempts = [Attempt(user, "get", message) for user in ("alice", "bob")]
+    assert sdk.outcomes(attempts) == ["ok", DENIED]
+
+
+def test_rules_below_a_user_are_their_own(stack: Stack, put_rules: Callable[[str], WebSdk]) -> None:
+    sdk = put_rules(rules("people/{uid}/talks/{chat}/turns/{message}"))
+    message = "people/alice/talks/c/turns/m"
+    attempts = [Attempt(user, action, message) for user in ("alice", "bob", None) for action in ("get", "listen")]
+    assert sdk.outcomes(attempts) == ["ok", "ok", DENIED, DENIED, DENIED, DENIED]
 
 
 def test_the_documented_client_follows_an_answer_in_a_shared_conversation(

@@ -1452,6 +1452,15 @@ def test_a_message_of_no_chat_asks_for_no_members(service_over, started, faulty,
     assert faulty.asked["get"] == 0
 
 
+def test_members_are_read_while_answers_are_counted_and_before_anything_is_written(
+    service_over, started, faulty, conversation, uid
+):
+    chat_id = conversation(members=[uid])
+    started(on=service_over(faulty, **SHARED), chat_id=chat_id)
+    assert list(faulty.asked)[:3] == ["counting", "get", "commit"]
+    assert faulty.asked["get"] == 1
+
+
 def test_where_chats_are_their_users_own_a_start_reads_no_chat(service_over, started, faulty):
     started(on=service_over(faulty), chat_id="c")
     assert faulty.asked["get"] == 0
