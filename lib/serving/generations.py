@@ -110,18 +110,6 @@ class Generations:
         )
         return tail
 
-    def _check_member(self, generation: Generation) -> None:
-        """Checks that the user may write into the chat, where chats are shared. Errors: `NotFound`, `Unreachable`.
-
-        It is read before anything is created: a stranger's message must not be in the chat for even a moment, and if
-        the process died then, it would stay.
-        """
-        field, chat_path = self._settings.chat_members, generation.chat_path
-        if field and chat_path and not self._store.is_member(chat_path, field, generation.owner):
-            raise NotFound(
-                "There is no such chat, or you are not a member of it.", code="chat_not_found", param="X-Chat-Id"
-            )
-
     def _check_limit(self, generation: Generation, counted: int) -> None:
         """Checks the limit of live generations. Errors: `TooManyRequests`."""
         limit = self._settings.max_live_generations
@@ -252,3 +240,15 @@ class Generations:
         generation = self._owned(uid, generation_id)
         retried(lambda: self._store.delete(generation), INSIST_SECONDS)
         log.info("generation deleted", extra={"generation": generation.id, "state": str(generation.state)})
+
+    def _check_member(self, generation: Generation) -> None:
+        """Checks that the user may write into the chat, where chats are shared. Errors: `NotFound`, `Unreachable`.
+
+        It is read before anything is created: a stranger's message must not be in the chat for even a moment, and if
+        the process died then, it would stay.
+        """
+        field, chat_path = self._settings.chat_members, generation.chat_path
+        if field and chat_path and not self._store.is_member(chat_path, field, generation.owner):
+            raise NotFound(
+                "There is no such chat, or you are not a member of it.", code="chat_not_found", param="X-Chat-Id"
+            )

@@ -420,6 +420,8 @@ def test_every_setting_reaches_both_functions_but_those_of_local_use(cloud: Clou
         "OTEL_EXPORTER_OTLP_ENDPOINT": "https://traces.example",
         "RETENTION_DAYS": "7",
         "FIRESTORE_DATABASE": "other",
+        "MESSAGE_PATH": "conversations/{chat}/turns/{message}",
+        "CHAT_MEMBERS": "members",
         "MAX_EVENT_BYTES": "2000000",
         "UPSTREAM_MODELS": "m",
         "UPSTREAM_CONTINUE": "prefill",
