@@ -159,4 +159,8 @@ class MeasuredDocument:
             self._heard.wait_for(ready, PATIENCE)
 
     def remove(self) -> None:
+        """Deletes the document, with retries. Errors: `Unreachable`."""
+        retried(self._delete, PATIENCE)
+
+    def _delete(self) -> None:
         self.documents.commit(Delete(self.path))
