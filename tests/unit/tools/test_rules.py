@@ -48,6 +48,13 @@ def test_of_shared_chats_the_members_read_and_messages_of_no_chat_stay_their_own
     assert "documents/conversations/$(chat)).data.people;" in made
 
 
+def test_the_rules_of_shared_chats_say_how_an_app_s_own_are_merged_into_them() -> None:
+    comment = rules(SHARED, "members").partition("\nservice ")[0]
+    assert comment == SHIPPED.partition("\nservice ")[0] + (
+        "//\n// There, in the match of shared chats, isMember(chat) takes the place of isUser(uid).\n"
+    )
+
+
 def test_shared_chats_below_other_documents_have_their_own_members() -> None:
     assert "documents/teams/all/rooms/$(chat)).data.people;" in rules(
         "teams/all/rooms/{chat}/turns/{message}", "people"
