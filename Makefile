@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PYTHON
 RUN := .venv/bin/python
 
-.PHONY: demo test check run web chaos bench cost token setup lint audit format docs lock clean
+.PHONY: demo test check run web chaos bench cost measure token setup lint audit format docs lock clean
 
 demo: setup            ## stream an answer, leave and come back, on the local stack
 	@$(RUN) -m local.demo
@@ -31,6 +31,11 @@ bench: setup           ## measure against peers: make bench QUICK=1, ONLY=lag,co
 
 cost: setup            ## count an answer's operations and their price: writes docs/cost.md and docs/cost.svg
 	@$(RUN) -m cost
+
+measure: setup         ## measure Firestore and Cloud Tasks in your project: make measure PROJECT=p LOCATION=us-central1
+	@exec $(RUN) -m operations.measure $(if $(PROJECT),--project "$(PROJECT)") $(if $(DATABASE),--database "$(DATABASE)") \
+		$(if $(LOCATION),--location "$(LOCATION)") $(if $(QUEUE),--queue "$(QUEUE)") \
+		$(if $(RATES),--rates "$(RATES)") $(if $(SECONDS),--seconds "$(SECONDS)")
 
 token: setup           ## an ID token for the local stack: make token USER=alice
 	@$(RUN) -m local.token $(USER)

@@ -570,6 +570,12 @@ def read():
     return json.loads(sys.stdin.read().strip() or "[]")
 
 
+def rules():
+    from operations.rules import rules_for
+
+    return rules_for(os.environ)
+
+
 def settings():
     from lib.domain.errors import ConfigurationError
     from lib.runtime.settings import Settings
@@ -686,10 +692,10 @@ match question:
                 print(release["rulesetName"])
     case "rules":
         files = read()["source"]["files"]
-        same = [file["content"] for file in files] == [text("firestore.rules")]
+        same = [file["content"] for file in files] == [rules()]
         print("same" if same else "ours" if files[0]["name"] == given[0] else "theirs")
     case "ruleset":
-        file = {"name": given[0], "content": text("firestore.rules")}
+        file = {"name": given[0], "content": rules()}
         print(json.dumps({"source": {"files": [file]}}))
     case "name":
         print(dict(read()).get("name", given[0]))

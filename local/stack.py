@@ -31,6 +31,7 @@ from local.firestore_emulator import EmulatorMissing
 from local.ports import HOST, PortFault, Ports, free_port
 from local.process import GRACE_SECONDS, Process, ProcessFault
 from local.token import PROJECT
+from operations.rules import rules_for
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60.0
@@ -38,7 +39,6 @@ INVOKER = f"invoker@{PROJECT}.iam.gserviceaccount.com"
 LOCATION = f"projects/{PROJECT}/locations/us-central1"
 QUEUE = f"{LOCATION}/queues/holdfast"
 THREADS = "320"
-_RULES = ROOT / "firestore.rules"
 _WATCH_SECONDS = 0.2
 
 
@@ -181,7 +181,8 @@ class Stack:
         return self._side(name, "grpc"), self._side(name)
 
     def _firestore(self, saved: Path | None = None) -> None:
-        rules = _RULES if _RULES.exists() else None
+        rules = Path(self._folder.name, "firestore.rules")
+        rules.write_text(rules_for({**self._environ, **self._settings}), encoding="utf-8")
         port = self.ports.firestore_port
         self._run("firestore", firestore_emulator.command(port, PROJECT, rules, self._environ, saved))
 

@@ -1,9 +1,10 @@
 """Deletes what Holdfast keeps of one user: `python -m operations.delete_user UID --project P --delete`.
 
 Without `--delete` it only counts. Holdfast's data are the user's generations with their requests, and the answers
-(messages with a `generationId`) with their journals and parts, including those whose message was deleted. The
-application's data stay: the user's document, chats, and other messages. Each run searches again, so an interrupted run
-can be repeated. It reads no contents of messages, and prints only counts.
+(messages with a `generationId`) with their journals and parts, including those whose message was deleted. Answers are
+found below the user's own documents, and wherever else one of the user's generations lies. The application's data stay:
+the user's document, chats, and other messages. Each run searches again, so an interrupted run can be repeated. It reads
+no contents of messages, and prints only counts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from lib.domain.end import LIVE, State
 from lib.domain.errors import InvalidRequest, Unreachable
 from lib.domain.ids import document_id
+from lib.domain.message_path import MESSAGE_PATH, OWN_MESSAGE_PATH, is_shared, valid_message_path
 
 REMEDY = "Check --project and --database, and log in with: gcloud auth application-default login"
 KINDS = ("generations", "request parts", "answers", "journal documents", "answer parts")
@@ -38,11 +40,15 @@ T = TypeVar("T")
 
 
 class UserData:
-    """Holdfast's data of one user. `counts` is how much was found, by kind; with `delete`, it is deleted too."""
+    """Holdfast's data of one user. `counts` is how much was found, by kind; with `delete`, it is deleted too.
 
-    def __init__(self, documents: Documents, uid: str, *, delete: bool):
+    `message_path` is the service's `MESSAGE_PATH`.
+    """
+
+    def __init__(self, documents: Documents, uid: str, *, delete: bool, message_path: str = MESSAGE_PATH):
         self._documents = documents
         self._uid = uid
+        self._message_path = message_path
         self._delete = delete
         self.counts: Counter[str] = Counter()
 
@@ -79,24 +85,31 @@ class UserData:
 
     def _steps(self) -> Iterator[tuple[str | None, str, dict[str, str]]]:
         """Each document with its kind (None if it was deleted), and its subcollections with their kinds."""
-        collections = [f"users/{self._uid}/messages"]
-        collections += [f"{chat}/messages" for chat in self._documents.paths(f"users/{self._uid}/chats")]
-        for collection in collections:
-            for path, there in self._answers(collection):
-                yield (
-                    "answers" if there else None,
-                    path,
-                    {"journal documents": f"{path}/{JOURNAL}", "answer parts": f"{path}/{PARTS}"},
-                )
+        walked = set()
+        for collection in self._collections():
+            walked.add(collection)
+            yield from self._answers(self._documents.paths(collection))
         for generation in self._generations():
+            message: str = generation.fields["messagePath"]
+            if message.rpartition("/")[0] not in walked:
+                yield from self._answers(iter([message]))
             yield "generations", generation.path, {"request parts": f"{generation.path}/{REQUEST}"}
 
-    def _answers(self, collection: str) -> Iterator[tuple[str, bool]]:
-        """Holdfast's messages, and deleted messages that have left documents in subcollections."""
-        for paths in _paged(self._documents.paths(collection)):
+    def _collections(self) -> Iterator[str]:
+        """The collections that hold only this user's messages."""
+        yield OWN_MESSAGE_PATH.format(uid=self._uid, message="").rstrip("/")
+        if not is_shared(self._message_path):
+            chats, _, messages = self._message_path.removesuffix("/{message}").partition("/{chat}/")
+            for chat in self._documents.paths(chats.format(uid=self._uid)):
+                yield f"{chat}/{messages}"
+
+    def _answers(self, messages: Iterator[str]) -> Iterator[tuple[str | None, str, dict[str, str]]]:
+        """Holdfast's among these messages, and deleted ones that have left documents in subcollections."""
+        for paths in _paged(messages):
             for path, message in zip(paths, self._documents.get(*paths, select=("generationId",)), strict=True):
                 if message is None or isinstance(message.fields.get("generationId"), str):
-                    yield path, message is not None
+                    below = {"journal documents": f"{path}/{JOURNAL}", "answer parts": f"{path}/{PARTS}"}
+                    yield "answers" if message else None, path, below
 
     def _generations(self, states: Sequence[str] = ()) -> Iterator[Document]:
         where = [("owner", "==", self._uid), *([("state", "in", list(states))] if states else [])]
@@ -109,7 +122,7 @@ class UserData:
                 descending=True,
                 after=last,
                 limit=_PAGE,
-                select=("createdAt",),
+                select=("createdAt", "messagePath"),
             )
             for last in page:
                 yield last
@@ -133,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     try:
         documents = Documents(options.project, options.database, os.environ.get("FIRESTORE_EMULATOR_HOST"))
-        data = UserData(documents, options.uid, delete=options.delete)
+        data = UserData(documents, options.uid, delete=options.delete, message_path=options.message_path)
         with closing(documents):
             return _delete(data, options.at_most) if options.delete else _count(data)
     except Unreachable as error:
@@ -177,6 +190,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("uid", type=_uid, help="the user's Firebase uid")
     parser.add_argument("--project", required=True, help="the Google Cloud project")
     parser.add_argument("--database", default="(default)", help="the Firestore database (%(default)s)")
+    parser.add_argument(
+        "--message-path", type=_message_path, default=MESSAGE_PATH, help="the service's MESSAGE_PATH (%(default)s)"
+    )
     parser.add_argument("--delete", action="store_true", help="delete it; else it is counted")
     parser.add_argument(
         "--at-most", type=_number, default=10_000, help="answers and generations in one run (%(default)s)"
@@ -189,6 +205,13 @@ def _uid(given: str) -> str:
         return document_id(given, "UID")
     except InvalidRequest as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _message_path(given: str) -> str:
+    try:
+        return valid_message_path(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"it must be {error}") from error
 
 
 def _number(given: str) -> int:

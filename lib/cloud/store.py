@@ -159,14 +159,18 @@ class Store:
 
     def touch_chat(self, generation: Generation, now: datetime) -> None:
         """Sets `lastMessageAt` in the chat's document. Never creates that document."""
-        if generation.chat_id is None:
+        if generation.chat_path is None:
             return
         try:
-            self._documents.commit(
-                Patch(f"users/{generation.owner}/chats/{generation.chat_id}", {"lastMessageAt": now})
-            )
+            self._documents.commit(Patch(generation.chat_path, {"lastMessageAt": now}))
         except (Stale, Unreachable):
             pass  # the application has no such document, or Firestore is unreachable; neither is worth a retry
+
+    def is_member(self, chat_path: str, field: str, uid: str) -> bool:
+        """Whether `field` of the chat's document lists the user: in an array of uids, or as a key of a map."""
+        chat = self._documents.get(chat_path, select=(field,))[0]
+        members = chat.fields.get(field) if chat else None
+        return isinstance(members, list | dict) and uid in members
 
     def delete(self, generation: Generation) -> None:
         """Deletes the generation and everything written for it.

@@ -7,4 +7,5 @@ name has a prefix that no application uses. (https://firebase.google.com/docs/fi
 GENERATIONS = "holdfastGenerations"
 JOURNAL = "holdfastJournal"  # below a message
 PARTS = "holdfastParts"  # below a message
+MEASURE = "holdfastMeasure"  # of operations.measure alone
 REQUEST = "holdfastRequest"  # below a generation

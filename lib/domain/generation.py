@@ -64,6 +64,11 @@ class Generation:
     def head_path(self) -> str:
         return f"{self.journal_path}/head"
 
+    @property
+    def chat_path(self) -> str | None:
+        """The path of the chat's document, which is the application's. None for a message of no chat."""
+        return None if self.chat_id is None else self.message_path.rsplit("/", 2)[0]
+
     def watched(self, now: datetime) -> bool:
         """Whether a viewer's lease says that somebody is watching."""
         return any(until > now for until in self.watchers.values())
@@ -100,13 +105,6 @@ def _camel(name: str) -> str:
 
 
 LISTED_FIELDS = [_camel(name) for name in Generation.__slots__ if name not in ("id", "request")]
-
-
-def message_path(owner: str, chat_id: str | None, message_id: str) -> str:
-    """The path of the message document, which applications read."""
-    if chat_id is None:
-        return f"users/{owner}/messages/{message_id}"
-    return f"users/{owner}/chats/{chat_id}/messages/{message_id}"
 
 
 def _plain(value: Any) -> Any:

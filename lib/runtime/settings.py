@@ -14,11 +14,13 @@ from datetime import timedelta
 from typing import Any, Self
 
 from lib.domain.errors import ConfigurationError
+from lib.domain.message_path import MESSAGE_PATH, is_shared, valid_message_path
 from lib.runtime import catalog
 from lib.runtime.catalog import MAX_SECONDS, Catalog, is_url
 
 MAX_DAYS = 36_500
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 MAX_EVENT_BYTES = 16 << 20  # half of what an attempt buffers while Firestore accepts no commits
 
 
@@ -85,6 +87,12 @@ def _app_check(value: str) -> str:
 def _off_or_on(value: str) -> str:
     if value not in ("off", "on"):
         raise ValueError("'off' or 'on'")
+    return value
+
+
+def _field(value: str) -> str:
+    if not _FIELD.fullmatch(value) or (value.startswith("__") and value.endswith("__")):
+        raise ValueError("a field's name of letters, digits and '_', not beginning with a digit, and not '__…__'")
     return value
 
 
@@ -163,6 +171,21 @@ class Settings:
     )
     chat_model: str | None = _setting(
         "CHAT_MODEL", _text, None, "The model of an AI SDK's chat that names none.", target="api"
+    )
+    message_path: str = _setting(
+        "MESSAGE_PATH",
+        valid_message_path,
+        MESSAGE_PATH,
+        "Where messages of a chat lie. Without `{uid}` in it, chats are shared.",
+        target="api",
+    )
+    chat_members: str | None = _setting(
+        "CHAT_MEMBERS",
+        _field,
+        None,
+        "The field of a shared chat's document with its members' uids, an array or a map's keys; for a `MESSAGE_PATH` "
+        "without `{uid}`.",
+        target="api",
     )
     max_request_bytes: int = _setting(
         "MAX_REQUEST_BYTES", _positive_int, 10 << 20, "The largest request body, in bytes.", target="api"
@@ -344,6 +367,14 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
         faults.append("FIREBASE_AUTH_EMULATOR_HOST: unset it: it lets everybody in, and is only for a local Firestore")
     if values["max_held_bytes"] < values["max_request_bytes"]:
         faults.append("MAX_HELD_BYTES: it must be at least MAX_REQUEST_BYTES, or no body of that size can be taken")
+    shared = is_shared(values["message_path"])
+    if shared and not values["chat_members"]:
+        faults.append(
+            "CHAT_MEMBERS: it must be set, since MESSAGE_PATH has no {uid}: it is the field of a chat's document that "
+            "lists the uids of those who may write into the chat"
+        )
+    if values["chat_members"] and not shared:
+        faults.append("CHAT_MEMBERS: unset it: MESSAGE_PATH has {uid}, so that a chat is its user's alone")
     if values["catalog"].longest >= values["dispatch_seconds"]:
         faults.append("DISPATCH_SECONDS: it must be above every upstream's total_seconds")
     return faults

@@ -82,8 +82,8 @@ class Generations:
         """Starts a generation, or attaches to the one that the same request started.
 
         A generation that failed without any output, for a reason that may have passed, is started anew.
-        Errors: `InvalidRequest`, `Conflict` (a message id that is taken, or the same request at another place),
-        `TooManyRequests`, `Unavailable`.
+        Errors: `InvalidRequest`, `NotFound` (a shared chat that does not list the user), `Conflict` (a message id that
+        is taken, or the same request at another place), `TooManyRequests`, `Unavailable`.
         """
         found = checked(request, self._settings.catalog, self._dialects)
         check_limits(found.asked, self._settings)
@@ -122,6 +122,7 @@ class Generations:
         """
         limit, owner, now = self._settings.max_live_generations, generation.owner, generation.created_at
         counting = self._store.counting_live(owner, limit)
+        self._check_member(generation)
         head = empty_head(now, now + START_GRACE)
         if failed is None:
             version = self._create(generation, head)
@@ -300,3 +301,15 @@ class Generations:
         generation = self._owned(uid, generation_id)
         retried(lambda: self._store.delete(generation), INSIST_SECONDS)
         log.info("generation deleted", extra={"generation": generation.id, "state": str(generation.state)})
+
+    def _check_member(self, generation: Generation) -> None:
+        """Checks that the user may write into the chat, where chats are shared. Errors: `NotFound`, `Unreachable`.
+
+        It is read before anything is created: a stranger's message must not be in the chat for even a moment, and if
+        the process died then, it would stay.
+        """
+        field, chat_path = self._settings.chat_members, generation.chat_path
+        if field and chat_path and not self._store.is_member(chat_path, field, generation.owner):
+            raise NotFound(
+                "There is no such chat, or you are not a member of it.", code="chat_not_found", param="X-Chat-Id"
+            )

@@ -18,8 +18,9 @@ from lib.dialects.conversation import Conversation
 from lib.dialects.payload import too_deep
 from lib.dialects.protocol import Asked, Dialect
 from lib.domain.errors import InvalidRequest
-from lib.domain.generation import Generation, message_path
+from lib.domain.generation import Generation
 from lib.domain.ids import document_id
+from lib.domain.message_path import message_path
 from lib.runtime.catalog import Catalog, Upstream
 from lib.runtime.settings import Settings
 
@@ -139,7 +140,7 @@ def new_generation(
     return Generation(
         id=generation_id,
         owner=owner,
-        message_path=message_path(owner, chat_id, message_id),
+        message_path=message_path(owner, chat_id, message_id, settings.message_path),
         chat_id=chat_id,
         message_id=message_id,
         model=checked.asked.model,

@@ -29,7 +29,7 @@ from cryptography.x509.oid import NameOID
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYED = ("main.py", "lib", "requirements.txt")
-NEEDED = ("deploy.sh", "firestore.rules", "firestore.indexes.json", ".gcloudignore", *DEPLOYED)
+NEEDED = ("deploy.sh", "operations", "firestore.rules", "firestore.indexes.json", ".gcloudignore", *DEPLOYED)
 TOOLS = ("bash", "env", "dirname", "cat", "tr", "sed", "curl")  # and no other: what deploy.sh needs is what it says
 PROJECT, NUMBER = "demo-1", "123456789012"
 TOKEN, KEY = "ya29.canary-token", "sk-canary-key"

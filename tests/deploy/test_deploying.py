@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lib.runtime.settings import Settings
+from operations.rules import rules
 from tests.deploy.cloud import (
     API,
     BUILDER,
@@ -343,6 +344,15 @@ def test_rules_are_released_where_they_differ_and_may_be_replaced(
     assert rules_of(live.state) == (ours if replaced or content is None else content)
 
 
+def test_the_rules_are_those_for_where_messages_lie(live: Cloud) -> None:
+    done = live.run(MESSAGE_PATH="conversations/{chat}/turns/{message}", CHAT_MEMBERS="members")
+    assert done.code == 0, done.err
+    assert rules_of(live.state) == rules("conversations/{chat}/turns/{message}", "members")
+    flags = {flag: values[-1] for flag, values in live.state["deployed"]["holdfast-api"]["flags"].items()}
+    settings = Settings.from_env(environment(flags))
+    assert (settings.message_path, settings.chat_members) == ("conversations/{chat}/turns/{message}", "members")
+
+
 def test_another_database_has_rules_indexes_and_expiry_of_its_own(live: Cloud) -> None:
     done = live.run(FIRESTORE_DATABASE="holdfast")
     assert done.code == 0, done.err
@@ -412,6 +422,8 @@ def test_every_setting_reaches_both_functions_but_those_of_local_use(cloud: Clou
         "OTEL_EXPORTER_OTLP_ENDPOINT": "https://traces.example",
         "RETENTION_DAYS": "7",
         "FIRESTORE_DATABASE": "other",
+        "MESSAGE_PATH": "conversations/{chat}/turns/{message}",
+        "CHAT_MEMBERS": "members",
         "MAX_EVENT_BYTES": "2000000",
         "UPSTREAM_MODELS": "m",
         "UPSTREAM_CONTINUE": "prefill",

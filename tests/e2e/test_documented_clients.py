@@ -21,7 +21,7 @@ from tests.e2e.node_script import NODE, run
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
 UNLESS_SAID = 120  # tokens
-RUN = ["## Firestore listener (no SSE)", "### Web", "## OpenAI's SDKs", "## AI SDK", "## curl"]
+RUN = ["## Firestore listener (no SSE)", "## Where messages lie", "### Web", "## OpenAI's SDKs", "## AI SDK", "## curl"]
 
 
 def snippets(section: str, language: str) -> list[str]:
@@ -31,7 +31,7 @@ def snippets(section: str, language: str) -> list[str]:
 
 
 def test_each_snippet_is_run_or_says_that_it_is_not() -> None:
-    """The Firestore listener's is run by `test_web_sdk.py`, the others by this file."""
+    """`test_web_sdk.py` runs the listener's, `test_rules.py` compares the rules, and this file runs the others."""
     sections = re.split(r"\n(?=##+ )", DOC.read_text(encoding="utf-8"))
     shown = {section.partition("\n")[0]: section for section in sections if "\n```" in section}
     silent = [heading for heading, section in shown.items() if "Not run by the project's tests" not in section]

@@ -22,7 +22,8 @@ from lib.cloud.store import Store
 from lib.domain import message
 from lib.domain.errors import Unreachable
 from lib.domain.event import Event
-from lib.domain.generation import Generation, message_path
+from lib.domain.generation import Generation
+from lib.domain.message_path import message_path
 from lib.domain.segment import empty_head
 from lib.domain.task import Task
 from lib.engine.claim import Claim, RanOut, claim

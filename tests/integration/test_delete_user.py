@@ -138,6 +138,79 @@ def test_an_answer_whose_generation_or_message_is_gone_already_goes_too(
     assert everything(database, client.user) == {}
 
 
+SHARED = "conversations/{chat}/turns/{message}"
+PEOPLE = "people/{uid}/talks/{chat}/turns/{message}"
+
+
+@pytest.fixture(scope="module")
+def elsewhere(stack: Stack) -> Iterator[dict[str, str]]:
+    """Functions of other message paths: the URL of each path's."""
+    paths = {SHARED: {"CHAT_MEMBERS": "members"}, PEOPLE: {}}
+    yield {
+        path: stack.add_functions(f"elsewhere{n}", {**more, "MESSAGE_PATH": path})
+        for n, (path, more) in enumerate(paths.items())
+    }
+    stack.end(*(f"elsewhere{n}-{function}" for n in range(len(paths)) for function in ("api", "worker")))
+
+
+@pytest.fixture
+def client_at(elsewhere: dict[str, str], client: Client) -> Callable[[str], Client]:
+    """The user, at the functions of another message path."""
+    return lambda path: Client(elsewhere[path], client.user)
+
+
+def test_answers_in_shared_chats_go_and_those_of_others_stay(
+    client_at: Callable[[str], Client], other: Client, elsewhere: dict[str, str], database: Any, run: Run
+) -> None:
+    client, other = client_at(SHARED), Client(elsewhere[SHARED], other.user)
+    conversation = database.document(f"conversations/{uuid.uuid4().hex}")
+    conversation.set({"members": [client.user, other.user]})
+    conversation.collection("turns").document("asked").set({"role": "user", "content": "Hi"})
+    ask(other, "of another", chat=conversation.id)
+    kept = below(conversation)
+    ask(client, "too long for one document", 800, chat=conversation.id, token_bytes=1000)
+    deleted = database.document(f"holdfastGenerations/{ask(client, 'deleted', chat=conversation.id)}")
+    database.document(deleted.get().get("messagePath")).delete()
+    ask(client, "in no chat")
+
+    before = below(conversation)
+    status, lines = run(client.user, "--message-path", SHARED)
+    found = counts(lines)
+    assert (status, found["answers"], found["generations"]) == (0, 2, 3)
+    assert found["answer parts"] >= 1
+    assert below(conversation) == before
+    status, lines = run(client.user, "--message-path", SHARED, "--delete")
+    assert (status, lines[-1], counts(lines)) == (0, "Deleted.", found)
+    after = below(conversation)
+    kept[conversation.path] = after[conversation.path]  # a start writes when its last message was
+    assert after == kept
+    assert everything(database, client.user) == {}
+    client.session.close()
+    other.session.close()
+
+
+def test_answers_below_another_document_of_the_user_s_go_though_their_generations_expired(
+    client_at: Callable[[str], Client], database: Any, run: Run
+) -> None:
+    client = client_at(PEOPLE)
+    talk = database.document(f"people/{client.user}/talks/t")
+    talk.collection("turns").document("asked").set({"role": "user", "content": "Hi"})
+    kept = below(talk)
+    database.document(f"holdfastGenerations/{ask(client, 'expired', chat='t')}").delete()
+    ask(client, "not expired", chat="t")
+    assert counts(run(client.user, "--message-path", SHARED)[1])["answers"] == 1
+    status, lines = run(client.user, "--message-path", PEOPLE, "--delete")
+    assert (status, counts(lines)["answers"], counts(lines)["generations"]) == (0, 2, 1)
+    assert below(talk) == kept
+    client.session.close()
+
+
+def test_a_path_that_is_none_for_messages_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["alice", "--project", PROJECT, "--message-path", "chats/{chat}"])
+    assert "--message-path: it must be a document's path" in capsys.readouterr().err
+
+
 def test_answers_that_run_are_stopped_first(
     client: Client, database: Any, run: Run, upstream_calls: Callable[[str], list[dict[str, Any]]]
 ) -> None:

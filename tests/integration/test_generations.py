@@ -1541,3 +1541,121 @@ def test_a_repeated_start_of_many_users_at_once_mixes_nothing(service, store, ui
     assert {each.owner for each in made} == set(users)
     assert len({each.id for each in made}) == len(users) == len(line.enqueued)
     assert all(orjson.loads(each.request)["messages"][0]["content"] == each.owner for each in made)
+
+
+# Shared chats
+
+SHARED = {"MESSAGE_PATH": "conversations/{chat}/turns/{message}", "CHAT_MEMBERS": "members"}
+
+
+@pytest.fixture
+def shared(service_over):
+    return service_over(**SHARED)
+
+
+@pytest.fixture
+def conversation(documents):
+    """Creates a shared chat with these fields, and gives its id."""
+
+    def conversation(**fields):
+        chat_id = uuid.uuid4().hex
+        documents.commit(Create(f"conversations/{chat_id}", fields))
+        return chat_id
+
+    return conversation
+
+
+@pytest.mark.parametrize("kind", [lambda uid: ["other", uid], lambda uid: {uid: "owner", "other": "reader"}])
+def test_a_member_s_answer_lies_in_the_shared_chat(shared, started, conversation, documents, uid, kind):
+    chat_id = conversation(members=kind(uid))
+    generation = started(on=shared, chat_id=chat_id, message_id="m1")
+    assert generation.message_path == f"conversations/{chat_id}/turns/m1"
+    assert None not in documents.get(generation.path, generation.message_path, generation.head_path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"members": ["other"]},
+        {"members": {"other": True}},
+        {"members": []},
+        {"members": None},
+        {"members": True},
+        {"owners": ["UID"]},
+        {"members": "UID and others"},
+        {"members": [["UID"]]},
+        {"members": {"other": "UID"}},
+    ],
+)
+def test_who_is_no_member_writes_nothing_into_a_shared_chat_not_even_for_a_moment(
+    service_over, faulty, conversation, uid, line, fields
+):
+    def of_user(value):
+        match value:
+            case dict():
+                return {key: of_user(each) for key, each in value.items()}
+            case list():
+                return [of_user(each) for each in value]
+            case str():
+                return value.replace("UID", uid)
+        return value
+
+    chat_id = conversation(**of_user(fields))
+    with pytest.raises(NotFound) as refused:
+        service_over(faulty, **SHARED).start(uid, request(chat_id=chat_id, message_id="m1"))
+    assert (refused.value.status, refused.value.code, refused.value.param) == (404, "chat_not_found", "X-Chat-Id")
+    assert (faulty.asked["commit"], faulty.asked["batch"]) == (0, 0)
+    assert line.enqueued == []
+
+
+def test_a_shared_chat_that_is_not_there_is_answered_like_one_of_strangers(shared, conversation, uid):
+    said = set()
+    for chat_id in (uuid.uuid4().hex, conversation(members=["other"])):
+        with pytest.raises(NotFound) as refused:
+            shared.start(uid, request(chat_id=chat_id))
+        said.add(str(refused.value))
+    assert said == {"There is no such chat, or you are not a member of it."}
+
+
+def test_who_was_a_member_can_not_attach_by_the_same_request(shared, started, conversation, documents, uid):
+    chat_id = conversation(members=[uid])
+    started(on=shared, chat_id=chat_id, message_id="m1")
+    documents.commit(Patch(f"conversations/{chat_id}", {"members": []}))
+    with pytest.raises(NotFound):
+        shared.start(uid, request(chat_id=chat_id, message_id="m1"))
+
+
+def test_two_members_can_not_have_one_message(shared, started, conversation, uid):
+    chat_id = conversation(members=[uid, "other"])
+    started(on=shared, chat_id=chat_id, message_id="m1")
+    with pytest.raises(Conflict) as refused:
+        shared.start("other", request(chat_id=chat_id, message_id="m1"))
+    assert refused.value.code == "message_exists"
+
+
+def test_a_message_of_no_chat_asks_for_no_members(service_over, started, faulty, uid):
+    generation = started(on=service_over(faulty, **SHARED))
+    assert generation.message_path == f"users/{uid}/messages/{generation.id}"
+    assert faulty.asked["get"] == 0
+
+
+def test_members_are_read_while_answers_are_counted_and_before_anything_is_written(
+    service_over, started, faulty, conversation, uid
+):
+    chat_id = conversation(members=[uid])
+    started(on=service_over(faulty, **SHARED), chat_id=chat_id)
+    assert list(faulty.asked)[:3] == ["counting", "get", "commit"]
+    assert faulty.asked["get"] == 1
+
+
+def test_where_chats_are_their_users_own_a_start_reads_no_chat(service_over, started, faulty):
+    started(on=service_over(faulty), chat_id="c")
+    assert faulty.asked["get"] == 0
+
+
+def test_the_last_message_s_time_is_written_to_the_shared_chat(
+    shared, store, started, conversation, documents, uid, clock
+):
+    generation = started(on=shared, chat_id=(chat_id := conversation(members=[uid])))
+    store.touch_chat(generation, clock())
+    assert documents.get(f"conversations/{chat_id}")[0].fields == {"members": [uid], "lastMessageAt": clock()}

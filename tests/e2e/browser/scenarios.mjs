@@ -20,6 +20,18 @@ export async function reload(visitor, order, say) {
   await me.screenshot('3-complete');
 }
 
+/** Asks in a chat that there is already, and reloads amid the answer. */
+export async function inChat(visitor, { user, chat, question, tokens, rate }, say) {
+  const me = await visitor();
+  await me.page.addInitScript(([key, id]) => localStorage.setItem(key, id), [`holdfast/${user}/chat`, chat]);
+  await me.signIn();
+  await me.ask(question, tokens, rate);
+  await me.until(tokens / 4);
+  await me.page.reload();
+  await me.ended('completed');
+  say(await me.answer());
+}
+
 /** Reloads once in each answer, as soon as it is as far as the moment says; 0 is before its first word. */
 export async function reloads(visitor, { rounds, moments, tokens, rate, question }, say) {
   const me = await visitor();

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.domain.end import End, State
-from lib.domain.generation import LISTED_FIELDS, Generation, message_path
+from lib.domain.generation import LISTED_FIELDS, Generation
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 QUEUED = Generation(
@@ -97,8 +97,12 @@ def test_a_generation_is_watched_while_one_viewer_s_lease_lasts() -> None:
     assert not QUEUED.watched(NOW)
 
 
-def test_a_message_lies_in_its_chat_or_where_there_is_none_with_its_user() -> None:
-    assert message_path("alice", "c1", "m1") == "users/alice/chats/c1/messages/m1"
-    assert message_path("alice", None, "m1") == "users/alice/messages/m1"
+def test_a_generation_s_documents_lie_below_its_own_and_its_message_s() -> None:
     assert QUEUED.path == "holdfastGenerations/g1"
     assert QUEUED.head_path == "users/alice/chats/c1/messages/m1/holdfastJournal/head"
+
+
+def test_a_chat_s_document_is_the_one_above_its_messages_wherever_they_lie() -> None:
+    assert QUEUED.chat_path == "users/alice/chats/c1"
+    assert replace(QUEUED, message_path="conversations/c1/turns/m1").chat_path == "conversations/c1"
+    assert replace(QUEUED, chat_id=None, message_path="users/alice/messages/m1").chat_path is None

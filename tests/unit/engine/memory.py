@@ -15,7 +15,8 @@ from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Pat
 from lib.cloud.store import Store
 from lib.domain import message
 from lib.domain.event import Event
-from lib.domain.generation import Generation, message_path
+from lib.domain.generation import Generation
+from lib.domain.message_path import message_path
 from lib.domain.segment import empty_head
 from lib.journal.codec import replay
 from lib.journal.writer import GIVE_UP_SECONDS, Journal

@@ -283,6 +283,37 @@ def test_unsigned_tokens_are_let_in_only_beside_a_local_firestore() -> None:
     Settings.from_env({**NEEDED, **emulated, "FIRESTORE_EMULATOR_HOST": "127.0.0.1:8085"})
 
 
+SHARED = {"MESSAGE_PATH": "conversations/{chat}/turns/{message}", "CHAT_MEMBERS": "members"}
+
+
+def test_messages_lie_below_their_user_unless_set() -> None:
+    settings = Settings.from_env(NEEDED)
+    assert (settings.message_path, settings.chat_members) == ("users/{uid}/chats/{chat}/messages/{message}", None)
+    settings = Settings.from_env({**NEEDED, **SHARED})
+    assert (settings.message_path, settings.chat_members) == (SHARED["MESSAGE_PATH"], "members")
+
+
+def test_a_path_that_is_none_for_messages_is_named_with_what_it_must_be() -> None:
+    assert faults(MESSAGE_PATH="chats/{chat}") == [
+        "MESSAGE_PATH: it must be a document's path, with an even number of segments, such as "
+        "users/{uid}/chats/{chat}/messages/{message}, and is 'chats/{chat}'"
+    ]
+
+
+def test_chats_are_shared_only_where_a_field_says_who_may_write_into_them() -> None:
+    (fault,) = faults(MESSAGE_PATH=SHARED["MESSAGE_PATH"])
+    assert fault.startswith("CHAT_MEMBERS: it must be set, since MESSAGE_PATH has no {uid}")
+    (fault,) = faults(CHAT_MEMBERS="members")
+    assert fault.startswith("CHAT_MEMBERS: unset it: MESSAGE_PATH has {uid}")
+
+
+@pytest.mark.parametrize("value", ["a.b", "a b", "1st", "__members__", "räume", "members,owners", "x" * 101])
+def test_the_members_field_has_a_name_that_rules_can_say(value: str) -> None:
+    assert [line.partition(",")[0] for line in faults(**{**SHARED, "CHAT_MEMBERS": value})] == [
+        "CHAT_MEMBERS: it must be a field's name of letters"
+    ]
+
+
 def test_the_settings_come_from_the_mapping_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_ATTEMPTS", "9")
     monkeypatch.setenv("UPSTREAMS_FILE", "none.toml")
