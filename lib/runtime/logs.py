@@ -31,6 +31,7 @@ FIELDS = {
     "status": "the upstream's HTTP status",
     "cause": "the kind of error, in a word",
     "settings": "the settings that are wrong, a line each",
+    "index": "the index that a query lacks: its collection and fields",
     "waitMs": "from the request to the first claim",
     "ttftMs": "from the request to the first saved event",
     "durationMs": "from the request to the end",
