@@ -7,7 +7,7 @@ tasks to the queue.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,7 +17,15 @@ from lib.cloud.task_queue import TaskQueue
 from lib.dialects.protocol import Asked
 from lib.domain import message
 from lib.domain.end import LIVE, State
-from lib.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable, Unreachable
+from lib.domain.errors import (
+    Conflict,
+    IndexMissing,
+    InvalidRequest,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+    Unreachable,
+)
 from lib.domain.generation import Generation
 from lib.domain.ids import document_id
 from lib.domain.segment import Head, empty_head
@@ -78,7 +86,7 @@ class Generations:
             return Started(generation, self._start(generation), found.asked, attached=False)
         except Exists:
             there = self._repeated(generation)
-        log.info("generation asked for again", extra={"generation": there.id, "state": str(there.state)})
+        log.info("generation attached to", extra={"generation": there.id, "state": str(there.state)})
         if there.state is State.QUEUED and (head := self._store.read_head(there)) is not None:
             self._healer.heal(there, head)
         return Started(there, self._tails.open(there, 0), found.asked, attached=True)
@@ -90,7 +98,7 @@ class Generations:
         self._create(generation, empty_head(now, now + START_GRACE))
         tail = self._tails.open(generation, 0, created=True)
         try:
-            self._check_limit(generation, counting())
+            self._check_limit(generation, counting)
             self._queue.enqueue(generation)
         except BaseException as error:
             if not isinstance(error, TooManyRequests):
@@ -109,10 +117,20 @@ class Generations:
         )
         return tail
 
-    def _check_limit(self, generation: Generation, counted: int) -> None:
-        """Checks the limit of live generations. Errors: `TooManyRequests`."""
+    def _check_limit(self, generation: Generation, counting: Callable[[], int]) -> None:
+        """Checks the limit of live generations. Errors: `TooManyRequests`, `IndexMissing`.
+
+        A count that fails for a passing reason refuses nothing: the generation is there, and may be within the limit.
+        """
         limit = self._settings.max_live_generations
-        if counted >= limit and self._live_besides(generation) >= limit:
+        try:
+            exceeded = counting() >= limit and self._live_besides(generation) >= limit
+        except IndexMissing:
+            raise
+        except Unreachable as error:
+            log.warning("live answers not counted", extra={"generation": generation.id, "cause": error.cause})
+            return
+        if exceeded:
             raise TooManyRequests(
                 f"You have {limit} answers running, which is the limit. Wait for one to end, or stop one.",
                 retry_after=LIMIT_RETRY_SECONDS,
