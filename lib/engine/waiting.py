@@ -4,7 +4,8 @@ A 429 or 503 would slow the whole queue down, so the worker does not refuse such
 the same body, and is done with this one. What bounds the chain that this makes:
 
 - A task has one successor, however often it is delivered, since the successor's name is made from its own. So
-  duplicates do not multiply; Cloud Tasks keeps a name for at least an hour after its task is done.
+  duplicates do not multiply. Cloud Tasks keeps a name for up to a day after its task is done; a successor that comes
+  twice all the same does no harm.
 - A task of a generation that has ended, or was deleted, has no successor.
 - While another worker holds the lease, a chain has one task in each lease's time.
 - Attempts are counted by claims, and not here. A released attempt adds one task, so there are at most `MAX_ATTEMPTS`.
@@ -17,7 +18,6 @@ import logging
 import math
 import random
 import re
-from typing import Any
 
 from flask import Response, jsonify
 
@@ -60,20 +60,20 @@ class Waiting:
 
     def _follow(self, seconds: float) -> Response:
         if self._waits >= MOST_WAITS:
-            log.error("a task has waited too often", extra={"generation": self._task.generation_id})
+            log.error("task dropped after too many waits", extra={"generation": self._task.generation_id})
             return jsonify(state=None)
         return self._scheduled(seconds, f"{self._root}-w{self._waits + 1}" if self._root else None)
 
     def _scheduled(self, seconds: float, name: str | None) -> Response:
         """Schedules the successor. If the queue can't be reached either, it has to deliver the same task again."""
-        its: dict[str, Any] = {"generation": self._task.generation_id, "retryMs": round(1000 * seconds)}
+        generation_id, milliseconds = self._task.generation_id, round(1000 * seconds)
+        response = jsonify(state=None)
         try:
             self._queue.schedule(self._task, seconds, name)
         except Unavailable:
-            log.warning("task not scheduled again", extra=its)
-            response = jsonify(state=None)
+            log.warning("task not scheduled again", extra={"generation": generation_id, "retryMs": milliseconds})
             response.status_code = Unavailable.status
             response.headers["Retry-After"] = str(math.ceil(max(seconds, SHORTEST_WAIT_SECONDS)))
-            return response
-        log.info("task scheduled again", extra=its)
-        return jsonify(state=None)
+        else:
+            log.info("task scheduled again", extra={"generation": generation_id, "retryMs": milliseconds})
+        return response

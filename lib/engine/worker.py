@@ -94,7 +94,7 @@ class Worker:
         """Runs the task's generation. Errors: `Held` if another worker does, `Unreachable`."""
         claimed = self._claim(task)
         if claimed is None:
-            log.info("task without work", extra={"generation": task.generation_id})
+            log.info("task skipped", extra={"generation": task.generation_id})
             return Ended(None)
         if isinstance(claimed, Exhausted):
             return self._end_exhausted(claimed)

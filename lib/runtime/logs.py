@@ -35,7 +35,7 @@ FIELDS = {
     "waitMs": "from the request to the first claim",
     "ttftMs": "from the request to the first saved event",
     "durationMs": "from the request to the end",
-    "retryMs": "how long the queue is asked to wait before the next attempt",
+    "retryMs": "how long until the next attempt or task",
     "bytes": "the size of the request",
     "events": "how many events the journal has",
     "tokens": "output tokens, as the upstream counted them",

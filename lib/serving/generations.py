@@ -86,7 +86,7 @@ class Generations:
             return Started(generation, self._start(generation), found.asked, attached=False)
         except Exists:
             there = self._repeated(generation)
-        log.info("generation attached to", extra={"generation": there.id, "state": str(there.state)})
+        log.info("request repeated", extra={"generation": there.id, "state": str(there.state)})
         if there.state is State.QUEUED and (head := self._store.read_head(there)) is not None:
             self._healer.heal(there, head)
         return Started(there, self._tails.open(there, 0), found.asked, attached=True)

@@ -74,8 +74,8 @@ def test_each_account_may_do_what_it_has_to_and_nothing_else(first: tuple[Done, 
 
     assert {name: policy for name, policy in first[1]["policies"].items() if policy} == {
         f"projects {PROJECT}": [may("datastore.user", API, WORKER), may("run.builder", BUILDER)],
-        "tasks queues holdfast": [may("cloudtasks.enqueuer", API)],
-        f"iam service-accounts {INVOKER}": [may("iam.serviceAccountUser", API)],
+        "tasks queues holdfast": [may("cloudtasks.enqueuer", API, WORKER)],
+        f"iam service-accounts {INVOKER}": [may("iam.serviceAccountUser", API, WORKER)],
         "secrets holdfast-upstream-api-key": [may("secretmanager.secretAccessor", WORKER)],
         "run services holdfast-worker": [may("run.invoker", INVOKER)],
         "run services holdfast-api": [{"role": "roles/run.invoker", "members": ["allUsers"]}],

@@ -617,7 +617,7 @@ def test_a_chain_of_successors_is_bounded_in_any_case(
     assert deliver(app, body, name=f"7-w{MOST_WAITS - 1}").status_code == 200
     assert deliver(app, body, name=f"7-w{MOST_WAITS}").status_code == 200
     assert queue.names() == [f"7-w{MOST_WAITS}"]
-    assert written.records[-1].message == "a task has waited too often"
+    assert written.records[-1].message == "task dropped after too many waits"
 
 
 def test_while_firestore_can_not_be_reached_a_task_comes_again_more_and_more_rarely(
