@@ -36,8 +36,14 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2_000),  # gRPC's default grows to two minutes
     ("grpc.client_idle_timeout_ms", 240_000),
 ]
-# Pings find a dead connection under a stream. Not for the emulators, which treat them as abuse.
-_PINGS = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
+# Pings find a dead connection under a stream: as often as Google's clients send them, and without the limit on those
+# between which nothing is sent (https://github.com/googleapis/google-cloud-dotnet/issues/8260). Not for the emulators,
+# which treat them as abuse.
+_PINGS = [
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
 _WITHOUT_THREADS = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
 
 

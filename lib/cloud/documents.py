@@ -18,12 +18,13 @@ import grpc
 import grpc.aio
 from google.api_core import exceptions
 from google.api_core.gapic_v1 import routing_header
-from google.cloud.firestore_v1.types import StructuredQuery, TargetChange
+from google.cloud.firestore_v1.types import StructuredQuery
 from google.cloud.firestore_v1.types import firestore as rpc
 from google.protobuf.message import DecodeError
 
 from lib.cloud.channel import TRY_SECONDS, Channel, retried, stream_channel
 from lib.cloud.query import Filter, index_of, write_filters, write_order, write_selection, write_start
+from lib.cloud.targets import Targets
 from lib.cloud.values import decode_map, encode_map, encode_value, field_path
 from lib.domain.errors import IndexMissing, Unreachable
 
@@ -50,7 +51,6 @@ _COUNT = rpc.RunAggregationQueryRequest.pb()
 _COUNTED = rpc.RunAggregationQueryResponse.pb()
 _LISTEN = rpc.ListenRequest.pb()
 _LISTENED = rpc.ListenResponse.pb()
-_CHANGES = TargetChange.TargetChangeType
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # Transient errors: the same commit may be retried.
 _TRANSIENT = (
@@ -326,7 +326,7 @@ class Documents:
         channel = self._listening = self._listening or stream_channel(_HOST, self._emulator)
         stream = channel.stream_stream(f"{_SERVICE}/Listen", _LISTEN.SerializeToString, _listened)
         call: Any = stream(metadata=self._metadata)
-        answers = _Answers(self._found)
+        heard = Targets()
 
         async def ask() -> None:
             with suppress(grpc.RpcError, asyncio.InvalidStateError, TimeoutError):  # `read` below raises the cause
@@ -341,9 +341,10 @@ class Documents:
                 while (answer := await call.read()) is not grpc.aio.EOF:
                     if answer is None:
                         raise Unreachable("a corrupt message")
-                    change = answers.change(answer)
-                    if change is not None:
-                        yield change
+                    news = heard.news(answer)
+                    if news is not None:
+                        document = self._found(news.document) if news.document is not None else None
+                        yield Change(news.targets, document, news.refused)
         except asyncio.CancelledError:
             if not call.cancelled():
                 raise
@@ -351,7 +352,7 @@ class Documents:
         finally:
             asking.cancel()
             call.cancel()
-            if not answers.any and self._listening is channel:
+            if not heard.answered and self._listening is channel:
                 self._listening = None
 
     def _listen_request(self, target: Target) -> Any:
@@ -365,53 +366,6 @@ class Documents:
 
     def _found(self, document: Any) -> Document:
         return Document(document.name.removeprefix(self._root), decode_map(document.fields), document.update_time)
-
-
-class _Answers:
-    """What the answers on one listen stream say about its targets.
-
-    The server may report that a document does not exist by nothing but CURRENT, "all changes before the target was
-    added": https://firebase.google.com/docs/firestore/reference/rpc/google.firestore.v1#targetchange. (Firebase's SDKs
-    then make up the deletion: `WatchChangeAggregator` in https://github.com/firebase/firebase-js-sdk.)
-    """
-
-    def __init__(self, found: Callable[[Any], Document]):
-        self._found = found
-        self._added: set[int] = set()
-        self._seen: set[int] = set()  # targets whose document's state was told
-        self.any = False
-
-    def change(self, answer: Any) -> Change | None:
-        self.any = True
-        kind = answer.WhichOneof("response_type")
-        if kind == "document_change":
-            changed = answer.document_change
-            return self._news(changed.target_ids, self._found(changed.document))
-        if kind in ("document_delete", "document_remove"):
-            return self._news(getattr(answer, kind).removed_target_ids, None)
-        return self._target_change(answer.target_change) if kind == "target_change" else None
-
-    def _target_change(self, change: Any) -> Change | None:
-        ids = set(change.target_ids)
-        match change.target_change_type:
-            case _CHANGES.ADD:
-                self._added |= ids
-            case _CHANGES.REMOVE:
-                self._added -= ids
-                self._seen -= ids
-                if change.cause.code:
-                    return Change(list(ids), None, refused=True)
-            case _CHANGES.RESET:
-                self._seen -= ids or self._added
-            case _CHANGES.CURRENT:
-                if silent := (ids or self._added) - self._seen:
-                    return self._news(silent, None)
-        return None
-
-    def _news(self, ids: Iterable[int], document: Document | None) -> Change:
-        told = list(ids)
-        self._seen.update(told)
-        return Change(told, document)
 
 
 def _metadata(database: str, emulator: str | None) -> list[tuple[str, str]]:
