@@ -252,7 +252,7 @@ def test_what_is_missing_is_put_back_and_that_alone(live: Cloud) -> None:
         "firestore indexes fields update first",
         "firestore indexes fields update content",
         "tasks queues update holdfast",
-        "tasks queues add-iam-policy-binding holdfast",
+        *["tasks queues add-iam-policy-binding holdfast"] * 2,
         "run deploy holdfast-api",
     ]
     assert live.run().changes == []
