@@ -74,6 +74,8 @@ deploy() {
     grant "$api" roles/cloudtasks.enqueuer 'tasks queues' "$TASKS_QUEUE" --location="$TASKS_LOCATION"
     grant "$api" roles/iam.serviceAccountUser 'iam service-accounts' "$invoker"
     grant "$worker" roles/datastore.user projects "$GOOGLE_CLOUD_PROJECT"
+    grant "$worker" roles/cloudtasks.enqueuer 'tasks queues' "$TASKS_QUEUE" --location="$TASKS_LOCATION"
+    grant "$worker" roles/iam.serviceAccountUser 'iam service-accounts' "$invoker"
     each_key readable
     grant "$builder" roles/run.builder projects "$GOOGLE_CLOUD_PROJECT"
 

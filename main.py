@@ -104,10 +104,13 @@ def _api(settings: Settings, store: Store, listener: Listener, telemetry: Teleme
 
 
 def _worker(settings: Settings, store: Store, listener: Listener, telemetry: Telemetry) -> Flask:
+    from lib.cloud.task_queue import TaskQueue
     from lib.cloud.tokens import QueueTokens
     from lib.engine.worker import create_worker
 
-    tokens = QueueTokens(settings.worker_url, settings.invoker, settings.oidc_certs_url)
-    app = create_worker(settings, store, listener, tokens, os.environ, _shutdown, telemetry, dialects=DIALECTS)
+    queue = TaskQueue(settings, telemetry)
+    trusting = settings.worker_tokens == "platform"
+    tokens = QueueTokens(settings.worker_url, settings.invoker, settings.oidc_certs_url, platform=trusting)
+    app = create_worker(settings, store, listener, queue, tokens, os.environ, _shutdown, telemetry, dialects=DIALECTS)
     Readiness({"Firestore": partial(store.generation, "ready")}).serve(app)
     return app

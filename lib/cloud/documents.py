@@ -1,13 +1,14 @@
 """Firestore as plain documents: get, query, commit with compare-and-set, listen.
 
 The only module that imports the Firestore library, and nothing in it may know what a generation is. Fields are plain
-dictionaries, and a version is a document's update time. Queries use the client library. The calls that every
-generation makes often (get, commit, listen) use the library's protobuf messages and transport directly.
+dictionaries, and a version is a document's update time. Calls use the library's protobuf messages, over channels of our
+own. Reads are retried for a short time; commits are not, because one whose response was lost may have taken effect.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,28 +16,26 @@ from typing import Any, Literal
 
 import grpc
 import grpc.aio
-import grpc.experimental
 from google.api_core import exceptions
 from google.api_core.gapic_v1 import routing_header
-from google.cloud import firestore
-from google.cloud.firestore_v1.base_query import FieldFilter
-from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
-from google.cloud.firestore_v1.services.firestore.transports.grpc_asyncio import FirestoreGrpcAsyncIOTransport
 from google.cloud.firestore_v1.types import StructuredQuery
 from google.cloud.firestore_v1.types import firestore as rpc
 from google.protobuf.message import DecodeError
 
+from lib.cloud.channel import TRY_SECONDS, Channel, retried, stream_channel
+from lib.cloud.query import Filter, index_of, write_filters, write_order, write_selection, write_start
+from lib.cloud.targets import Targets
 from lib.cloud.values import decode_map, encode_map, encode_value, field_path
-from lib.domain.errors import Unreachable
+from lib.domain.errors import IndexMissing, Unreachable
 
-READ_SECONDS = 10.0
+READ_SECONDS = 10.0  # for a read with its retries
 COMMIT_SECONDS = 10.0
 BATCH_BYTES = 2 << 20  # past which the rest of a batch goes into another call; the emulator accepts 4 MiB
 
 Version = Any  # google.protobuf.timestamp_pb2.Timestamp
-Filter = tuple[str, str, Any]
 
 
+_HOST = "firestore.googleapis.com:443"
 _SERVICE = "/google.firestore.v1.Firestore"
 _GET = rpc.BatchGetDocumentsRequest.pb()
 _GOT = rpc.BatchGetDocumentsResponse.pb()
@@ -44,15 +43,14 @@ _COMMIT = rpc.CommitRequest.pb()
 _COMMITTED = rpc.CommitResponse.pb()
 _BATCH = rpc.BatchWriteRequest.pb()
 _BATCHED = rpc.BatchWriteResponse.pb()
+_PATHS = rpc.ListDocumentsRequest.pb()
+_PATHED = rpc.ListDocumentsResponse.pb()
+_QUERY = rpc.RunQueryRequest.pb()
+_QUERIED = rpc.RunQueryResponse.pb()
 _COUNT = rpc.RunAggregationQueryRequest.pb()
 _COUNTED = rpc.RunAggregationQueryResponse.pb()
 _LISTEN = rpc.ListenRequest.pb()
 _LISTENED = rpc.ListenResponse.pb()
-_AND = StructuredQuery.CompositeFilter.Operator.AND.value
-_OPERATORS = {
-    "==": StructuredQuery.FieldFilter.Operator.EQUAL.value,
-    "in": StructuredQuery.FieldFilter.Operator.IN.value,
-}
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # Transient errors: the same commit may be retried.
 _TRANSIENT = (
@@ -65,6 +63,8 @@ _TRANSIENT = (
     exceptions.ServiceUnavailable,
     exceptions.Unknown,
 )
+
+log = logging.getLogger(__name__)
 
 
 class Exists(Exception):
@@ -147,21 +147,14 @@ class Documents:
     """One database. Construct it after the server has forked: gRPC does not work across a fork."""
 
     def __init__(self, project: str, database: str = "(default)", emulator: str | None = None):
-        self._client = firestore.Client(project=project, database=database)
         self._database = f"projects/{project}/databases/{database}"
         self._root = f"{self._database}/documents/"
-        self._channel, self._metadata = _channel(emulator), _metadata(self._database, emulator)
-        self._get = self._channel.unary_stream(f"{_SERVICE}/BatchGetDocuments", _GET.SerializeToString, _GOT.FromString)
-        self._commit = self._channel.unary_unary(f"{_SERVICE}/Commit", _COMMIT.SerializeToString, _COMMITTED.FromString)
-        self._batch = self._channel.unary_unary(f"{_SERVICE}/BatchWrite", _BATCH.SerializeToString, _BATCHED.FromString)
-        self._aggregate = self._channel.unary_stream(
-            f"{_SERVICE}/RunAggregationQuery", _COUNT.SerializeToString, _COUNTED.FromString
-        )
         self._emulator = emulator
-        self._listen: Any = None
+        self._channel, self._metadata = Channel(_HOST, emulator), _metadata(self._database, emulator)
+        # Listen streams have a channel of their own, so that they can't use up the streams that other calls need.
+        self._listening: grpc.aio.Channel | None = None
 
     def close(self) -> None:
-        self._client.close()
         self._channel.close()
 
     def get(self, *paths: str, select: Sequence[str] = ()) -> list[Document | None]:
@@ -169,16 +162,21 @@ class Documents:
         request = _GET(database=self._database, documents=[self._root + path for path in paths])
         if select:
             request.mask.field_paths.extend(select)
-        with _translated():
-            answers = list(self._get(request, timeout=READ_SECONDS, metadata=self._metadata))
+        answers = self._read("BatchGetDocuments", request, _GOT)
         found = {answer.found.name: answer.found for answer in answers if answer.HasField("found")}
         return [self._found(found[name]) if name in found else None for name in request.documents]
 
     def paths(self, collection: str) -> Iterator[str]:
         """The paths of a collection's documents, including missing documents that have subcollections."""
-        with _translated():
-            listed = self._client.collection(collection).list_documents(retry=None, timeout=READ_SECONDS)
-            yield from (reference.path for reference in listed)
+        parent, _, name = (self._root + collection).rpartition("/")
+        request = _PATHS(parent=parent, collection_id=name, show_missing=True)
+        request.mask.field_paths.append("__name__")
+        while True:
+            page = self._read_one("ListDocuments", request, _PATHED)
+            yield from (document.name.removeprefix(self._root) for document in page.documents)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     def query(
         self,
@@ -193,55 +191,75 @@ class Documents:
     ) -> list[Document]:
         """The documents of a collection that match all filters, ordered by the field `order` and then by name.
 
-        The result starts after the document `after`.
+        The result starts after the document `after`. Errors: `IndexMissing`, `Unreachable`.
         """
-        query: Any = self._filtered(collection, where)
+        parent, query = self._query(collection, where)
         if order is not None:
-            direction = "DESCENDING" if descending else "ASCENDING"
-            query = query.order_by(order, direction=direction).order_by("__name__", direction=direction)
+            write_order(query, order, descending=descending)
             if after is not None:
-                query = query.start_after({order: after.fields[order], "__name__": self._client.document(after.path)})
+                write_start(query, after.fields[order], self._root + after.path)
         if select is not None:
-            query = query.select(list(select))
+            write_selection(query, select)
         if limit is not None:
-            query = query.limit(limit)
-        with _translated():
-            return [_document(snapshot) for snapshot in query.stream(retry=None, timeout=READ_SECONDS)]
+            query.limit.value = limit
+        request = _QUERY(parent=parent, structured_query=query)
+        with _indexed(query):
+            answers = self._read("RunQuery", request, _QUERIED)
+        return [self._found(answer.document) for answer in answers if answer.HasField("document")]
 
     def counting(
         self, collection: str, *, where: Iterable[Filter] = (), limit: int, at: Version = None
     ) -> Callable[[], int]:
-        """Starts counting the documents that match all filters (`==` or `in`), up to `limit`.
+        """Starts counting the documents that match all filters, up to `limit`.
 
         With `at`, counts what there was at the time of that version: the commit that made it, all earlier commits, and
         no later one (`read_time` in https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1). The
-        returned function waits for the count.
+        returned function waits for the count. Errors, from that function: `IndexMissing`, `Unreachable`.
         """
-        parent, _, name = (self._root + collection).rpartition("/")
-        request = _COUNT(parent=parent, read_time=at)
-        counted = request.structured_aggregation_query
-        counting = counted.aggregations.add(alias="count")
+        parent, query = self._query(collection, where)
+        request = _COUNT(parent=parent, read_time=at, structured_aggregation_query={"structured_query": query})
+        counting = request.structured_aggregation_query.aggregations.add(alias="count")
         counting.count.up_to.value = limit
-        counted.structured_query.from_.add(collection_id=name)
-        for field, operator, value in where:
-            filters = counted.structured_query.where.composite_filter
-            filters.op = _AND
-            each = filters.filters.add().field_filter
-            each.field.field_path, each.op = field, _OPERATORS[operator]
-            encode_value(value, each.value)
-        answers = self._aggregate(request, timeout=READ_SECONDS, metadata=self._metadata)
+        begun: list[Iterator[Any]] = [self._call("RunAggregationQuery", request, _COUNTED, TRY_SECONDS)]
+
+        def counted(timeout: float) -> int:
+            with _translated():
+                answers = begun.pop() if begun else self._call("RunAggregationQuery", request, _COUNTED, timeout)
+                return sum(answer.result.aggregate_fields["count"].integer_value for answer in answers)
 
         def counted_then() -> int:
-            with _translated():
-                return sum(answer.result.aggregate_fields["count"].integer_value for answer in answers)
+            with _indexed(query):
+                return retried(counted, READ_SECONDS, (Unreachable,))
 
         return counted_then
 
-    def _filtered(self, collection: str, where: Iterable[Filter]) -> Any:
-        query: Any = self._client.collection(collection)
-        for field, operator, value in where:
-            query = query.where(filter=FieldFilter(field, operator, value))
-        return query
+    def _query(self, collection: str, where: Iterable[Filter]) -> tuple[str, Any]:
+        """The parent of a collection, and a query for its documents that match all filters."""
+        parent, _, name = (self._root + collection).rpartition("/")
+        query = StructuredQuery.pb()()
+        write_filters(query, name, where)
+        return parent, query
+
+    def _read(self, method: str, request: Any, answer: Any) -> list[Any]:
+        """All answers to a call that only reads, with retries. Errors: `Unreachable`."""
+
+        def read(timeout: float) -> list[Any]:
+            with _translated():
+                return list(self._call(method, request, answer, timeout))
+
+        return retried(read, READ_SECONDS, (Unreachable,))
+
+    def _read_one(self, method: str, request: Any, answer: Any) -> Any:
+        """As `_read`, for a call with one answer."""
+
+        def read(timeout: float) -> Any:
+            with _translated():
+                return self._channel.unary(f"{_SERVICE}/{method}", request, answer, timeout, self._metadata)
+
+        return retried(read, READ_SECONDS, (Unreachable,))
+
+    def _call(self, method: str, request: Any, answer: Any, timeout: float) -> Iterator[Any]:
+        return self._channel.stream(f"{_SERVICE}/{method}", request, answer, timeout, self._metadata)
 
     def commit(self, *writes: Write) -> list[Version]:
         """Applies all writes or none. Returns the new version of each document.
@@ -252,7 +270,7 @@ class Documents:
         for write in writes:
             self._encode(write, request.writes.add())
         with _translated():
-            answer = self._commit(request, timeout=COMMIT_SECONDS, metadata=self._metadata)
+            answer = self._write("Commit", request, _COMMITTED)
         return [result.update_time for result in answer.write_results]
 
     def batch(self, writes: Sequence[Write]) -> list[Version | Exception]:
@@ -273,7 +291,7 @@ class Documents:
     def _outcomes(self, request: Any) -> list[Version | Exception]:
         try:
             with _translated():
-                answer = self._batch(request, timeout=COMMIT_SECONDS, metadata=self._metadata)
+                answer = self._write("BatchWrite", request, _BATCHED)
         except Exception as error:
             if not isinstance(error, Refused) or len(request.writes) == 1:
                 return [error] * len(request.writes)
@@ -284,6 +302,9 @@ class Documents:
             _failure(status) if status.code else result.update_time
             for result, status in zip(answer.write_results, answer.status, strict=True)
         ]
+
+    def _write(self, method: str, request: Any, answer: Any) -> Any:
+        return self._channel.unary(f"{_SERVICE}/{method}", request, answer, COMMIT_SECONDS, self._metadata)
 
     def _encode(self, write: Write, into: Any) -> None:
         name = self._root + write.path
@@ -303,9 +324,13 @@ class Documents:
     async def listen(self, targets: AsyncIterator[Target]) -> AsyncGenerator[Change]:
         """Yields changes to the targets until `targets` ends or the stream breaks, and then raises `Unreachable`.
 
-        All calls must come from the same event loop.
+        All calls must come from the same event loop. After a stream without any answer, the next one gets a new
+        connection.
         """
-        call = self._listening()(metadata=self._metadata)
+        channel = self._listening = self._listening or stream_channel(_HOST, self._emulator)
+        stream = channel.stream_stream(f"{_SERVICE}/Listen", _LISTEN.SerializeToString, _listened)
+        call: Any = stream(metadata=self._metadata)
+        heard = Targets()
 
         async def ask() -> None:
             with suppress(grpc.RpcError, asyncio.InvalidStateError, TimeoutError):  # `read` below raises the cause
@@ -320,9 +345,10 @@ class Documents:
                 while (answer := await call.read()) is not grpc.aio.EOF:
                     if answer is None:
                         raise Unreachable("a corrupt message")
-                    change = self._change(answer)
-                    if change is not None:
-                        yield change
+                    news = heard.news(answer)
+                    if news is not None:
+                        document = self._found(news.document) if news.document is not None else None
+                        yield Change(news.targets, document, news.refused)
         except asyncio.CancelledError:
             if not call.cancelled():
                 raise
@@ -330,14 +356,8 @@ class Documents:
         finally:
             asking.cancel()
             call.cancel()
-
-    def _listening(self) -> Any:
-        """Opens streams. The channel is bound to the event loop that runs at the first call."""
-        if self._listen is None:
-            method = f"{_SERVICE}/Listen"
-            channel = _listening_channel(self._emulator)
-            self._listen = channel.stream_stream(method, _LISTEN.SerializeToString, _listened)
-        return self._listen
+            if not heard.answered and self._listening is channel:
+                self._listening = None
 
     def _listen_request(self, target: Target) -> Any:
         request = _LISTEN(database=self._database)
@@ -348,45 +368,8 @@ class Documents:
             request.add_target.documents.documents.append(self._root + target.path)
         return request
 
-    def _change(self, answer: Any) -> Change | None:
-        kind = answer.WhichOneof("response_type")
-        if kind == "document_change":
-            changed = answer.document_change
-            return Change(list(changed.target_ids), self._found(changed.document))
-        if kind in ("document_delete", "document_remove"):
-            return Change(list(getattr(answer, kind).removed_target_ids), None)
-        if kind == "target_change" and answer.target_change.target_change_type == 2 and answer.target_change.cause.code:
-            return Change(list(answer.target_change.target_ids), None, refused=True)
-        return None
-
     def _found(self, document: Any) -> Document:
         return Document(document.name.removeprefix(self._root), decode_map(document.fields), document.update_time)
-
-
-# The back-off is limited so that a connection is retried soon: gRPC's default grows to two minutes.
-_OPTIONS = [
-    ("grpc.use_local_subchannel_pool", 1),  # a separate connection for each channel
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
-# Keepalive pings detect dead connections. Not for the emulator, which treats them as abuse.
-_PINGS = [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 10_000)]
-_HOST = "firestore.googleapis.com:443"
-
-
-def _channel(emulator: str | None) -> grpc.Channel:
-    """The channel for everything but listening."""
-    options = [*_OPTIONS, (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]  # `get` without a thread
-    if emulator:
-        return grpc.insecure_channel(emulator, options=options)
-    return FirestoreGrpcTransport.create_channel(_HOST, options=[*options, *_PINGS])
-
-
-def _listening_channel(emulator: str | None) -> grpc.aio.Channel:
-    """A separate channel for listen streams, so that they can't use up the streams that other calls need."""
-    if emulator:
-        return grpc.aio.insecure_channel(emulator, options=_OPTIONS)
-    return FirestoreGrpcAsyncIOTransport.create_channel(_HOST, options=[*_OPTIONS, *_PINGS])
 
 
 def _metadata(database: str, emulator: str | None) -> list[tuple[str, str]]:
@@ -425,6 +408,28 @@ class _translated:
         return False
 
 
+class _indexed:
+    """Tells a query that lacks its index from other failures, and logs which index that is, without any value.
+
+    Firestore answers such a query with FAILED_PRECONDITION, also while the index is being built:
+    https://cloud.google.com/firestore/docs/query-data/indexing.
+    """
+
+    def __init__(self, query: Any):
+        self._query = query
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> Literal[False]:
+        if isinstance(error, Stale):
+            if isinstance(error.__cause__, exceptions.FailedPrecondition):
+                log.error("a query's index is missing", extra={"index": index_of(self._query)})
+                raise IndexMissing from error
+            raise Unreachable(type(error.__cause__).__name__) from error  # there is no such database
+        return False
+
+
 def _failure(status: Any) -> Exception:
     """The status of one write as this module's error."""
     try:
@@ -432,10 +437,6 @@ def _failure(status: Any) -> Exception:
             raise exceptions.from_grpc_status(_CODES[status.code], status.message)
     except Exception as error:
         return error
-
-
-def _document(snapshot: Any) -> Document:
-    return Document(snapshot.reference.path, snapshot.to_dict(), snapshot.update_time.timestamp_pb())
 
 
 def _patch(write: Patch, into: Any) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Stale, Version, Write
+from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Refused, Stale, Version, Write
 from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from lib.domain.end import LIVE, Fields, State
 from lib.domain.errors import Unreachable
@@ -163,8 +163,8 @@ class Store:
             return
         try:
             self._documents.commit(Patch(generation.chat_path, {"lastMessageAt": now}))
-        except (Stale, Unreachable):
-            pass  # the application has no such document, or Firestore is unreachable; neither is worth a retry
+        except (Stale, Refused, Unreachable):
+            pass  # the application has no such document or a full one, or Firestore is away: not worth a retry
 
     def is_member(self, chat_path: str, field: str, uid: str) -> bool:
         """Whether `field` of the chat's document lists the user: in an array of uids, or as a key of a map."""

@@ -1,27 +1,44 @@
 """The Cloud Tasks queue between the two functions. A task carries only a generation's id and its message's path.
 
-The only module that imports Cloud Tasks. Tasks have no names: Cloud Tasks rejects a name for a while after its task was
-deleted, and the lease, not the queue, prevents two workers from running the same generation.
+The only module that imports Cloud Tasks. The lease, not the queue, prevents two workers from running the same
+generation, so a task may come twice, and creating one may be retried.
+
+A 429 or 503 from the worker, or many errors, slow the whole queue down:
+https://cloud.google.com/tasks/docs/reference/rpc/google.cloud.tasks.v2#ratelimits. So a task that has to wait is not
+refused: the worker schedules its successor, and is done with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
-from google.api_core.exceptions import GoogleAPICallError, PermissionDenied, RetryError
-from google.cloud import tasks_v2
-from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
-from google.protobuf.duration_pb2 import Duration
+from google.api_core import exceptions
+from google.api_core.gapic_v1 import routing_header
+from google.cloud.tasks_v2.types import CreateTaskRequest, GetQueueRequest, HttpMethod, HttpRequest, OidcToken, Queue
+from google.cloud.tasks_v2.types import Task as CloudTask
 
+from lib.cloud.channel import Channel, retried
 from lib.domain.errors import Unavailable
 from lib.domain.generation import Generation
 from lib.domain.task import Task
 from lib.runtime.settings import Settings
 from lib.runtime.telemetry import OFF, Telemetry
 
-ENQUEUE_SECONDS = 10.0
+ENQUEUE_SECONDS = 10.0  # with retries
 CHECK_SECONDS = 5.0
+
+_HOST = "cloudtasks.googleapis.com:443"
+_SERVICE = "/google.cloud.tasks.v2.CloudTasks"
+_PASSING = (
+    exceptions.Cancelled,
+    exceptions.DeadlineExceeded,
+    exceptions.InternalServerError,
+    exceptions.ServiceUnavailable,
+    exceptions.Unknown,
+)
 
 
 class TaskQueue:
@@ -30,32 +47,45 @@ class TaskQueue:
     def __init__(self, settings: Settings, telemetry: Telemetry = OFF):
         self._settings = settings
         self._telemetry = telemetry
-        if settings.tasks_emulator:
-            channel = grpc.insecure_channel(settings.tasks_emulator)
-            self._client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
-        else:
-            self._client = tasks_v2.CloudTasksClient()
+        self._channel = Channel(_HOST, settings.tasks_emulator)
 
     def enqueue(self, generation: Generation) -> None:
         """Adds a task for the generation, as part of the current trace. Errors: `Unavailable`."""
-        with self._telemetry.span("enqueue", "PRODUCER", generation=generation.id) as span:
-            self._create(generation, {"traceparent": span.trace.traceparent} if span.trace else {})
+        self.schedule(Task(generation.id, generation.message_path), 0.0)
 
-    def _create(self, generation: Generation, headers: Mapping[str, str]) -> None:
+    def schedule(self, task: Task, seconds: float, name: str | None = None) -> None:
+        """Adds a task that is delivered after so many seconds, as part of the current trace. Errors: `Unavailable`.
+
+        If one with this `name` exists, or existed lately, it is added no second time.
+        """
+        with self._telemetry.span("enqueue", "PRODUCER", generation=task.generation_id) as span:
+            headers = {"traceparent": span.trace.traceparent} if span.trace else {}
+            self._create(task, headers, seconds, name)
+
+    def _create(self, task: Task, headers: Mapping[str, str], seconds: float = 0.0, name: str | None = None) -> None:
         settings = self._settings
-        task = tasks_v2.Task(
-            http_request=tasks_v2.HttpRequest(
-                http_method=tasks_v2.HttpMethod.POST,
+        created = CloudTask(
+            name=f"{settings.queue_path}/tasks/{name}" if name else "",
+            schedule_time=datetime.now(UTC) + timedelta(seconds=seconds) if seconds > 0 else None,
+            http_request=HttpRequest(
+                http_method=HttpMethod.POST,
                 url=settings.worker_url,
                 headers={"Content-Type": "application/json", **headers},
-                body=Task(generation.id, generation.message_path).encode(),
-                oidc_token=tasks_v2.OidcToken(service_account_email=settings.invoker, audience=settings.worker_url),
+                body=task.encode(),
+                oidc_token=OidcToken(service_account_email=settings.invoker, audience=settings.worker_url),
             ),
-            dispatch_deadline=Duration(seconds=int(settings.dispatch_seconds)),
+            dispatch_deadline=timedelta(seconds=int(settings.dispatch_seconds)),
         )
+        request = CreateTaskRequest(parent=settings.queue_path, task=created)
+
+        def create(timeout: float) -> None:
+            self._call("CreateTask", request, CloudTask, timeout, parent=settings.queue_path)
+
         try:
-            self._client.create_task(parent=settings.queue_path, task=task, timeout=ENQUEUE_SECONDS)
-        except (GoogleAPICallError, RetryError) as error:
+            retried(create, ENQUEUE_SECONDS, _PASSING)
+        except exceptions.AlreadyExists:
+            pass
+        except exceptions.GoogleAPICallError as error:
             raise Unavailable(
                 "The task queue can't be reached, so the answer was not started. Try again.", code="queue_unavailable"
             ) from error
@@ -65,7 +95,16 @@ class TaskQueue:
 
         Missing permission counts as reached: the check takes `cloudtasks.queues.get`, which enqueuing does not need.
         """
+        queue = self._settings.queue_path
         try:
-            self._client.get_queue(name=self._settings.queue_path, retry=None, timeout=CHECK_SECONDS)
-        except PermissionDenied:
+            self._call("GetQueue", GetQueueRequest(name=queue), Queue, CHECK_SECONDS, name=queue)
+        except exceptions.PermissionDenied:
             pass
+
+    def _call(self, method: str, request: Any, answer: Any, timeout: float, **resource: str) -> None:
+        metadata = [routing_header.to_grpc_metadata(resource)]
+        try:
+            message = type(request).pb(request)
+            self._channel.unary(f"{_SERVICE}/{method}", message, answer.pb(), timeout, metadata)
+        except grpc.RpcError as error:
+            raise exceptions.from_grpc_error(error) from error

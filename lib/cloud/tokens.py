@@ -22,6 +22,7 @@ USER_KEYS_URL = "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@
 _USER_ISSUER = "https://securetoken.google.com/"
 _APP_CHECK_ISSUER = "https://firebaseappcheck.googleapis.com/"
 _GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
+SIGNATURE_REMOVED = "SIGNATURE_REMOVED_BY_GOOGLE"
 _UNAVAILABLE = "The keys to verify tokens can't be fetched. Try again."
 _LONGEST_UID = 128
 
@@ -164,19 +165,45 @@ def identify(headers: Headers, users: UserTokens, apps: AppTokens | None = None)
 
 
 class QueueTokens:
-    """Verifies the OIDC token that Cloud Tasks sends: its signature, audience, issuer and e-mail."""
+    """Verifies the OIDC token that Cloud Tasks sends: its signature, audience, issuer and e-mail.
 
-    def __init__(self, audience: str, email: str, keys_url: str):
+    Cloud Run may hand on the token that it has checked with another word in the signature's place ("Service-to-service
+    authentication": https://cloud.google.com/run/docs/authenticating/service-to-service). With `platform`, such a token
+    is accepted once its claims are checked. That is safe only behind Cloud Run's own check: on a service that is
+    private and that only the queue's service account may invoke.
+    """
+
+    def __init__(self, audience: str, email: str, keys_url: str, *, platform: bool = False):
         self._email = email
+        self._platform = platform
         self._verifier = _Verifier(audience, keys_url)
+        self._claims_of_verified = _Verifier(audience, keys_url, signed=False)
 
-    def verify(self, authorization: str | None) -> None:
-        """Errors: `Unauthenticated` with the reason; `Unavailable` if the keys can't be fetched."""
+    def verify(self, headers: Headers) -> None:
+        """Errors: `Unauthenticated` with the reason; `Unavailable` if the keys can't be fetched.
+
+        Of two tokens Cloud Run checks the one in `X-Serverless-Authorization`.
+        """
+        token = bearer(headers.get("X-Serverless-Authorization") or headers.get("Authorization"))
+        removed = token.rpartition(".")[2] == SIGNATURE_REMOVED
+        if removed and not self._platform:
+            raise Unauthenticated(
+                "Cloud Run has removed the token's signature. If this service is private, set WORKER_TOKENS=platform.",
+                code="signature_removed",
+            )
+        verifier = self._claims_of_verified if removed else self._verifier
         try:
-            claims = self._verifier.claims(bearer(authorization))
+            claims = verifier.claims(token)
         except jwt.PyJWTError as error:
-            raise Unauthenticated("The task's token is not valid for this worker.", code="invalid_token") from error
+            raise Unauthenticated("The task's token is not valid for this worker.", code=_fault(error)) from error
         if claims.get("iss") not in _GOOGLE_ISSUERS:
             raise Unauthenticated("The task's token is not from Google.", code="wrong_issuer")
         if claims.get("email") != self._email or claims.get("email_verified") is not True:
             raise Unauthenticated("The task's token is of another service account.", code="wrong_email")
+
+
+def _fault(error: jwt.PyJWTError) -> str:
+    """The public code of a token's fault."""
+    if isinstance(error, jwt.ExpiredSignatureError):
+        return "expired_token"
+    return "wrong_audience" if isinstance(error, jwt.InvalidAudienceError) else "invalid_token"

@@ -124,6 +124,14 @@ class Unreachable(Unavailable):
         self.cause = cause
 
 
+class IndexMissing(Unreachable):
+    """A query's index is missing or still being built, which the log names. A retry at once would fail too."""
+
+    def __init__(self) -> None:
+        super().__init__("FailedPrecondition")
+        self.message = "An index of the database is missing or being built. Try again later."
+
+
 class StillRunning(HoldfastError):
     """The answer was not complete within the time limit of one response."""
 

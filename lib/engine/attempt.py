@@ -293,7 +293,7 @@ class Attempt:
         return self._finish(answer, failure, status=outcome.status)
 
     def _release(self, seconds: float) -> RetryLater:
-        """Releases the generation. The task is delivered again, and another attempt continues."""
+        """Releases the generation. Another task follows, whose attempt continues."""
         self._journal.release()
         return RetryLater(min(seconds, RETRY_AFTER_SECONDS))
 

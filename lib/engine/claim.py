@@ -27,7 +27,11 @@ TAKEOVER_SECONDS = RETRY_SECONDS[1] + 1.0  # longer than a live worker's longest
 
 
 class Held(Exception):
-    """Another worker holds the lease. The task should be retried later."""
+    """Another worker holds the lease, `until` it runs out. The task should be retried then."""
+
+    def __init__(self, until: datetime):
+        super().__init__("another worker holds the lease")
+        self.until = until
 
 
 class RanOut(Exception):
@@ -69,7 +73,7 @@ def claim(
             return None
         now = clock()
         if head.leased(now):
-            raise Held
+            raise Held(head.lease_until)
         if head.claims and not head.released and head.version != given_time:
             _show_that_commits_work(store, generation, now)
             raise RanOut(head.version)
@@ -88,7 +92,7 @@ def claim(
         except Fenced:
             continue
         return Claim(claimed, head, journal)
-    raise Held
+    raise Held(clock())  # others are claiming it
 
 
 def _show_that_commits_work(store: Store, generation: Generation, now: datetime) -> None:

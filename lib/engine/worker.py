@@ -1,13 +1,12 @@
 """The worker's HTTP endpoint: each request is one delivery of a task by Cloud Tasks, and runs one generation.
 
-A 2xx tells the queue that the task is done, and a 503 that it must be delivered again. Only the queue's own service
-account is accepted. Nothing here may serve a client. At shutdown, running attempts are handed over.
+A 2xx tells the queue that the task is done, also where it has to wait: `waiting` schedules another then. Only the
+queue's own service account is accepted. Nothing here may serve a client. At shutdown, running attempts are handed over.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,15 +14,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, jsonify, request
 
 from lib.cloud.credentials import GoogleTokens
 from lib.cloud.listen import Listener
 from lib.cloud.store import RequestLost, Store
+from lib.cloud.task_queue import TaskQueue
 from lib.cloud.tokens import QueueTokens
-from lib.dialects.protocol import Dialect, folded
+from lib.dialects.protocol import Dialect
+from lib.dialects.salvage import salvaged
 from lib.domain.end import End, State
-from lib.domain.errors import HoldfastError, Unreachable
+from lib.domain.errors import HoldfastError, Unauthenticated, Unreachable
 from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
@@ -32,6 +33,7 @@ from lib.engine.attempt import Attempt, Ended, RetryLater
 from lib.engine.claim import TAKEOVER_SECONDS, Claim, Exhausted, Held, RanOut, claim
 from lib.engine.committer import Committer
 from lib.engine.running import Running
+from lib.engine.waiting import Waiting
 from lib.journal import ending
 from lib.journal.codec import replay, saved_text
 from lib.journal.writer import GIVE_UP_SECONDS, Fenced
@@ -43,7 +45,6 @@ from lib.upstream.call import Session, new_session
 from lib.upstream.credential import Credential
 
 MAX_TASK_BYTES = 64 << 10
-HELD_RETRY_SECONDS = 5
 CLAIMS_AT_ONCE = 4  # per process, so that a hundred new tasks do not starve the running answers
 CLAIM_WAIT_SECONDS = 2.0  # how long a task waits for one of them before it claims anyway
 
@@ -96,7 +97,7 @@ class Worker:
         """Runs the task's generation. Errors: `Held` if another worker does, `Unreachable`."""
         claimed = self._claim(task)
         if claimed is None:
-            log.info("nothing to do for a task", extra={"generation": task.generation_id})
+            log.info("task skipped", extra={"generation": task.generation_id})
             return Ended(None)
         if isinstance(claimed, Exhausted):
             return self._end_exhausted(claimed)
@@ -191,44 +192,23 @@ class Worker:
         return self._end(generation, head, End(state=state, reason=reason, error=failure), said)
 
     def _end(self, generation: Generation, head: Head, end: End, said: Said) -> Ended:
-        try:
-            ended, journal = ending.end_unworked(
-                self._store, generation, head, end, said, now, patience=GIVE_UP_SECONDS
-            )
-        except Fenced:
-            return Ended(None)
-        log.warning(
-            "generation ended",
-            extra={
-                "generation": ended.id,
-                "attempt": ended.attempt,
-                "upstream": ended.upstream,
-                "state": str(ended.state),
-                "reason": ended.reason,
-                "events": ended.last_seq,
-                "durationMs": round(1000 * (now() - ended.created_at).total_seconds()),
-                **journal.metrics.fields(),
-            },
-        )
-        return Ended(ended.state)
+        ended = ending.end_unworked(self._store, generation, head, end, said, now, patience=GIVE_UP_SECONDS)
+        return Ended(ended.state if ended else None)
 
     def _saved(self, generation: Generation, head: Head) -> tuple[Said, bool]:
-        """What is saved of an answer, and whether that is no output. If events can't be read, only the visible text."""
-        try:
-            dialect = self._dialects[generation.dialect]
-            answer = folded(dialect, replay(self._store, generation, head))
-            return answer.said(), answer.silent
-        except Unreachable:
-            raise
-        except Exception:
-            text = saved_text(self._store, generation, head)
-            return Said(fields={"content": text}), not text
+        """What is saved of an answer, and whether that is no output."""
+        return salvaged(
+            self._dialects.get(generation.dialect),
+            replay(self._store, generation, head),
+            lambda: saved_text(self._store, generation, head),
+        )
 
 
 def create_worker(
     settings: Settings,
     store: Store,
     listener: Listener,
+    queue: TaskQueue,
     tokens: QueueTokens,
     environ: Mapping[str, str],
     shutdown: Shutdown,
@@ -242,18 +222,23 @@ def create_worker(
 
     @app.post("/")
     def work() -> Any:
-        tokens.verify(request.headers.get("Authorization"))
+        try:
+            tokens.verify(request.headers)
+        except Unauthenticated as error:
+            log.warning("task refused", extra={"cause": error.code})
+            raise
         task = Task.decode(request.get_data())
+        waiting = Waiting(queue, task, request.headers.get("X-CloudTasks-TaskName"))
         try:
             outcome = worker.work(task)
-        except Held:
+        except Held as held:
             log.info("another worker has the generation", extra={"generation": task.generation_id})
-            return _again(HELD_RETRY_SECONDS)
+            return waiting.lease((held.until - now()).total_seconds())
         except Unreachable as error:
             log.warning("Firestore can't be reached", extra={"generation": task.generation_id, "cause": error.cause})
-            return _again(HELD_RETRY_SECONDS)
+            return waiting.outage()
         if isinstance(outcome, RetryLater):
-            return _again(outcome.seconds)
+            return waiting.attempt(outcome.seconds)
         return jsonify(state=outcome.state)
 
     @app.errorhandler(HoldfastError)
@@ -265,11 +250,3 @@ def create_worker(
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-def _again(seconds: float) -> Response:
-    answer = jsonify(state=None)
-    answer.status_code = 503
-    if seconds:
-        answer.headers["Retry-After"] = str(math.ceil(seconds))
-    return answer

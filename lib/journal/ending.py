@@ -6,6 +6,7 @@ Both write through the journal, so if another writer turns out to be alive, one 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,11 +15,13 @@ from lib.domain.end import End, State
 from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
-from lib.journal.writer import LONGEST_OUTAGE_SECONDS, Clock, Journal
+from lib.journal.writer import LONGEST_OUTAGE_SECONDS, Clock, Fenced, Journal
 
 _MARGIN_SECONDS = 30.0  # for clock differences and paused processes
 # After its lease has expired, a worker may still be waiting for Firestore with events that are saved nowhere.
 LOST_GRACE = timedelta(seconds=LONGEST_OUTAGE_SECONDS + _MARGIN_SECONDS)
+
+log = logging.getLogger(__name__)
 
 
 def may_be_ended(head: Head, now: datetime) -> bool:
@@ -49,12 +52,20 @@ def stopped() -> End:
 
 
 def end_unworked(
-    store: Store, generation: Generation, head: Head, end: End, said: Said, clock: Clock, *, patience: float
-) -> tuple[Generation, Journal]:
-    """Ends a generation with what is saved, by replacing `head`, whose lease no worker holds.
+    store: Store,
+    generation: Generation,
+    head: Head,
+    end: End,
+    said: Said,
+    clock: Clock,
+    *,
+    patience: float,
+    healed: bool = False,
+) -> Generation | None:
+    """Ends a generation with what is saved, by replacing `head`, whose lease no worker holds, and logs that.
 
-    `patience` is how long to retry while Firestore fails, in seconds. Returns the ended generation, and the journal
-    that wrote it. Errors: `Fenced` if another writer was faster; `Unreachable`.
+    `patience` is how long to retry while Firestore fails, in seconds. `healed`: no worker could hold it any more.
+    Returns the ended generation, or None if another writer was faster. Errors: `Unreachable`.
     """
     journal = Journal(
         store,
@@ -65,4 +76,22 @@ def end_unworked(
         clock=clock,
         give_up_seconds=patience,
     )
-    return journal.finish([], replace(end, usage=said.usage), said), journal
+    try:
+        ended = journal.finish([], replace(end, usage=said.usage), said)
+    except Fenced:
+        return None
+    log.log(
+        logging.INFO if ended.state is State.STOPPED else logging.WARNING,
+        "generation healed" if healed else "generation ended",
+        extra={
+            "generation": ended.id,
+            "attempt": ended.attempt,
+            "upstream": ended.upstream,
+            "state": str(ended.state),
+            "reason": ended.reason,
+            "events": ended.last_seq,
+            "durationMs": round(1000 * (clock() - ended.created_at).total_seconds()),
+            **journal.metrics.fields(),
+        },
+    )
+    return ended

@@ -84,6 +84,12 @@ def _app_check(value: str) -> str:
     return value
 
 
+def _worker_tokens(value: str) -> str:
+    if value not in ("verify", "platform"):
+        raise ValueError("'verify' or 'platform'")
+    return value
+
+
 def _off_or_on(value: str) -> str:
     if value not in ("off", "on"):
         raise ValueError("'off' or 'on'")
@@ -129,10 +135,10 @@ class Settings:
     firestore_emulator: str | None = _setting(
         "FIRESTORE_EMULATOR_HOST", _text, None, "host:port of a Firestore emulator; only for local use."
     )
-    location: str = _setting("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.", target="api")
-    queue: str = _setting("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.", target="api")
+    location: str = _setting("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.")
+    queue: str = _setting("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.")
     tasks_emulator: str | None = _setting(
-        "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use.", target="api"
+        "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use."
     )
     worker_url: str = _setting(
         "WORKER_URL", _url, about="The worker's URL: the target of tasks, and the audience of their token."
@@ -143,6 +149,13 @@ class Settings:
         _url,
         "https://www.googleapis.com/oauth2/v3/certs",
         "Where the keys that verify tasks' tokens are; only for local use.",
+        target="worker",
+    )
+    worker_tokens: str = _setting(
+        "WORKER_TOKENS",
+        _worker_tokens,
+        "verify",
+        "`platform`: accepts tokens whose signature Cloud Run has checked and removed; only for a private worker.",
         target="worker",
     )
     auth_emulator: str | None = _setting(
@@ -294,7 +307,7 @@ class Settings:
         target="api",
     )
     dispatch_seconds: float = _setting(
-        "DISPATCH_SECONDS", _dispatch_seconds, 1800.0, "The tasks' dispatch deadline, 15 to 1800.", target="api"
+        "DISPATCH_SECONDS", _dispatch_seconds, 1800.0, "The tasks' dispatch deadline, 15 to 1800."
     )
     retention: timedelta = _setting(
         "RETENTION_DAYS", _days, timedelta(days=7), "How long generations and journals are kept."

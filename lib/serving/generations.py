@@ -7,7 +7,7 @@ tasks to the queue.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -17,7 +17,15 @@ from lib.cloud.task_queue import TaskQueue
 from lib.dialects.protocol import Asked
 from lib.domain import message
 from lib.domain.end import LIVE, State
-from lib.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable, Unreachable
+from lib.domain.errors import (
+    Conflict,
+    IndexMissing,
+    InvalidRequest,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+    Unreachable,
+)
 from lib.domain.generation import Generation
 from lib.domain.ids import document_id
 from lib.domain.message import Said
@@ -106,7 +114,7 @@ class Generations:
                 return self._start(replace(generation, id=there.id, retried=True), asked, share, failed=there)
             except Stale:
                 there = self._repeated(generation)  # the same request came twice, and the other was faster
-        log.info("generation asked for again", extra={"generation": there.id, "state": str(there.state)})
+        log.info("request repeated", extra={"generation": there.id, "state": str(there.state)})
         if there.state is State.QUEUED and (head := self._store.read_head(there)) is not None:
             self._healer.heal(there, head)
         return Started(there, self._tails.open(there, 0, leave=share.close), asked, attached=True)
@@ -132,12 +140,12 @@ class Generations:
         tail = self._tails.open(started, 0, created=True, leave=share.close)
         try:
             ranking = self._store.counting_live(owner, limit + 1, at=version)
-            full = counting() >= limit
+            full = self._exceeds(generation, lambda: counting() >= limit)
             if full:
-                self._check_limit(generation, ranking())
+                self._check_limit(generation, ranking)
             self._queue.enqueue(generation)
             if not full:
-                self._check_limit(generation, ranking())
+                self._check_limit(generation, ranking)
         except BaseException as error:
             if not isinstance(error, TooManyRequests):
                 log.warning("generation not queued", extra={"generation": generation.id})
@@ -155,14 +163,27 @@ class Generations:
         )
         return Started(started, tail, asked, attached=False)
 
-    def _check_limit(self, generation: Generation, rank: int) -> None:
-        """Checks the limit of live generations. Errors: `TooManyRequests`."""
+    def _check_limit(self, generation: Generation, ranking: Callable[[], int]) -> None:
+        """Checks the limit of live generations. Errors: `TooManyRequests`, `IndexMissing`."""
         limit = self._settings.max_live_generations
-        if rank > limit and self._live_besides(generation) >= limit:
+        if self._exceeds(generation, lambda: ranking() > limit and self._live_besides(generation) >= limit):
             raise TooManyRequests(
                 f"You have {limit} answers running, which is the limit. Wait for one to end, or stop one.",
                 retry_after=LIMIT_RETRY_SECONDS,
             )
+
+    def _exceeds(self, generation: Generation, counted: Callable[[], bool]) -> bool:
+        """Whether a count says that there are too many. Errors: `IndexMissing`.
+
+        A count that fails for a passing reason refuses nothing: the generation is there, and may be within the limit.
+        """
+        try:
+            return counted()
+        except IndexMissing:
+            raise
+        except Unreachable as error:
+            log.warning("live answers not counted", extra={"generation": generation.id, "cause": error.cause})
+            return False
 
     def _live_besides(self, generation: Generation) -> int:
         """The number of the owner's other live generations, after ending those that may be lost."""

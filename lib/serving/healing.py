@@ -14,15 +14,17 @@ from datetime import timedelta
 from lib.cloud.documents import Stale
 from lib.cloud.store import Store
 from lib.cloud.task_queue import TaskQueue
-from lib.dialects.protocol import Dialect, Malformed
-from lib.domain.end import End, State
+from lib.dialects.protocol import Dialect
+from lib.dialects.salvage import salvaged
+from lib.domain.end import State
 from lib.domain.errors import Unavailable, Unreachable
 from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
 from lib.journal import ending
 from lib.journal.codec import replay, saved_text
-from lib.journal.writer import Clock, Fenced
+from lib.journal.writer import Clock
+from lib.runtime.logs import labelled
 
 REQUEUE_AFTER = timedelta(seconds=15)  # queued, or with an expired lease
 REQUEUE_EVERY = timedelta(seconds=60)  # per generation
@@ -54,7 +56,7 @@ class Healer:
             self.requeue(generation, head)
         except Unreachable as error:
             self._paused_until = time.monotonic() + PAUSE_SECONDS
-            log.warning("a generation could not be healed", extra={"generation": generation.id, "cause": error.cause})
+            log.warning("generation not healed", extra={"generation": generation.id, "cause": error.cause})
         return False
 
     def requeue(self, generation: Generation, head: Head) -> None:
@@ -79,7 +81,7 @@ class Healer:
         try:
             self._queue.enqueue(known)
         except Unavailable:
-            log.warning("no second task could be made", extra={"generation": known.id})
+            log.warning("generation not queued again", extra={"generation": known.id})
         else:
             log.warning("generation queued again", extra={"generation": known.id})
 
@@ -88,50 +90,21 @@ class Healer:
         if known is None or known.created_at != head.created_at or known.state.terminal:
             return True
         said, silent = self.saved(known, head)
-        self._end(known, head, ending.lost(known, silent=silent), said, patience=0.0)
+        end = ending.lost(known, silent=silent)
+        healed = end.state is not State.STOPPED
+        ending.end_unworked(self._store, known, head, end, said, self._clock, patience=0.0, healed=healed)
         return True
 
     def stop(self, generation: Generation, head: Head) -> None:
         """Ends a generation that no worker runs, with the outcome of a user's stop. Errors: `Unreachable`."""
         said, _ = self.saved(generation, head)
-        self._end(generation, head, ending.stopped(), said, patience=INSIST_SECONDS)
+        ending.end_unworked(self._store, generation, head, ending.stopped(), said, self._clock, patience=INSIST_SECONDS)
 
     def saved(self, generation: Generation, head: Head) -> tuple[Said, bool]:
-        """What is saved of the answer, and whether that is nothing. Errors: `Unreachable`.
-
-        If this version does not know the dialect, only the visible text.
-        """
-        dialect = self._dialects.get(generation.dialect)
-        if dialect is None:
-            return Said(fields={"content": saved_text(self._store, generation, head)}), head.last == 0
-        answer = dialect.answer()
-        for event in replay(self._store, generation, head):
-            try:
-                answer.add(dialect.read(event))
-            except Malformed:
-                log.warning("an event of a journal can't be read", extra={"generation": generation.id})
-        return answer.said(), answer.silent
-
-    def _end(self, generation: Generation, head: Head, end: End, said: Said, *, patience: float) -> None:
-        """Ends the generation with what is saved, unless another writer is faster."""
-        try:
-            ended, journal = ending.end_unworked(
-                self._store, generation, head, end, said, self._clock, patience=patience
+        """What is saved of the answer, and whether that is nothing. Errors: `Unreachable`."""
+        with labelled(generation=generation.id):
+            return salvaged(
+                self._dialects.get(generation.dialect),
+                replay(self._store, generation, head),
+                lambda: saved_text(self._store, generation, head),
             )
-        except Fenced:
-            return
-        stopped = ended.state is State.STOPPED
-        log.log(
-            logging.INFO if stopped else logging.WARNING,
-            "generation ended" if stopped else "generation healed",
-            extra={
-                "generation": ended.id,
-                "attempt": ended.attempt,
-                "upstream": ended.upstream,
-                "state": str(ended.state),
-                "reason": ended.reason,
-                "events": ended.last_seq,
-                "durationMs": round(1000 * (self._clock() - ended.created_at).total_seconds()),
-                **journal.metrics.fields(),
-            },
-        )

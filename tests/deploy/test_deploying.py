@@ -77,8 +77,8 @@ def test_each_account_may_do_what_it_has_to_and_nothing_else(first: tuple[Done, 
 
     assert {name: policy for name, policy in first[1]["policies"].items() if policy} == {
         f"projects {PROJECT}": [may("datastore.user", API, WORKER), may("run.builder", BUILDER)],
-        "tasks queues holdfast": [may("cloudtasks.enqueuer", API)],
-        f"iam service-accounts {INVOKER}": [may("iam.serviceAccountUser", API)],
+        "tasks queues holdfast": [may("cloudtasks.enqueuer", API, WORKER)],
+        f"iam service-accounts {INVOKER}": [may("iam.serviceAccountUser", API, WORKER)],
         "secrets holdfast-upstream-api-key": [may("secretmanager.secretAccessor", WORKER)],
         "run services holdfast-worker": [may("run.invoker", INVOKER)],
         "run services holdfast-api": [{"role": "roles/run.invoker", "members": ["allUsers"]}],
@@ -255,7 +255,7 @@ def test_what_is_missing_is_put_back_and_that_alone(live: Cloud) -> None:
         "firestore indexes fields update first",
         "firestore indexes fields update content",
         "tasks queues update holdfast",
-        "tasks queues add-iam-policy-binding holdfast",
+        *["tasks queues add-iam-policy-binding holdfast"] * 2,
         "run deploy holdfast-api",
     ]
     assert live.run().changes == []

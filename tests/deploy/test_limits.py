@@ -18,7 +18,7 @@ from lib.cloud.documents import COMMIT_SECONDS
 from lib.engine.attempt import RETRY_AFTER_SECONDS
 from lib.engine.buffer import HELD_BYTES
 from lib.engine.running import HAND_OVER_SECONDS
-from lib.engine.worker import HELD_RETRY_SECONDS
+from lib.engine.waiting import MOST_WAITS, OUTAGE_SECONDS
 from lib.journal import ending
 from lib.journal.writer import GIVE_UP_SECONDS
 from lib.runtime.settings import Settings
@@ -124,7 +124,7 @@ def test_a_worker_that_died_is_followed_by_another_before_a_reader_counts_the_an
     lost = ending.LOST_GRACE.total_seconds()
     waits = plan.waits()
     assert max(waits) < lost
-    assert lost > HELD_RETRY_SECONDS
+    assert lost > max(OUTAGE_SECONDS)
     assert RETRY_AFTER_SECONDS + max(waits) < lost
     # The task is still tried when the lease has run out, however early the worker died.
     assert sum(waits) > plan.settings.lease_seconds + lost
@@ -136,6 +136,12 @@ def test_a_task_is_tried_for_as_long_as_its_answer_may_wait(plan: Plan) -> None:
     assert kept >= start + ending.LOST_GRACE.total_seconds()
     assert kept >= plan.settings.dispatch_seconds + plan.settings.lease_seconds
     assert plan.settings.max_attempts < int(plan.queue["max-attempts"])
+
+
+def test_a_task_waits_as_often_as_an_answer_may_have_leases(plan: Plan) -> None:
+    longest = plan.settings.max_attempts * plan.settings.dispatch_seconds
+    assert MOST_WAITS * plan.settings.lease_seconds > longest
+    assert MOST_WAITS * max(OUTAGE_SECONDS) / 2 > float(plan.queue["max-retry-duration"][:-1])
 
 
 def test_a_process_that_is_told_to_end_has_time_to_hand_over() -> None:

@@ -363,7 +363,7 @@ def test_each_change_of_a_generation_is_one_line_with_its_labels_and_numbers(tol
 
 
 def test_what_was_asked_again_retried_stopped_and_deleted_is_told(told: Told) -> None:
-    assert told.of("api", "generation asked for again", state="completed")
+    assert told.of("api", "request repeated", state="completed")
     (again,) = told.of("worker", "generation to be tried again")
     assert (again["reason"], again["status"], label(again, "attempt")) == ("upstream_status", 503, "1")
     assert told.of("worker", "generation ended", state="failed", reason="upstream_status", status=400)
@@ -382,7 +382,7 @@ def label(line: Json, name: str) -> str | None:
 def test_both_functions_lines_are_of_the_trace_that_the_client_named(told: Told) -> None:
     for name in FUNCTIONS:
         lines = [line for line in told.lines[name] if label(line, "generation") == told.whole]
-        of_it = [line for line in lines if line["message"] != "generation asked for again"]
+        of_it = [line for line in lines if line["message"] != "request repeated"]
         assert {line["logging.googleapis.com/trace"] for line in of_it[:2]} == {
             f"projects/demo-holdfast/traces/{TRACE}"
         }

@@ -63,6 +63,7 @@ def test_the_spans_of_an_answer_that_was_under_way_are_sent_by_the_end_of_both_p
             "POST /",
             "attempt",
             "upstream",
+            "enqueue",  # of the task that hands the answer over
         }
         assert told_to_end(stack, "api")
         asked = collector.until(lambda spans: [span for span in spans if span.service == "holdfast-api"])

@@ -22,7 +22,15 @@ from lib.cloud.documents import Create, Delete, Patch, Put
 from lib.cloud.task_queue import TaskQueue
 from lib.dialects import DIALECTS
 from lib.domain.end import End, State
-from lib.domain.errors import Conflict, InvalidRequest, NotFound, TooManyRequests, Unavailable, Unreachable
+from lib.domain.errors import (
+    Conflict,
+    IndexMissing,
+    InvalidRequest,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+    Unreachable,
+)
 from lib.domain.message import Said
 from lib.domain.task import Task
 from lib.journal.codec import events_of
@@ -675,17 +683,46 @@ def test_where_firestore_can_not_be_reached_a_start_is_unavailable_and_makes_no_
     unreachable.close()
 
 
-def test_where_the_count_fails_a_start_is_unavailable_and_leaves_nothing(
-    service_over, documents, uid, line, under, monkeypatch
+def test_a_count_that_fails_for_a_passing_reason_neither_refuses_nor_deletes(
+    service_over, documents, uid, line, monkeypatch
 ):
     def counted():
         raise Unreachable("as the test asked")
 
     monkeypatch.setattr(documents, "counting", lambda *_, **__: counted)
-    with pytest.raises(Unavailable):
+    begun = service_over().start(uid, request())
+    begun.tail.close()
+    assert line.enqueued == [begun.generation.id]
+    assert documents.get(begun.generation.path)[0] is not None
+
+
+def test_where_the_index_to_count_with_is_missing_a_start_is_unavailable_and_leaves_nothing(
+    service_over, documents, uid, line, under, monkeypatch
+):
+    def counted():
+        raise IndexMissing
+
+    monkeypatch.setattr(documents, "counting", lambda *_, **__: counted)
+    with pytest.raises(Unavailable) as refused:
         service_over().start(uid, request())
+    assert refused.value.status == 503
     assert line.enqueued == under(f"users/{uid}") == []
     assert documents.query("holdfastGenerations", where=[("owner", "==", uid)]) == []
+
+
+def test_where_the_index_to_list_with_is_missing_the_list_is_unavailable_and_no_cursor_is_blamed(
+    service, started, documents, uid, monkeypatch
+):
+    first = started()
+
+    def query(*_, **__):
+        raise IndexMissing
+
+    monkeypatch.setattr(documents, "query", query)
+    for after in (None, first.id):
+        with pytest.raises(Unavailable) as refused:
+            listed(service, uid, after=after)
+        assert refused.value.status == 503
 
 
 def creates(writes):
@@ -784,7 +821,7 @@ def test_a_queue_that_can_not_be_reached_keeps_nobody_from_reading_and_is_told(s
     generation = started()
     clock.advance(REQUEUE_AFTER)
     assert service_over(queue=Away()).find(uid, generation.id)[0].state is State.QUEUED
-    assert [line["generation"] for line in told("no second task could be made")] == [generation.id]
+    assert [line["generation"] for line in told("generation not queued again")] == [generation.id]
 
 
 def test_a_generation_that_a_worker_has_taken_gets_no_second_task(service, started, hold, uid, line, clock):
@@ -968,7 +1005,7 @@ def test_where_the_end_of_a_lost_answer_can_not_be_saved_it_is_read_as_it_is(
     service = service_over(faulty)
     for each in generations:
         assert service.find(uid, each.id)[0].state is State.STREAMING
-    assert len(told("a generation could not be healed")) == 1  # after which it pauses
+    assert len(told("generation not healed")) == 1  # after which it pauses
     assert faulty.failed < 5
 
 
@@ -1054,7 +1091,7 @@ def test_a_lost_generation_that_its_user_had_stopped_is_stopped(
 @pytest.fixture
 def told(caplog):
     """The fields of the lines that have these words."""
-    caplog.set_level("INFO", "lib.serving")
+    caplog.set_level("INFO", "lib")
     return lambda words: [vars(record) for record in caplog.records if record.getMessage() == words]
 
 

@@ -21,7 +21,15 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 from google.auth.crypt import RSASigner
 
-from lib.cloud.tokens import KEYS_SECONDS, REFETCH_SECONDS, AppTokens, QueueTokens, UserTokens, bearer
+from lib.cloud.tokens import (
+    KEYS_SECONDS,
+    REFETCH_SECONDS,
+    SIGNATURE_REMOVED,
+    AppTokens,
+    QueueTokens,
+    UserTokens,
+    bearer,
+)
 from lib.domain.errors import HoldfastError, InvalidRequest, Unauthenticated, Unavailable
 
 PROJECT = "demo-holdfast"
@@ -118,9 +126,16 @@ def users(key_server: KeyServer) -> UserTokens:
     return UserTokens(PROJECT, keys_url=key_server.url)
 
 
+Verify = Callable[[str | None], None]  # of an `Authorization` header
+
+
+def alone(tokens: QueueTokens) -> Verify:
+    return lambda header: tokens.verify({"Authorization": header} if header else {})
+
+
 @pytest.fixture
-def queue(key_server: KeyServer) -> QueueTokens:
-    return QueueTokens(AUDIENCE, EMAIL, key_server.url)
+def queue(key_server: KeyServer) -> Verify:
+    return alone(QueueTokens(AUDIENCE, EMAIL, key_server.url))
 
 
 @pytest.fixture(params=["nobody answers", "the answer does not come"])
@@ -391,18 +406,18 @@ def test_with_the_emulator_the_header_is_needed_all_the_same(emulated: UserToken
 # The queue's token
 
 
-def test_the_queue_s_own_token_is_taken(queue: QueueTokens, key: Key) -> None:
-    queue.verify(f"Bearer {key.token(task_claims())}")
-    queue.verify(f"Bearer {key.token(task_claims(iss='accounts.google.com'))}")
+def test_the_queue_s_own_token_is_taken(queue: Verify, key: Key) -> None:
+    queue(f"Bearer {key.token(task_claims())}")
+    queue(f"Bearer {key.token(task_claims(iss='accounts.google.com'))}")
 
 
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"aud": "https://other.example/"}, "invalid_token"),
-        ({"aud": AUDIENCE.rstrip("/")}, "invalid_token"),
+        ({"aud": "https://other.example/"}, "wrong_audience"),
+        ({"aud": AUDIENCE.rstrip("/")}, "wrong_audience"),
         ({"aud": ...}, "invalid_token"),
-        ({"iat": int(time.time()) - 7200, "exp": int(time.time()) - 3600}, "invalid_token"),
+        ({"iat": int(time.time()) - 7200, "exp": int(time.time()) - 3600}, "expired_token"),
         ({"iat": int(time.time()) + 3600, "exp": int(time.time()) + 7200}, "invalid_token"),
         ({"exp": ...}, "invalid_token"),
         ({"iss": "https://mallory.example"}, "wrong_issuer"),
@@ -416,23 +431,25 @@ def test_the_queue_s_own_token_is_taken(queue: QueueTokens, key: Key) -> None:
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else value,
 )
+@pytest.mark.parametrize("removed", [False, True], ids=["signed", "signature removed"])
 def test_a_task_s_token_with_a_claim_that_is_wrong_is_refused(
-    queue: QueueTokens, key: Key, change: dict[str, Any], code: str
+    queue: Verify, platform: Verify, key: Key, change: dict[str, Any], code: str, removed: bool
 ) -> None:
-    refused = refusal(queue.verify, key.token(task_claims(**change)))
+    token = key.token(task_claims(**change))
+    refused = refusal(platform, without_signature(token)) if removed else refusal(queue, token)
     assert isinstance(refused, Unauthenticated)
     assert refused.code == code
 
 
-def test_a_task_s_token_signed_by_another_key_is_refused(queue: QueueTokens, key: Key, other_key: Key) -> None:
+def test_a_task_s_token_signed_by_another_key_is_refused(queue: Verify, key: Key, other_key: Key) -> None:
     forged = jwt.encode(other_key.signer, task_claims(), key_id=key.id).decode()
-    assert refusal(queue.verify, forged).code == "invalid_token"
-    assert refusal(queue.verify, other_key.token(task_claims())).code == "invalid_token"
+    assert refusal(queue, forged).code == "invalid_token"
+    assert refusal(queue, other_key.token(task_claims())).code == "invalid_token"
 
 
 @pytest.mark.parametrize("token", MALFORMED, ids=range(len(MALFORMED)))
-def test_what_is_no_task_s_token_is_refused(queue: QueueTokens, token: str) -> None:
-    refused = refusal(queue.verify, token)
+def test_what_is_no_task_s_token_is_refused(queue: Verify, token: str) -> None:
+    refused = refusal(queue, token)
     assert isinstance(refused, Unauthenticated)
     assert refused.code == "invalid_token"
 
@@ -442,58 +459,58 @@ def test_what_is_no_task_s_token_is_refused(queue: QueueTokens, token: str) -> N
     [{"alg": "none"}, {"alg": "none", "kid": "key-one"}, {"alg": "RS256", "kid": "key-one"}, {"kid": ["key-one"]}],
     ids=json.dumps,
 )
-def test_an_unsigned_task_s_token_is_refused(queue: QueueTokens, key: Key, header: dict[str, Any]) -> None:
-    queue.verify(f"Bearer {key.token(task_claims())}")
-    refused = refusal(queue.verify, unsigned(task_claims(), header))
+def test_an_unsigned_task_s_token_is_refused(queue: Verify, key: Key, header: dict[str, Any]) -> None:
+    queue(f"Bearer {key.token(task_claims())}")
+    refused = refusal(queue, unsigned(task_claims(), header))
     assert isinstance(refused, Unauthenticated)
     assert refused.code == "invalid_token"
 
 
 @pytest.mark.parametrize("header", [None, "", "Basic x"])
-def test_a_task_without_a_token_is_refused(queue: QueueTokens, header: str | None) -> None:
+def test_a_task_without_a_token_is_refused(queue: Verify, header: str | None) -> None:
     with pytest.raises(Unauthenticated):
-        queue.verify(header)
+        queue(header)
 
 
-def test_the_keys_are_fetched_once_for_many_tasks(queue: QueueTokens, key: Key, key_server: KeyServer) -> None:
+def test_the_keys_are_fetched_once_for_many_tasks(queue: Verify, key: Key, key_server: KeyServer) -> None:
     for _ in range(5):
-        queue.verify(f"Bearer {key.token(task_claims())}")
+        queue(f"Bearer {key.token(task_claims())}")
     assert key_server.asked == 1
 
 
 def test_a_key_that_is_new_is_fetched_once_and_then_taken(
-    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
+    queue: Verify, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue.verify(f"Bearer {key.token(task_claims())}")
+    queue(f"Bearer {key.token(task_claims())}")
     key_server.publish(key, other_key)
     later(monkeypatch, REFETCH_SECONDS + 1)
     for each in (other_key, key, other_key):
-        queue.verify(f"Bearer {each.token(task_claims())}")
+        queue(f"Bearer {each.token(task_claims())}")
     assert key_server.asked == 2
 
 
 def test_an_unknown_key_does_not_make_every_task_fetch_keys(
-    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer
+    queue: Verify, key: Key, other_key: Key, key_server: KeyServer
 ) -> None:
-    queue.verify(f"Bearer {key.token(task_claims())}")
+    queue(f"Bearer {key.token(task_claims())}")
     for _ in range(5):
-        assert refusal(queue.verify, other_key.token(task_claims())).code == "invalid_token"
+        assert refusal(queue, other_key.token(task_claims())).code == "invalid_token"
     assert key_server.asked == 1
 
 
 def test_a_key_that_was_withdrawn_is_not_trusted_for_ever(
-    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
+    queue: Verify, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue.verify(f"Bearer {key.token(task_claims())}")
+    queue(f"Bearer {key.token(task_claims())}")
     key_server.publish(other_key)
     later(monkeypatch, KEYS_SECONDS + 1)
-    assert refusal(queue.verify, key.token(task_claims())).code == "invalid_token"
+    assert refusal(queue, key.token(task_claims())).code == "invalid_token"
 
 
 def test_where_the_queue_s_keys_can_not_be_reached_the_task_is_to_come_again(
     unreachable: None, key: Key, key_server: KeyServer
 ) -> None:
-    refused = refusal(QueueTokens(AUDIENCE, EMAIL, key_server.url).verify, key.token(task_claims()))
+    refused = refusal(alone(QueueTokens(AUDIENCE, EMAIL, key_server.url)), key.token(task_claims()))
     assert isinstance(refused, Unavailable)
     assert refused.status == 503
 
@@ -502,27 +519,27 @@ def test_where_the_queue_s_keys_can_not_be_reached_the_task_is_to_come_again(
     ("status", "body"), [(500, b"{}"), (404, b"{}"), (200, b""), (200, b"<html>"), (200, b'["key-one"]')]
 )
 def test_where_something_else_is_served_than_keys_the_task_is_to_come_again(
-    queue: QueueTokens, key: Key, key_server: KeyServer, status: int, body: bytes
+    queue: Verify, key: Key, key_server: KeyServer, status: int, body: bytes
 ) -> None:
     key_server.status, key_server.body = status, body
-    assert isinstance(refusal(queue.verify, key.token(task_claims())), Unavailable)
+    assert isinstance(refusal(queue, key.token(task_claims())), Unavailable)
     key_server.publish(key)
-    queue.verify(f"Bearer {key.token(task_claims())}")
+    queue(f"Bearer {key.token(task_claims())}")
 
 
 def test_while_a_key_that_nobody_knows_is_looked_for_those_that_are_known_need_not_wait(
-    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
+    queue: Verify, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue.verify(f"Bearer {key.token(task_claims())}")
+    queue(f"Bearer {key.token(task_claims())}")
     later(monkeypatch, REFETCH_SECONDS + 1)
     key_server.answers.clear()
     key_server.was_asked.clear()
     refused: list[HoldfastError] = []
-    unknown = threading.Thread(target=lambda: refused.append(refusal(queue.verify, other_key.token(task_claims()))))
+    unknown = threading.Thread(target=lambda: refused.append(refusal(queue, other_key.token(task_claims()))))
     unknown.start()
     try:
         assert key_server.was_asked.wait(30)
-        queue.verify(f"Bearer {key.token(task_claims())}")
+        queue(f"Bearer {key.token(task_claims())}")
         assert not refused
     finally:
         key_server.answers.set()
@@ -532,12 +549,68 @@ def test_while_a_key_that_nobody_knows_is_looked_for_those_that_are_known_need_n
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}"])
 def test_a_key_that_can_not_be_looked_for_is_not_one_that_is_wrong(
-    queue: QueueTokens, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch, body: bytes
+    queue: Verify, key: Key, other_key: Key, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    queue.verify(f"Bearer {key.token(task_claims())}")
+    queue(f"Bearer {key.token(task_claims())}")
     later(monkeypatch, REFETCH_SECONDS + 1)
     key_server.body = body
-    assert isinstance(refusal(queue.verify, other_key.token(task_claims())), Unavailable)
+    assert isinstance(refusal(queue, other_key.token(task_claims())), Unavailable)
+
+
+# A token that Cloud Run has checked
+
+
+def without_signature(token: str) -> str:
+    return f"{token.rpartition('.')[0]}.{SIGNATURE_REMOVED}"
+
+
+@pytest.fixture
+def platform_tokens(key_server: KeyServer) -> QueueTokens:
+    return QueueTokens(AUDIENCE, EMAIL, key_server.url, platform=True)
+
+
+@pytest.fixture
+def platform(platform_tokens: QueueTokens) -> Verify:
+    return alone(platform_tokens)
+
+
+def test_a_token_whose_signature_cloud_run_has_removed_is_taken_where_that_is_said(
+    platform: Verify, key: Key, key_server: KeyServer
+) -> None:
+    platform(f"Bearer {without_signature(key.token(task_claims()))}")
+    assert key_server.asked == 0
+
+
+def test_unless_that_is_said_it_is_refused_with_the_remedy(queue: Verify, key: Key) -> None:
+    refused = refusal(queue, without_signature(key.token(task_claims())))
+    assert (refused.status, refused.code) == (401, "signature_removed")
+    assert "WORKER_TOKENS=platform" in refused.message
+
+
+def test_where_signatures_may_be_removed_one_that_is_there_is_verified(
+    platform: Verify, key: Key, other_key: Key
+) -> None:
+    platform(f"Bearer {key.token(task_claims())}")
+    forged = jwt.encode(other_key.signer, task_claims(), key_id=key.id).decode()
+    assert refusal(platform, forged).code == "invalid_token"
+    for end in ("", "x", f"{SIGNATURE_REMOVED}x", SIGNATURE_REMOVED.lower()):
+        assert refusal(platform, f"{forged.rpartition('.')[0]}.{end}").code == "invalid_token"
+
+
+@pytest.mark.parametrize("token", MALFORMED, ids=range(len(MALFORMED)))
+def test_what_is_no_token_is_refused_though_signatures_may_be_removed(platform: Verify, token: str) -> None:
+    assert isinstance(refusal(platform, token), Unauthenticated)
+    assert isinstance(refusal(platform, f"{token}.{SIGNATURE_REMOVED}"), Unauthenticated)
+
+
+def test_of_two_tokens_the_one_that_cloud_run_checks_is_taken(platform_tokens: QueueTokens, key: Key) -> None:
+    """Cloud Run passes the other header on as it came, so anybody who may call the service could forge it."""
+    theirs = without_signature(key.token(task_claims(email="mallory@demo-holdfast.iam.gserviceaccount.com")))
+    ours = without_signature(key.token(task_claims()))
+    with pytest.raises(Unauthenticated) as refused:
+        platform_tokens.verify({"X-Serverless-Authorization": f"Bearer {theirs}", "Authorization": f"Bearer {ours}"})
+    assert refused.value.code == "wrong_email"
+    platform_tokens.verify({"X-Serverless-Authorization": f"Bearer {ours}", "Authorization": f"Bearer {theirs}"})
 
 
 # An app's own token, of App Check

@@ -17,12 +17,16 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
+import grpc
 import orjson
 import pytest
+from google.cloud import tasks_v2
+from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
 from lib.cloud.documents import Document, Documents, Write
 from lib.cloud.listen import Listener
 from lib.cloud.store import Store
+from lib.cloud.task_queue import TaskQueue
 from lib.cloud.tokens import QueueTokens
 from lib.dialects import DIALECTS
 from lib.dialects.protocol import Dialect, Reading, Rest
@@ -35,13 +39,16 @@ from lib.domain.segment import Head, empty_head
 from lib.domain.task import Task
 from lib.engine.attempt import Ended, RetryLater
 from lib.engine.claim import Held
-from lib.engine.worker import CLAIMS_AT_ONCE, HELD_RETRY_SECONDS, Worker, create_worker
+from lib.engine.waiting import MOST_WAITS, OUTAGE_SECONDS
+from lib.engine.worker import CLAIMS_AT_ONCE, Worker, create_worker
 from lib.journal.codec import Entry, record
 from lib.journal.writer import Journal
 from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import OFF
 from lib.upstream.call import Session
+from local.ports import free_port
+from local.tasks_emulator import TasksEmulator
 from tests.unit.engine.memory import (
     LEASE,
     NEEDED,
@@ -483,18 +490,62 @@ def test_a_claim_made_while_everything_is_handed_over_is_handed_over_too(service
 # The endpoint
 
 
+class Tokens:
+    def verify(self, headers: Any) -> None:
+        if headers.get("Authorization") != "the queue's":
+            raise Unauthenticated("Not the queue.", code="wrong_email")
+
+
 class Queue:
-    def verify(self, header: str | None) -> None:
-        if header != "the queue's":
-            raise Unauthenticated("Not the queue.")
+    """A paused queue of the emulator, for tasks that stay in it."""
+
+    def __init__(self, host: str) -> None:
+        channel = grpc.insecure_channel(host)
+        self._client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
+        self.environ = {"TASKS_EMULATOR_HOST": host}
+        self.path = Settings.from_env(NEEDED | {"UPSTREAM_BASE_URL": NOBODY}).queue_path
+        self._client.create_queue(parent=self.path.partition("/queues/")[0], queue=tasks_v2.Queue(name=self.path))
+        self._client.pause_queue(name=self.path)
+
+    def tasks(self) -> list[tasks_v2.Task]:
+        full = tasks_v2.Task.View.FULL
+        return list(self._client.list_tasks(request={"parent": self.path, "response_view": full}))
+
+    def waits(self) -> list[float]:
+        """In how many seconds each task is due, to a second's fraction."""
+        return [(each.schedule_time - each.create_time).total_seconds() for each in self.tasks()]
+
+    def names(self) -> list[str]:
+        return sorted(each.name.rpartition("/")[2] for each in self.tasks())
+
+    def remove_all(self) -> None:
+        self._client.purge_queue(name=self.path)
 
 
-def door(service: Service, worker_store: Any = None, base_url: str = NOBODY) -> Any:
+@pytest.fixture
+def queue() -> Iterator[Queue]:
+    with TasksEmulator() as emulator:
+        yield Queue(emulator.target)
+
+
+@pytest.fixture
+def no_queue() -> dict[str, str]:
+    """Settings with a queue where nothing listens."""
+    return {"TASKS_EMULATOR_HOST": f"127.0.0.1:{free_port()}"}
+
+
+def door(
+    service: Service, tasks: dict[str, str] | None = None, *, worker_store: Any = None, base_url: str = NOBODY
+) -> Any:
+    settings = Settings.from_env(
+        NEEDED | {"UPSTREAM_BASE_URL": base_url} | (tasks or {"TASKS_EMULATOR_HOST": "127.0.0.1:9"})
+    )
     return create_worker(
-        Settings.from_env(NEEDED | {"UPSTREAM_BASE_URL": base_url}),
+        settings,
         cast(Store, worker_store or service.store),
         cast(Listener, service.listener),
-        cast(QueueTokens, Queue()),
+        TaskQueue(settings),
+        cast(QueueTokens, Tokens()),
         {},
         service.shutdown,
         OFF,
@@ -502,9 +553,10 @@ def door(service: Service, worker_store: Any = None, base_url: str = NOBODY) -> 
     )
 
 
-def deliver(app: Any, body: bytes, token: str = "the queue's") -> Any:
+def deliver(app: Any, body: bytes, token: str = "the queue's", name: str = "") -> Any:
+    headers = {"Authorization": token} | ({"X-CloudTasks-TaskName": name} if name else {})
     with app.test_client() as client:
-        return client.post("/", data=body, headers={"Authorization": token})
+        return client.post("/", data=body, headers=headers)
 
 
 def test_a_finished_task_is_told_the_state(service: Service, upstream: Speaking) -> None:
@@ -513,43 +565,139 @@ def test_a_finished_task_is_told_the_state(service: Service, upstream: Speaking)
     assert (answer.status_code, answer.json) == (200, {"state": "completed"})
 
 
-def test_nobody_but_the_queue_may_enter(service: Service) -> None:
+def test_nobody_but_the_queue_may_enter_and_the_log_says_why(
+    service: Service, written: pytest.LogCaptureFixture
+) -> None:
     generation = service.begin()
     assert deliver(door(service), task_of(generation).encode(), token="another's").status_code == 401
     assert service.kept(generation).attempt == 0
+    assert [(each.message, vars(each)["cause"]) for each in written.records] == [("task refused", "wrong_email")]
 
 
 def test_what_is_no_task_is_refused(service: Service) -> None:
     assert deliver(door(service), b"{}").status_code == 400
 
 
-def test_a_task_of_what_another_worker_holds_comes_again(service: Service) -> None:
+# Tasks that have to wait
+
+
+class Away:
+    """A store that can't be reached."""
+
+    batch = None
+
+    def generation_and_head(self, *_: str) -> Any:
+        raise Unreachable("as the test asked")
+
+
+def held(service: Service) -> Generation:
+    """A generation that another worker holds."""
     generation = service.begin()
-    head = service.head(generation)
-    Journal(service.store, generation, head, claims=1, lease=LEASE, clock=now).claim()
-    answer = deliver(door(service), task_of(generation).encode())
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(HELD_RETRY_SECONDS))
+    Journal(service.store, generation, service.head(generation), claims=1, lease=LEASE, clock=now).claim()
+    return generation
 
 
-def test_a_task_comes_again_where_firestore_can_not_be_reached(service: Service) -> None:
-    class Away:
-        batch = None
+def test_a_task_of_what_another_worker_holds_is_done_and_another_comes_when_the_lease_runs_out(
+    service: Service, queue: Queue
+) -> None:
+    generation = held(service)
+    answer = deliver(door(service, queue.environ), task_of(generation).encode(), name="7")
+    assert (answer.status_code, answer.json) == (200, {"state": None})
+    (task,) = queue.tasks()
+    assert Task.decode(task.http_request.body) == task_of(generation)
+    assert task.schedule_time.timestamp() == pytest.approx(service.head(generation).lease_until.timestamp(), abs=0.01)
 
-        def generation_and_head(self, *_: str) -> Any:
-            raise Unreachable("as the test asked")
 
-    answer = deliver(door(service, Away()), b'{"generation":"g","message":"m"}')
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(HELD_RETRY_SECONDS))
+def test_a_task_that_is_delivered_again_and_again_has_one_successor(service: Service, queue: Queue) -> None:
+    app, body = door(service, queue.environ), task_of(held(service)).encode()
+    for _ in range(3):
+        assert deliver(app, body, name="7").status_code == 200
+    assert queue.names() == ["7-w1"]
+    queue.remove_all()
+    assert deliver(app, body, name="7").status_code == 200
+    assert queue.tasks() == [], "its successor was there already"
+    for _ in range(3):
+        deliver(app, body, name="7-w1")
+    assert queue.names() == ["7-w2"]
 
 
-@pytest.mark.parametrize(("asked", "told"), [("2.5", "3"), ("2", "2"), ("0.2", "1"), ("600", "30")])
+def test_a_chain_of_successors_ends_with_its_generation(service: Service, queue: Queue) -> None:
+    generation = held(service)
+    app = door(service, queue.environ)
+    service.store.delete(generation)
+    assert deliver(app, task_of(generation).encode(), name="7-w3").status_code == 200
+    assert queue.tasks() == []
+
+
+def test_a_chain_of_successors_is_bounded_in_any_case(
+    service: Service, queue: Queue, written: pytest.LogCaptureFixture
+) -> None:
+    app, body = door(service, queue.environ), task_of(held(service)).encode()
+    assert deliver(app, body, name=f"7-w{MOST_WAITS - 1}").status_code == 200
+    assert deliver(app, body, name=f"7-w{MOST_WAITS}").status_code == 200
+    assert queue.names() == [f"7-w{MOST_WAITS}"]
+    assert written.records[-1].message == "task dropped after too many waits"
+
+
+def test_while_firestore_can_not_be_reached_a_task_comes_again_more_and_more_rarely(
+    service: Service, queue: Queue
+) -> None:
+    app = door(service, queue.environ, worker_store=Away())
+    waits = []
+    for name in ("7", "7-w1", "7-w3", "7-w9", "7-w900"):
+        assert deliver(app, task_of(service.begin()).encode(), name=name).status_code == 200
+        waits += queue.waits()
+        queue.remove_all()
+    shortest, longest = OUTAGE_SECONDS
+    assert waits == sorted(waits)
+    assert shortest / 2 <= waits[0] <= shortest + 1.0
+    assert longest / 2 <= waits[-1] <= longest + 1.0
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("2.5", 2.5), ("2", 2.0), ("600", 30.0)])
 def test_an_upstream_that_asked_to_be_left_alone_is_left_alone_for_no_less(
-    service: Service, asked: str, told: str
+    service: Service, queue: Queue, asked: str, seconds: float
 ) -> None:
     with Speaking(b"{}", status=f"429 Too Many\r\nRetry-After: {asked}") as upstream:
         upstream.say()
-        answer = deliver(door(service, base_url=upstream.base_url), task_of(service.begin()).encode())
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, told)
+        app = door(service, queue.environ, base_url=upstream.base_url)
+        answer = deliver(app, task_of(service.begin()).encode(), name="7")
+    assert answer.status_code == 200
+    (wait,) = queue.waits()
+    assert seconds <= wait <= seconds + 1.1  # the time of creation is in whole seconds
+
+
+def test_each_released_attempt_has_a_task_of_its_own(service: Service, queue: Queue) -> None:
+    """One that another delivery of the same task has made may be due only when the lease would have run out."""
+    generation = held(service)
+    app = door(service, queue.environ)
+    deliver(app, task_of(generation).encode(), name="7")
+    head = service.head(generation)
+    service.documents.commit(
+        service.store.head(generation, replace(head, released=True, lease_until=now()), now(), None)
+    )
+    assert deliver(app, task_of(generation).encode(), name="7").status_code == 200
+    assert len(queue.tasks()) == 2
+
+
+def test_a_process_that_ends_hands_its_tasks_over_at_once(service: Service, queue: Queue) -> None:
+    service.shutdown.begin()
+    assert deliver(door(service, queue.environ), task_of(service.begin()).encode(), name="7").status_code == 200
+    (wait,) = queue.waits()
+    assert wait < 1.1
+
+
+@pytest.mark.parametrize("why", ["held", "away", "shutdown"])
+def test_only_where_the_queue_can_not_be_reached_either_it_has_to_deliver_again(
+    service: Service, no_queue: dict[str, str], why: str
+) -> None:
+    generation = held(service) if why == "held" else service.begin()
+    app = door(service, no_queue, worker_store=Away() if why == "away" else None)
+    if why == "shutdown":
+        service.shutdown.begin()
+    answer = deliver(app, task_of(generation).encode(), name="7")
+    assert answer.status_code == 503
+    assert 1 <= int(answer.headers["Retry-After"]) <= LEASE.total_seconds()
 
 
 # Claims at once
@@ -623,7 +771,7 @@ def test_who_has_waited_for_long_claims_all_the_same_and_gives_nobody_s_place_ba
     assert places == [True] * CLAIMS_AT_ONCE + [False]
 
 
-@pytest.mark.parametrize("error", [Unreachable("as the test asked"), Held(), MISTAKE])
+@pytest.mark.parametrize("error", [Unreachable("as the test asked"), Held(now()), MISTAKE])
 def test_who_fails_to_claim_leaves_its_place_to_the_next(service: Service, error: Exception) -> None:
     store = Waiting(error)
     store.go_on.set()
