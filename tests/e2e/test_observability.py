@@ -30,7 +30,7 @@ from grpc import StatusCode
 
 from lib.runtime.logs import FIELDS
 from local.client import Client
-from local.firestore_proxy import Proxy
+from local.firestore_proxy.proxy import Proxy
 from local.ports import HOST, Ports
 from local.stack import Stack
 from tests.e2e.collector import Collector, Span
