@@ -40,6 +40,7 @@ class Function:
         self.asked: queue.SimpleQueue[tuple[str, str, dict[str, str], bytes]] = queue.SimpleQueue()
         self.answer: Answer = plain
         self.left = threading.Event()
+        self.connections = 0
         self._server = _Server((HOST, port), partial(_Handler, self))
         self.url = f"http://{HOST}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -66,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def __init__(self, function: Function, *connection: Any) -> None:
         self.function = function
+        function.connections += 1
         super().__init__(*connection)
 
     def _handle(self) -> None:
@@ -199,6 +201,7 @@ def test_a_request_that_is_too_large_is_413(front: Callable[..., str], function:
     assert len(function.next()[3]) == 1000
     assert requests.post(url, data=body(1001), timeout=PATIENCE).status_code == 413
     assert function.asked.empty()
+    assert function.connections == (2 if chunked else 1)
 
 
 def test_the_largest_request_is_cloud_run_s() -> None:
@@ -246,8 +249,11 @@ def test_a_stream_that_is_silent_for_too_long_is_cut_and_a_silent_answer_is_not(
         wait_until_left(request)
 
     def slow(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "6")
+        request.end_headers()
         time.sleep(1)
-        plain(request)
+        request.wfile.write(b"answer")
 
     function.answer = silent
     with (
