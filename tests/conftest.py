@@ -15,6 +15,7 @@ from google.cloud import firestore
 from local.client import Client
 from local.ports import Ports
 from local.stack import Stack
+from local.strict import Strict
 from local.token import PROJECT
 
 WAIT_SECONDS = 60.0
@@ -22,10 +23,10 @@ WAIT_SECONDS = 60.0
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The whole local stack, as `make run` starts it."""
+    """The whole local stack, as `make run STRICT=1` starts it. HOLDFAST_STRICT chooses another strictness, 0 none."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
     settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": "demo,gpt-*", "KEEPALIVE_SECONDS": "0.5"}
-    with Stack(Ports.free(), settings, environ) as running:
+    with Stack(Ports.free(), settings, environ, Strict.from_env(environ, default="1")) as running:
         yield running
 
 

@@ -43,6 +43,9 @@ class StrictFirestore(Proxy):
     def __init__(self, target: str, faults: Faults | None = None):
         super().__init__(target)
         self.made: Counter[str] = Counter()
+        self.faults = Faults()
+        self._indexes: Indexes | None = None
+        self._ready = 0.0
         self._take(faults or Faults())
 
     def fault(self, **changes: Any) -> None:
@@ -50,9 +53,10 @@ class StrictFirestore(Proxy):
         self._take(replace(self.faults, **changes))
 
     def _take(self, faults: Faults) -> None:
-        self._indexes = Indexes.read(Path(faults.indexes)) if faults.indexes else None
+        if (faults.indexes, faults.build) != (self.faults.indexes, self.faults.build):
+            self._indexes = Indexes.read(Path(faults.indexes)) if faults.indexes else None
+            self._ready = time.monotonic() + faults.build
         self.faults = faults
-        self._ready = time.monotonic() + faults.build
         self._chance = random.Random(faults.seed)
         self._times = random.Random(faults.seed)  # so that the same commits fail whatever else is drawn
         self._budget = Budget(self._times)

@@ -130,9 +130,9 @@ class FaultyDocuments:
 
 @pytest.fixture(scope="session")
 def connect(stack: Stack) -> Callable[..., Documents]:
-    """A new `Documents` of the session's emulator, or of another host."""
+    """A new `Documents` of the session's Firestore, as the functions reach it, or of another host."""
 
-    def connect(host: str = stack.firestore_host) -> Documents:
+    def connect(host: str = stack.functions_firestore_host) -> Documents:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FIRESTORE_EMULATOR_HOST", host)
             return Documents(PROJECT, emulator=host)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from chaos.__main__ import main
-from chaos.faults import FAULTS, Fault
+from chaos.fault import Fault
+from chaos.faults import FAULTS
 from chaos.plan import FULL
 from chaos.promise import Observation, Promise, Verdict, Watched, judge
 from chaos.question import Question
