@@ -149,8 +149,9 @@ class UserHogs(Fault):
         client.session.close()
 
     def _post(self, url: str, user: str, size: int) -> None:
-        """Posts small bodies that are large to parse, one after the other."""
-        body = b'{"model": "demo", "messages": [' + b"[]," * (size // 3) + b"[]]}"
+        """Posts requests that are small to send and large to parse, one after the other."""
+        asked = b'{"model": "demo", "messages": [{"role": "user", "content": "hog"}], "max_tokens": 1, "metadata": ['
+        body = asked + b"[]," * (size // 3) + b"[]]}"
         client = Client(url, user)
         while not self._over.is_set():
             with suppress(requests.RequestException, OSError):

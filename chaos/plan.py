@@ -32,7 +32,7 @@ class Plan:
     first: float = 5.0
     others: int = 10
     hogged: float = 8.0
-    hog_answers: int = 20
+    hog_answers: int = 10
     hog_viewers: int = 40
     hog_uploads: int = 10
     hog_bodies: int = 2
