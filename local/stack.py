@@ -123,9 +123,9 @@ class Stack:
             case "firestore":
                 self._wait(name, lambda: answers(f"http://{self.firestore_host}/"))
             case _ if _target(name) == "api":
-                self._wait(name, lambda: answers(f"{self._own_url(name)}/healthz"))
+                self._wait(name, lambda: answers(f"{self.own_url(name)}/healthz"))
             case _:
-                self._wait(name, lambda: answers(self._own_url(name), refused=401))
+                self._wait(name, lambda: answers(self.own_url(name), refused=401))
 
     def restart(self, name: str, settings: Mapping[str, str] | None = None) -> None:
         """Starts a function again after it has ended, without waiting. `settings` override the stack's own."""
@@ -221,14 +221,15 @@ class Stack:
             **self._settings,
         }
 
-    def _own_url(self, name: str) -> str:
+    def own_url(self, name: str) -> str:
+        """A function's URL without its front end."""
         return self._behind.get(name, self._urls[name])
 
     def _function(self, name: str, settings: Mapping[str, str] | None = None) -> None:
         environ = {**self._function_settings(), **(settings or {})}
         if self.strict and name not in self._behind:
             self._front(name, self.strict, environ)
-        port = str(urlsplit(self._own_url(name)).port)
+        port = str(urlsplit(self.own_url(name)).port)
         command = ["-m", "functions_framework", "--target", _target(name), "--host", HOST, "--port", port]
         self._run(name, [sys.executable, *command], environ)
 

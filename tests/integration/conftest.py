@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import orjson
 import pytest
+import requests
 from google.cloud import firestore
 
 from lib.cloud.documents import Document, Documents
@@ -143,6 +144,20 @@ def connect(stack: Stack) -> Callable[..., Documents]:
 @pytest.fixture(scope="session")
 def documents(connect: Callable[..., Documents]) -> Documents:
     return connect()
+
+
+@pytest.fixture
+def unhurried(stack: Stack) -> Iterator[None]:
+    """Firestore without latency and write budget, for a test that writes hundreds of versions one after the other."""
+    if stack.strict is None:
+        yield
+        return
+    waits = ("commit_latency", "read_latency", "listen_latency")
+    strict = {name: stack.strict.firestore.get(name) for name in waits}
+    strict["budget"] = stack.strict.firestore.get("budget", 0)
+    requests.post(stack.firestore_faults_url, json={**dict.fromkeys(waits), "budget": 0}, timeout=PATIENCE)
+    yield
+    requests.post(stack.firestore_faults_url, json=strict, timeout=PATIENCE).raise_for_status()
 
 
 @pytest.fixture
