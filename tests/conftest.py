@@ -19,14 +19,15 @@ from local.strict import Strict
 from local.token import PROJECT
 
 WAIT_SECONDS = 60.0
+STRICT = Strict.from_env(os.environ, default="1")
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The whole local stack, as `make run STRICT=1` starts it. HOLDFAST_STRICT chooses another strictness, 0 none."""
+    """The whole local stack, as `make run STRICT=1` starts it. HOLDFAST_STRICT says otherwise; 0 is plain."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
     settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": "demo,gpt-*", "KEEPALIVE_SECONDS": "0.5"}
-    with Stack(Ports.free(), settings, environ, Strict.from_env(environ, default="1")) as running:
+    with Stack(Ports.free(), settings, environ, STRICT) as running:
         yield running
 
 

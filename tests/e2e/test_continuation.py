@@ -19,7 +19,7 @@ from local.client import Client, Frame, question
 from local.demo_text import seed_of, text
 from local.ports import HOST, Ports
 from local.stack import Stack
-from tests.conftest import database_of
+from tests.conftest import STRICT, database_of
 
 WAIT_SECONDS = 60.0
 STYLES = ("openrouter", "anthropic", "vllm")
@@ -50,7 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     upstreams = tmp_path_factory.mktemp("upstreams") / "upstreams.toml"
     upstreams.write_text(UPSTREAMS.format(url=f"http://{HOST}:{ports.upstream_port}/v1"))
     settings = {"UPSTREAMS_FILE": str(upstreams), "SEND_SECONDS": "2", "KEEPALIVE_SECONDS": "0.5"}
-    with Stack(ports, settings) as running:
+    with Stack(ports, settings, strict=STRICT) as running:
         yield running
 
 
@@ -253,7 +253,7 @@ def test_many_clients_that_never_read_are_dropped_at_once_and_not_one_after_the_
     answer.frames()
     headers = f"Host: x\r\nAccept: text/event-stream\r\nAuthorization: {answer.client.session.headers['Authorization']}"
     asking = f"GET /v1/generations/{answer.generation} HTTP/1.1\r\n{headers}\r\n\r\n".encode()
-    server = psutil.Process(stack.processes["api"].pid)
+    server = psutil.Process(stack.processes.get("front-api", stack.processes["api"]).pid)
     with ExitStack() as open_sockets:
         deaf = [open_sockets.enter_context(socket.socket()) for _ in range(40)]
         for each in deaf:
