@@ -15,8 +15,8 @@ test: lint audit       ## lint, types and all tests
 check: lint            ## lint, types and unit tests, in a minute: before each commit
 	$(RUN) -m pytest tests/unit -n 2
 
-run: setup             ## the local stack in the foreground, until Ctrl-C
-	@exec $(RUN) -m local.stack
+run: setup             ## the local stack in the foreground, until Ctrl-C: STRICT=1 as strict as Google Cloud
+	@HOLDFAST_STRICT=$(STRICT) exec $(RUN) -m local.stack
 
 web: setup             ## the web example, with its own local stack or that of make run
 	@./local/setup.sh web

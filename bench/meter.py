@@ -19,7 +19,8 @@ from aiohttp import web
 from google.cloud.firestore_v1.types import firestore as rpc
 
 from cost.meter import writes_of
-from local.firestore_proxy import HOST, Proxy
+from local.firestore_proxy.proxy import Proxy
+from local.ports import HOST
 
 _SERVICE = "/google.firestore.v1.Firestore/"
 _GOT = rpc.BatchGetDocumentsResponse.pb()

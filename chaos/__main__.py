@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
-from chaos.faults import FAULTS, Fault
+from chaos.fault import Fault
+from chaos.faults import FAULTS
 from chaos.lane import Left, played
 from chaos.plan import FULL, SHORT, Plan
 from chaos.report import NOTES, Played, conclusion, progress, table

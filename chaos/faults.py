@@ -1,8 +1,4 @@
-"""The faults, one class each, and what is promised nevertheless.
-
-A fault acts from outside: signals to processes, errors in the network, an upstream that misbehaves. It must leave the
-stage as it found it.
-"""
+"""The faults of the service's parts and of its upstream, one class each, and what is promised nevertheless."""
 
 from __future__ import annotations
 
@@ -12,11 +8,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import requests
 from google.cloud.firestore_v1.base_query import FieldFilter
 
+from chaos.fault import Fault, WorkerFault
+from chaos.neighbours import UserHogs, WorkerDiesWithForty
 from chaos.plan import Plan
 from chaos.promise import Promise
 from chaos.question import CHAT, Question
@@ -27,57 +25,10 @@ from local.client import Client
 from local.ports import HOST
 from local.token import id_token
 
-ENDS_OR_BREAKS_OFF = frozenset({"completed", "incomplete"})
 DRAIN_SECONDS = 0.3  # until messages between two parts have arrived
 CLOSE_SECONDS = 5.0  # for the upstream to notice that a call was closed
 RAISING = Path(__file__).with_name("raising.py")
 QUIET_SECONDS = 3.0  # enough for a worker that has lost its generations to write, if it were to
-
-
-class Fault:
-    """The base of all faults: a load, the fault itself, and a promise. `recovery` is the start of the recovery time."""
-
-    key: ClassVar[str]
-    title: ClassVar[str]
-    recovery: ClassVar[str | None] = None
-    viewers: ClassVar[tuple[int, int]] = (1, 2)  # per generation
-    leaves: ClassVar[int] = 1  # how often a viewer leaves, at most
-
-    def tokens(self, plan: Plan) -> tuple[int, int]:
-        """The smallest and largest number of tokens of an answer."""
-        return plan.tokens
-
-    def question(self, on: Round, name: str, place: int) -> Question:
-        """The question of one generation. Every other generation's upstream supports continuation."""
-        tokens = on.chance.randint(*self.tokens(on.plan))
-        return Question(name=name, tokens=tokens, rate=on.plan.rate, prefill=bool(place % 2))
-
-    def begin(self, on: Round) -> None:
-        """Runs before anything is asked."""
-
-    def strike(self, on: Round) -> None:
-        """Runs while the answers stream. The stage must work again when it returns, but may still be recovering."""
-
-    def settle(self, on: Round) -> None:
-        """Runs after all generations have ended, before they are read for the last time."""
-
-    def restore(self, stage: Stage) -> None:
-        """Undoes the fault, also after an error."""
-
-    def promise(self, plan: Plan, question: Question) -> Promise:
-        """What is promised. By default, every answer completes with one upstream call, and recovers in time."""
-        return Promise(calls=1, recover=plan.recover if self.recovery else None)
-
-
-class WorkerFault(Fault):
-    """The worker is lost. Answers that an upstream can continue complete; the others end with what was committed."""
-
-    no_more = True
-
-    def promise(self, plan: Plan, question: Question) -> Promise:
-        if question.prefill:
-            return Promise(recover=plan.recover)
-        return Promise(states=ENDS_OR_BREAKS_OFF, no_more=self.no_more, calls=1)
 
 
 class WorkerKilled(WorkerFault):
@@ -152,10 +103,8 @@ class WorkerFrozen(WorkerFault):
 
     def restore(self, stage: Stage) -> None:
         stage.stack.processes["worker"].resume()
-        rival = stage.stack.processes.pop(self.rival, None)
-        if rival is not None:
-            rival.terminate()
-            rival.end(time.monotonic() + stage.plan.grace)
+        if self.rival in stage.stack.processes:
+            stage.stack.end(self.rival)
 
 
 class ApiKilled(Fault):
@@ -233,18 +182,34 @@ class CommitsFail(Fault):
     share = 0.2
 
     def begin(self, on: Round) -> None:
-        grpc_host, self._faults = on.stage.stack.add_firestore_proxy()
-        _start_functions(on.stage, {"FIRESTORE_EMULATOR_HOST": grpc_host})
-        asked = {"share": self.share, "done": 0.5, "seed": on.chance.randrange(1 << 30)}
-        requests.post(f"{self._faults}/faults", json=asked, timeout=WAIT_SECONDS).raise_for_status()
+        on.stage.fault_firestore(share=self.share, done=0.5, seed=on.chance.randrange(1 << 30))
 
     def settle(self, on: Round) -> None:
-        made = requests.get(f"{self._faults}/faults", timeout=WAIT_SECONDS).json()["made"]
-        if not made:
+        if not on.stage.firestore_made().keys() - {"reads", "contention", "unindexed"}:
             on.broken.append("expected commits to fail, none did: the round shows nothing")
 
     def restore(self, stage: Stage) -> None:
-        _without_proxy(stage)
+        stage.fault_firestore(share=0)
+
+
+class ReadsFail(Fault):
+    """A twentieth of all reads fail: documents, queries and counts."""
+
+    key = "reads-fail"
+    title = "reads that fail"
+    share = 0.05
+
+    def begin(self, on: Round) -> None:
+        usual = on.stage.stack.strict
+        self._usual = usual.firestore.get("reads", 0) if usual else 0
+        on.stage.fault_firestore(reads=self.share, seed=on.chance.randrange(1 << 30))
+
+    def settle(self, on: Round) -> None:
+        if not on.stage.firestore_made().get("reads"):
+            on.broken.append("expected reads to fail, none did: the round shows nothing")
+
+    def restore(self, stage: Stage) -> None:
+        stage.fault_firestore(reads=self._usual)
 
 
 class CommitsRefused(Fault):
@@ -258,31 +223,23 @@ class CommitsRefused(Fault):
     def tokens(self, plan: Plan) -> tuple[int, int]:
         return plan.tokens[0], round(plan.rate * plan.refused * 1.05)
 
-    def begin(self, on: Round) -> None:
-        grpc_host, self._faults = on.stage.stack.add_firestore_proxy()
-        _start_functions(on.stage, {"FIRESTORE_EMULATOR_HOST": grpc_host})
-
     def strike(self, on: Round) -> None:
         on.wait_until_streaming()
         on.keep()
-        self._fail(1.0)
+        on.stage.fault_firestore(share=1, done=0)
         until = time.monotonic() + on.plan.refused
         clients = [Client(on.stage.stack.url, asked.question.user) for asked in on.asked]
         while (left := until - time.monotonic()) > 0:
             for client in clients:
                 list(client.list())
             time.sleep(min(self.list_seconds, left))
-        self._fail(0.0)
+        on.stage.fault_firestore(share=0)
         on.recovers_from_now()
         for client in clients:
             client.session.close()
 
-    def _fail(self, share: float) -> None:
-        asked = {"share": share, "done": 0.0}
-        requests.post(f"{self._faults}/faults", json=asked, timeout=WAIT_SECONDS).raise_for_status()
-
     def restore(self, stage: Stage) -> None:
-        _without_proxy(stage)
+        stage.fault_firestore(share=0, done=0.5)
 
 
 class TasksTwice(Fault):
@@ -517,13 +474,6 @@ def _start_functions(stage: Stage, settings: dict[str, str] | None = None) -> No
         stage.stack.wait_for(name)
 
 
-def _without_proxy(stage: Stage) -> None:
-    _start_functions(stage)
-    proxy = stage.stack.processes.pop("firestore-proxy", None)
-    if proxy is not None:
-        proxy.kill()
-
-
 def _error_code(answer: requests.Response) -> str | None:
     try:
         return str(answer.json()["error"]["code"])
@@ -540,6 +490,7 @@ FAULTS: Sequence[type[Fault]] = (
     FirestoreRestarted,
     CommitsFail,
     CommitsRefused,
+    ReadsFail,
     TasksTwice,
     TasksLate,
     QueueUnreachable,
@@ -547,4 +498,6 @@ FAULTS: Sequence[type[Fault]] = (
     StoppedWhileMute,
     WorkerRaises,
     ViewersLeave,
+    WorkerDiesWithForty,
+    UserHogs,
 )

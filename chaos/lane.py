@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from chaos.faults import Fault
+from chaos.fault import Fault
 from chaos.plan import Plan
 from chaos.report import Played
 from chaos.round import Round

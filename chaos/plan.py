@@ -11,7 +11,9 @@ class Plan:
 
     `frozen` is how long a part is paused, which is longer than `lease` and a takeover. `refused` is how long Firestore
     refuses commits. `grace` is the time between SIGTERM and SIGKILL. `patience` is how long after a fault a generation
-    may take before it counts as stuck.
+    may take before it counts as stuck. `first` is how long another user's first token may take while a worker is lost,
+    and `others` how many ask. `hogged` is how long one user hogs, with `hog_answers` answers, `hog_viewers` viewers,
+    `hog_uploads` uploads that do not end and `hog_bodies` posts of `hog_bytes` at a time; `lag` is always allowed then.
     """
 
     load: int = 20
@@ -27,6 +29,15 @@ class Plan:
     response: float = 10.0
     patience: float = 90.0
     recover: float = 30.0
+    first: float = 5.0
+    others: int = 10
+    hogged: float = 8.0
+    hog_answers: int = 10
+    hog_viewers: int = 40
+    hog_uploads: int = 10
+    hog_bodies: int = 2
+    hog_bytes: int = 60_000
+    lag: float = 0.5
 
 
 FULL = Plan()
@@ -41,4 +52,8 @@ SHORT = Plan(
     late=1.0,
     response=4.0,
     patience=45.0,
+    others=4,
+    hogged=3.0,
+    hog_viewers=20,
+    lag=1.0,
 )

@@ -17,7 +17,7 @@ class Question:
     """`name` is the message's id and the answer's seed. `prefill`: its upstream supports continuation.
 
     `fault` is the upstream's fault, in the format of `local.demo_faults`. `mute` is how many seconds the upstream waits
-    before it sends a status line.
+    before it sends a status line. `record`: the upstream keeps the time at which it sent each token.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Question:
     prefill: bool = False
     token_bytes: int = 0
     mute: float = 0.0
+    record: bool = False
     fault: Mapping[str, Any] | None = None
 
     @property
@@ -44,7 +45,7 @@ class Question:
         return {
             "model": PREFILL_MODEL if self.prefill else MODEL,
             "messages": [{"role": "user", "content": self.name}],
-            "demo": {**demo, "first_byte_delay": self.mute, "fault": self.fault},
+            "demo": {**demo, "first_byte_delay": self.mute, "fault": self.fault, "record": self.record},
         }
 
     @property

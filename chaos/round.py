@@ -22,7 +22,7 @@ from chaos.viewer import Viewer
 from local.client import Client, Frame
 
 if TYPE_CHECKING:
-    from chaos.faults import Fault
+    from chaos.fault import Fault
 
 BEGIN_SECONDS = 30.0  # until every generation has its first event
 LEAVE_SECONDS = 20.0  # for the viewers, once all generations have ended
@@ -40,10 +40,17 @@ class Asked:
         self.kept: list[tuple[Frame, ...]] = []
         self.readings: list[Saved] = []
         self.overdue = False
+        self.asked_at: float | None = None
 
     @property
     def generation(self) -> str | None:
         return self.viewers[0].generation
+
+    def ask(self) -> None:
+        """Starts its viewers."""
+        self.asked_at = time.monotonic()
+        for viewer in self.viewers:
+            viewer.start()
 
     @property
     def begun(self) -> bool:
@@ -58,12 +65,14 @@ class Round:
         self.stage = stage
         self.plan = stage.plan
         self.fault = fault
+        self.number = number
         self.chance = random.Random(f"{seed}/{number}/{fault.key}")
         self.broken: list[str] = []
         self._over = threading.Event()
         self._since: float | None = None
         self._reopened = False
-        self.asked = [self._ask(f"{fault.key}-{number}-{place}", place) for place in range(self.plan.load)]
+        self.asked = [self._ask(f"{fault.key}-{number}-{place}", place) for place in range(fault.load(self.plan))]
+        self.later = self.asked[len(self.asked) - fault.later(self.plan) :]
 
     def _ask(self, name: str, place: int) -> Asked:
         question = self.fault.question(self, name, place)
@@ -83,8 +92,8 @@ class Round:
         try:
             self.fault.begin(self)
             for asked in self.asked:
-                for viewer in asked.viewers:
-                    viewer.start()
+                if asked not in self.later:
+                    asked.ask()
             self.fault.strike(self)
             self._wait_until_ended()
             self._let_viewers_finish()
@@ -110,7 +119,7 @@ class Round:
                 Watched(frames=tuple(sight.frame for sight in viewer.seen), end=viewer.end) for viewer in asked.viewers
             ),
             overdue=asked.overdue,
-            recovered=self._recovered(asked),
+            recovered=self.fault.recovered(self, asked),
         )
 
     # For faults
@@ -118,7 +127,9 @@ class Round:
     def wait_until_streaming(self) -> None:
         """Waits until every answer has started, and a moment longer. Those that never start are detected later."""
         deadline = time.monotonic() + BEGIN_SECONDS
-        while not all(asked.begun for asked in self.asked) and time.monotonic() < deadline:
+        while (
+            not all(asked.begun for asked in self.asked if asked.asked_at is not None) and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         time.sleep(self.chance.uniform(0.2, 1.0))
 
@@ -172,7 +183,7 @@ class Round:
         for viewer in viewers:
             viewer.join(deadline)
 
-    def _recovered(self, asked: Asked) -> float | None:
+    def recovered(self, asked: Asked) -> float | None:
         """The seconds from the start of the recovery time to the first event that was not committed at that time."""
         if self._since is None:
             return None

@@ -23,6 +23,7 @@ from chaos.question import MODEL, PREFILL_MODEL, Question
 from lib.domain.task import Task
 from local.ports import Ports
 from local.stack import INVOKER, QUEUE, Stack
+from local.strict import Strict
 from local.token import PROJECT
 
 WAIT_SECONDS = 30.0
@@ -54,7 +55,8 @@ class Stage:
             "RESPONSE_SECONDS": str(plan.response),
             "KEEPALIVE_SECONDS": "1",
         }
-        self.stack = Stack(Ports.free(), settings, environ)
+        strict = Strict.from_env(environ, default="1") or Strict()  # the faults of Firestore need its proxy
+        self.stack = Stack(Ports.free(), settings, environ, strict)
 
     def __enter__(self) -> Self:
         self._upstreams.write_text(
@@ -78,6 +80,20 @@ class Stage:
     def fault_queue(self, **faults: float | bool) -> None:
         """Sets the queue's faults, in the format of `local.tasks_emulator`."""
         requests.post(f"{self.stack.tasks_http}/faults", json=faults, timeout=WAIT_SECONDS).raise_for_status()
+
+    def fault_firestore(self, **faults: Any) -> None:
+        """Sets Firestore's faults, in the format of `local.firestore_proxy.faults`."""
+        requests.post(self.stack.firestore_faults_url, json=faults, timeout=WAIT_SECONDS).raise_for_status()
+
+    def firestore_made(self) -> dict[str, int]:
+        """How often each fault of Firestore has struck since they were set."""
+        faults = requests.get(self.stack.firestore_faults_url, timeout=WAIT_SECONDS).json()
+        return faults["made"]  # type: ignore[no-any-return]
+
+    def recorded(self, question: Question) -> list[float]:
+        """When each token of a question that is recorded was sent, in seconds on the monotonic clock."""
+        times = requests.get(f"{self.stack.upstream_url}/demo/records/{question.name}", timeout=WAIT_SECONDS).json()
+        return [nanoseconds / 1e9 for nanoseconds in times]
 
     def send_task(self, question: Question, generation: str, worker_url: str) -> None:
         """Creates another task for a generation, for any worker, like a queue that delivers twice."""

@@ -24,7 +24,7 @@ from aiohttp import web
 from google.cloud.firestore_v1.types import firestore as rpc
 
 from lib.domain.collections import GENERATIONS
-from local.firestore_proxy import Proxy
+from local.firestore_proxy.proxy import Proxy
 from local.ports import HOST, Ports
 
 FIRESTORE = "/google.firestore.v1.Firestore/"

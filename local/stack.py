@@ -6,6 +6,7 @@ use `Stack` on free ports. Nothing is left running afterwards.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,31 +14,24 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-import grpc
-from google.api_core.exceptions import AlreadyExists
-from google.cloud import tasks_v2
-from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
-from google.protobuf.duration_pb2 import Duration
-
-from local import firestore_emulator
+from local import firestore_emulator, queue
 from local.firestore_emulator import EmulatorMissing
 from local.ports import HOST, PortFault, Ports, free_port
+from local.probe import answers
 from local.process import GRACE_SECONDS, Process, ProcessFault
+from local.strict import Strict
 from local.token import PROJECT
 from operations.rules import rules_for
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60.0
 INVOKER = f"invoker@{PROJECT}.iam.gserviceaccount.com"
-LOCATION = f"projects/{PROJECT}/locations/us-central1"
-QUEUE = f"{LOCATION}/queues/holdfast"
+QUEUE = f"projects/{PROJECT}/locations/us-central1/queues/holdfast"
 THREADS = "320"
 _WATCH_SECONDS = 0.2
 
@@ -46,15 +40,21 @@ class Stack:
     """All parts, on `ports`. Start it with `start` or use it as a context manager.
 
     `settings` are additional variables for both functions. If they include UPSTREAM_BASE_URL, no demo upstream is
-    started.
+    started. With `strict`, the functions reach Firestore through a proxy and are reached through front ends.
     """
 
     def __init__(
-        self, ports: Ports, settings: Mapping[str, str] | None = None, environ: Mapping[str, str] = os.environ
+        self,
+        ports: Ports,
+        settings: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] = os.environ,
+        strict: Strict | None = None,
     ):
         self.ports = ports
-        self._settings = dict(settings or {})
+        self.strict = strict
+        self._settings = {**(strict.settings if strict else {}), **(settings or {})}
         self._environ = environ
+        self._behind: dict[str, str] = {}  # the functions' own URLs, where a front end has the public one
         self._folder = tempfile.TemporaryDirectory(prefix="holdfast-")
         self.processes: dict[str, Process] = {}
         self._urls = {"api": self.url, "worker": self.worker_url}
@@ -78,6 +78,11 @@ class Stack:
         return f"{HOST}:{self.ports.firestore_port}"
 
     @property
+    def functions_firestore_host(self) -> str:
+        """What the functions use: in a strict stack the proxy before the emulator."""
+        return self._side("firestore-proxy", "grpc") if self.strict else self.firestore_host
+
+    @property
     def tasks_host(self) -> str:
         return f"{HOST}:{self.ports.tasks_port}"
 
@@ -93,17 +98,22 @@ class Stack:
 
     def _start(self) -> None:
         self._firestore()
-        self._run("tasks", [sys.executable, "-m", "local.tasks_emulator", "--port", str(self.ports.tasks_port)])
+        faults = ["--faults", json.dumps(self.strict.tasks)] if self.strict else []
+        tasks_port = ["--port", str(self.ports.tasks_port)]
+        self._run("tasks", [sys.executable, "-m", "local.tasks_emulator", *tasks_port, *faults])
+        if self.strict:
+            command = ["-m", "local.firestore_proxy", "--target", self.firestore_host, "--port=0"]
+            self._run("firestore-proxy", [sys.executable, *command, "--faults", json.dumps(self.strict.firestore)])
         if "UPSTREAM_BASE_URL" not in self._settings:
             self._run(
                 "upstream", [sys.executable, "-m", "local.demo_upstream", "--port", str(self.ports.upstream_port)]
             )
-            self._wait("upstream", lambda: _answers(f"{self.upstream_url}/v1/models"))
+            self._wait("upstream", lambda: answers(f"{self.upstream_url}/v1/models"))
         self.tasks_http = self._side("tasks")
         self._function("api")
         self._function("worker")
         self.wait_for("firestore")
-        self._create_queue()
+        queue.create(self.tasks_host, QUEUE, READY_SECONDS)
         self.wait_for("api")
         self.wait_for("worker")
 
@@ -111,11 +121,11 @@ class Stack:
         """Waits until Firestore, or a function, answers. Errors: `ProcessFault`."""
         match name:
             case "firestore":
-                self._wait(name, lambda: _answers(f"http://{self.firestore_host}/"))
+                self._wait(name, lambda: answers(f"http://{self.firestore_host}/"))
             case _ if _target(name) == "api":
-                self._wait(name, lambda: _answers(f"{self._urls[name]}/healthz"))
+                self._wait(name, lambda: answers(f"{self.own_url(name)}/healthz"))
             case _:
-                self._wait(name, lambda: _answers(self._urls[name], refused=401))
+                self._wait(name, lambda: answers(self.own_url(name), refused=401))
 
     def restart(self, name: str, settings: Mapping[str, str] | None = None) -> None:
         """Starts a function again after it has ended, without waiting. `settings` override the stack's own."""
@@ -153,12 +163,15 @@ class Stack:
 
     def end(self, *names: str) -> None:
         """Ends parts that were added."""
-        ending = [self.processes.pop(name) for name in names]
+        fronts = [front for name in names if (front := f"front-{name}") in self.processes]
+        ending = [self.processes.pop(name) for name in (*fronts, *names)]
         for process in ending:
             process.terminate()
         deadline = time.monotonic() + GRACE_SECONDS
         for process in ending:
             process.end(deadline)
+        for name in names:
+            self._behind.pop(name, None)
 
     def empty_firestore(self) -> None:
         """Deletes all documents in Firestore."""
@@ -174,11 +187,10 @@ class Stack:
         self._firestore(saved)
         self.wait_for("firestore")
 
-    def add_firestore_proxy(self) -> tuple[str, str]:
-        """Starts a proxy to Firestore that can make commits fail. Returns its gRPC host and the URL to set faults."""
-        name = "firestore-proxy"
-        self._run(name, [sys.executable, "-m", "local.firestore_proxy", "--target", self.firestore_host, "--port=0"])
-        return self._side(name, "grpc"), self._side(name)
+    @property
+    def firestore_faults_url(self) -> str:
+        """Where a strict stack's Firestore shows its faults, and takes others. See `local.firestore_proxy.faults`."""
+        return f"{self._side('firestore-proxy')}/faults"
 
     def _firestore(self, saved: Path | None = None) -> None:
         rules = Path(self._folder.name, "firestore.rules")
@@ -199,7 +211,7 @@ class Stack:
             "PYTHONPATH": str(ROOT),
             "THREADS": THREADS,
             "GOOGLE_CLOUD_PROJECT": PROJECT,
-            "FIRESTORE_EMULATOR_HOST": self.firestore_host,
+            "FIRESTORE_EMULATOR_HOST": self.functions_firestore_host,
             # Nothing has to listen there: it makes the api accept unsigned tokens.
             "FIREBASE_AUTH_EMULATOR_HOST": self._environ.get("FIREBASE_AUTH_EMULATOR_HOST", f"{HOST}:9099"),
             "TASKS_EMULATOR_HOST": self.tasks_host,
@@ -212,30 +224,29 @@ class Stack:
             **self._settings,
         }
 
-    def _function(self, name: str, settings: Mapping[str, str] | None = None) -> None:
-        port = str(urlsplit(self._urls[name]).port)
-        command = ["-m", "functions_framework", "--target", _target(name), "--host", HOST, "--port", port]
-        self._run(name, [sys.executable, *command], {**self._function_settings(), **(settings or {})})
+    def own_url(self, name: str) -> str:
+        """A function's URL without its front end."""
+        return self._behind.get(name, self._urls[name])
 
-    def _create_queue(self) -> None:
-        channel = grpc.insecure_channel(self.tasks_host)
-        client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
-        queue = tasks_v2.Queue(
-            name=QUEUE,
-            rate_limits=tasks_v2.RateLimits(max_dispatches_per_second=500, max_concurrent_dispatches=1000),
-            retry_config=tasks_v2.RetryConfig(
-                max_attempts=100,
-                min_backoff=Duration(seconds=1),
-                max_backoff=Duration(seconds=5),
-                max_doublings=4,
-            ),
-        )
-        try:
-            client.create_queue(parent=LOCATION, queue=queue, timeout=READY_SECONDS)
-        except AlreadyExists:
-            pass
-        finally:
-            channel.close()
+    def _function(self, name: str, settings: Mapping[str, str] | None = None) -> None:
+        environ = {**self._function_settings(), **(settings or {})}
+        if self.strict and name not in self._behind:
+            self._front(name, self.strict, environ)
+        port = str(urlsplit(self.own_url(name)).port)
+        command = ["-m", "functions_framework", "--target", _target(name), "--host", HOST, "--port", port]
+        self._run(name, [sys.executable, *command], environ)
+
+    def _front(self, name: str, strict: Strict, environ: Mapping[str, str]) -> None:
+        """Starts the front end of a function, which outlives it. The worker is private."""
+        self._behind[name] = f"http://{HOST}:{free_port()}"
+        limits = dict(strict.front)
+        if _target(name) == "worker":
+            private = {"invoker": INVOKER, "audience": environ["WORKER_URL"], "certs_url": environ["OIDC_CERTS_URL"]}
+            limits |= {**private, **strict.worker_front}
+        port = str(urlsplit(self._urls[name]).port)
+        command = ["-m", "local.front_end", "--target", self._behind[name], "--port", port]
+        self._run(f"front-{name}", [sys.executable, *command, "--limits", json.dumps(limits)])
+        self._side(f"front-{name}")
 
     def _run(self, name: str, command: list[str], environ: Mapping[str, str] | None = None) -> None:
         self.processes[name] = Process(
@@ -271,16 +282,6 @@ def _target(function: str) -> str:
     return "api" if "api" in function.split("-") else "worker"
 
 
-def _answers(url: str, refused: int | None = None) -> bool:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="POST" if refused else "GET"), timeout=5):
-            return refused is None
-    except urllib.error.HTTPError as error:
-        return error.code == refused
-    except OSError:
-        return False
-
-
 def run(environ: Mapping[str, str]) -> int:
     """Runs the stack in the foreground until a signal or until a part dies. Returns the exit code."""
     ended = threading.Event()
@@ -288,8 +289,8 @@ def run(environ: Mapping[str, str]) -> int:
         signal.signal(number, lambda *_: ended.set())
     settings = {name: environ[name] for name in ("UPSTREAM_BASE_URL", "UPSTREAM_API_KEY") if environ.get(name)}
     try:
-        stack = Stack(Ports.from_env(environ), settings, environ).start()
-    except (PortFault, EmulatorMissing, ProcessFault) as fault:
+        stack = Stack(Ports.from_env(environ), settings, environ, Strict.from_env(environ)).start()
+    except (ValueError, PortFault, EmulatorMissing, ProcessFault) as fault:
         print(fault, file=sys.stderr)
         return 1
     try:

@@ -123,7 +123,7 @@ def run(environ: Mapping[str, str], port: int, api_url: str | None) -> int:
 
 def _is_up(api_url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{api_url}/healthz", timeout=5):
+        with urllib.request.urlopen(f"{api_url}/health", timeout=5):
             return True
     except OSError:
         return False

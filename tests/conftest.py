@@ -15,17 +15,19 @@ from google.cloud import firestore
 from local.client import Client
 from local.ports import Ports
 from local.stack import Stack
+from local.strict import Strict
 from local.token import PROJECT
 
 WAIT_SECONDS = 60.0
+STRICT = Strict.from_env(os.environ, default="1")
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The whole local stack, as `make run` starts it."""
+    """The whole local stack, as `make run STRICT=1` starts it. HOLDFAST_STRICT says otherwise; 0 is plain."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
     settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": "demo,gpt-*", "KEEPALIVE_SECONDS": "0.5"}
-    with Stack(Ports.free(), settings, environ) as running:
+    with Stack(Ports.free(), settings, environ, STRICT) as running:
         yield running
 
 

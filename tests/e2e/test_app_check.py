@@ -16,6 +16,7 @@ from local.demo_text import seed_of, text
 from local.ports import Ports
 from local.stack import Stack
 from local.token import id_token
+from tests.conftest import STRICT
 from tests.e2e.breaking_proxy import BreakingProxy
 from tests.e2e.callable_lines import heard
 from tests.e2e.node_script import run
@@ -45,7 +46,7 @@ def guarded(key: Key) -> Iterator[Stack]:
     """A stack that enforces App Check, with the keys of a server of the test's own."""
     server = KeyServer()
     server.publish(key)
-    with Stack(Ports.free(), {"APP_CHECK": "enforced", "APP_CHECK_KEYS_URL": server.url}) as running:
+    with Stack(Ports.free(), {"APP_CHECK": "enforced", "APP_CHECK_KEYS_URL": server.url}, strict=STRICT) as running:
         yield running
     server.close()
 
@@ -166,7 +167,7 @@ def test_the_app_s_token_does_not_sign_anybody_in(app: Client) -> None:
 
 
 def test_the_health_check_needs_no_token(guarded: Stack) -> None:
-    assert requests.get(f"{guarded.url}/healthz", timeout=SECONDS).status_code == 200
+    assert requests.get(f"{guarded.url}/health", timeout=SECONDS).status_code == 200
 
 
 @pytest.mark.parametrize("token", [None, "abc"], ids=["none", "not a token"])

@@ -19,7 +19,7 @@ from local.client import Client, question
 from local.demo_text import arguments, seed_of, text
 from local.ports import Ports
 from local.stack import Stack
-from tests.conftest import database_of
+from tests.conftest import STRICT, database_of
 from tests.e2e.callable_lines import Heard, begun, heard
 
 INT64 = "type.googleapis.com/google.protobuf.Int64Value"
@@ -448,7 +448,7 @@ def scripted() -> Iterator[Stack]:
         "MAX_REQUEST_BYTES": "100000",
         "MAX_LIVE_GENERATIONS": "2",
     }
-    with Stack(Ports.free(), settings) as running:
+    with Stack(Ports.free(), settings, strict=STRICT) as running:
         yield running
     server.shutdown()
     server.server_close()

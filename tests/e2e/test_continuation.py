@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from local.client import Client, Frame, Stream, question
 from local.demo_text import seed_of, text
 from local.ports import HOST, Ports
 from local.stack import Stack
-from tests.conftest import database_of
+from tests.conftest import STRICT, database_of
 
 WAIT_SECONDS = 60.0
 STYLES = ("openrouter", "anthropic", "vllm")
@@ -56,7 +57,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     upstreams = tmp_path_factory.mktemp("upstreams") / "upstreams.toml"
     upstreams.write_text(UPSTREAMS.format(url=f"http://{HOST}:{ports.upstream_port}/v1"))
     settings = {"UPSTREAMS_FILE": str(upstreams), "SEND_SECONDS": "2", "KEEPALIVE_SECONDS": "0.5"}
-    with Stack(ports, settings) as running:
+    with Stack(ports, settings, strict=STRICT) as running:
         yield running
 
 
@@ -281,7 +282,7 @@ def test_many_clients_that_never_read_are_dropped_at_once_and_not_one_after_the_
         deaf = [open_sockets.enter_context(socket.socket()) for _ in range(40)]
         for each in deaf:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            each.connect((HOST, stack.ports.api_port))
+            each.connect((HOST, urlsplit(stack.own_url("api")).port or 0))  # it is the api that drops them
             each.sendall(asking)
         wait_for(lambda: all(connected(server, each.getsockname()[1]) for each in deaf))
         wait_for(lambda: not any(connected(server, each.getsockname()[1]) for each in deaf))

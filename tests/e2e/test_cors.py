@@ -18,6 +18,7 @@ from local.client import Client
 from local.ports import Ports
 from local.stack import Stack
 from local.token import id_token
+from tests.conftest import STRICT
 from tests.e2e.browsing import browse
 from tests.e2e.callable_lines import heard
 
@@ -58,7 +59,7 @@ def named() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def strict(named: str) -> Iterator[Stack]:
     """A stack that names the origins that may call."""
-    with Stack(Ports.free(), {"CORS_ORIGINS": f"https://app.example,{named}"}) as running:
+    with Stack(Ports.free(), {"CORS_ORIGINS": f"https://app.example,{named}"}, strict=STRICT) as running:
         yield running
 
 

@@ -23,7 +23,7 @@ from chaos.stage import errors
 from local.client import Client
 from local.ports import Ports
 from local.stack import Stack
-from tests.conftest import database_of
+from tests.conftest import STRICT, database_of
 from tests.e2e.callable_lines import Heard, begun, heard
 from tests.e2e.scripted_upstream import Peer, Script, Server
 
@@ -134,7 +134,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         upstreams.write_text(CATALOG.format(server.address))
         settings = {"FUNCTION_SOURCE": str(SOURCE), "UPSTREAMS_FILE": str(upstreams), "TINY_KEY": "k"}
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
-        stack = held.enter_context(Stack(Ports.free(), settings, environ))
+        stack = held.enter_context(Stack(Ports.free(), settings, environ, STRICT))
         yield World(stack=stack, database=database_of(stack), server=server)
 
 

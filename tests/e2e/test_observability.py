@@ -30,7 +30,7 @@ from grpc import StatusCode
 
 from lib.runtime.logs import FIELDS
 from local.client import Client
-from local.firestore_proxy import Proxy
+from local.firestore_proxy.strict import StrictFirestore
 from local.ports import HOST, Ports
 from local.stack import Stack
 from tests.e2e.collector import Collector, Span
@@ -47,7 +47,7 @@ FUNCTIONS = ("api", "worker")
 Json = dict[str, Any]
 
 
-class QuotingFirestore(Proxy):
+class QuotingFirestore(StrictFirestore):
     """Refuses commits that have a certain word in them, and says in full why."""
 
     async def commit(self, method: str, request: bytes, context: Any) -> bytes:

@@ -14,6 +14,7 @@ import requests
 from local.client import Client, question
 from local.ports import Ports
 from local.stack import Stack
+from tests.conftest import STRICT
 from tests.e2e.collector import Collector
 
 PLATFORM_SECONDS = 10.0  # from SIGTERM to SIGKILL, on Cloud Run
@@ -32,7 +33,7 @@ def stack(collector: Collector) -> Iterator[Stack]:
     """Its spans are sent by the end of the process and by nothing else."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": NEVER}
-    with Stack(Ports.free(), settings, environ) as stack:
+    with Stack(Ports.free(), settings, environ, STRICT) as stack:
         yield stack
 
 

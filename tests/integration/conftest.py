@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import orjson
 import pytest
+import requests
 from google.cloud import firestore
 
 from lib.cloud.documents import Document, Documents
@@ -131,9 +132,9 @@ class FaultyDocuments:
 
 @pytest.fixture(scope="session")
 def connect(stack: Stack) -> Callable[..., Documents]:
-    """A new `Documents` of the session's emulator, or of another host."""
+    """A new `Documents` of the session's Firestore, as the functions reach it, or of another host."""
 
-    def connect(host: str = stack.firestore_host) -> Documents:
+    def connect(host: str = stack.functions_firestore_host) -> Documents:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FIRESTORE_EMULATOR_HOST", host)
             return Documents(PROJECT, emulator=host)
@@ -144,6 +145,20 @@ def connect(stack: Stack) -> Callable[..., Documents]:
 @pytest.fixture(scope="session")
 def documents(connect: Callable[..., Documents]) -> Documents:
     return connect()
+
+
+@pytest.fixture
+def unhurried(stack: Stack) -> Iterator[None]:
+    """Firestore without latency and write budget, for a test that writes hundreds of versions one after the other."""
+    if stack.strict is None:
+        yield
+        return
+    waits = ("commit_latency", "read_latency", "listen_latency")
+    strict = {name: stack.strict.firestore.get(name) for name in waits}
+    strict["budget"] = stack.strict.firestore.get("budget", 0)
+    requests.post(stack.firestore_faults_url, json={**dict.fromkeys(waits), "budget": 0}, timeout=PATIENCE)
+    yield
+    requests.post(stack.firestore_faults_url, json=strict, timeout=PATIENCE).raise_for_status()
 
 
 @pytest.fixture

@@ -612,7 +612,7 @@ def test_what_was_read_before_an_upstream_broke_off_is_saved_as_incomplete(
         ("GET", "/v1/models"),
     ],
 )
-def test_no_public_route_but_healthz_is_open(stack: Stack, method: str, path: str) -> None:
+def test_no_public_route_but_health_is_open(stack: Stack, method: str, path: str) -> None:
     def answer(authorization: str | None) -> requests.Response:
         headers = {"Authorization": authorization} if authorization else {}
         return requests.request(method, stack.url + path, headers=headers, json={}, timeout=WAIT_SECONDS)
@@ -622,11 +622,11 @@ def test_no_public_route_but_healthz_is_open(stack: Stack, method: str, path: st
     refused(answer("Bearer x"), 401, "malformed_token")
     refused(answer(f"Bearer {id_token('alice', project='another')}"), 401, "wrong_project")
     assert answer(None).headers["WWW-Authenticate"] == "Bearer"
-    assert requests.get(f"{stack.url}/healthz", timeout=WAIT_SECONDS).json() == {"status": "ok"}
+    assert requests.get(f"{stack.url}/health", timeout=WAIT_SECONDS).json() == {"status": "ok"}
 
 
 def test_the_worker_lets_only_the_queue_in(stack: Stack) -> None:
-    worker = f"http://127.0.0.1:{stack.ports.worker_port}/"
+    worker = stack.own_url("worker")
     for headers in ({}, {"Authorization": f"Bearer {id_token('alice')}"}):
         assert requests.post(worker, json={}, headers=headers, timeout=WAIT_SECONDS).status_code == 401
 

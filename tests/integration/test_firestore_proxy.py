@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import grpc
 import pytest
 import requests
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
+from google.cloud.firestore_v1.base_query import FieldFilter
+from google.cloud.firestore_v1.types import firestore as rpc
 
+from local.firestore_proxy.faults import Faults
 from local.stack import Stack
 from local.token import PROJECT
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0
+LENIENT = asdict(Faults())
+CREATE = r"The query requires an index\. You can create it here: https://console\.firebase\.google\.com/"
 
 
 class Proxy:
@@ -55,7 +65,7 @@ def running(stack: Stack) -> Iterator[Proxy]:
 @pytest.fixture
 def proxy(running: Proxy) -> Iterator[Proxy]:
     yield running
-    running.fault(share=0, done=0.5, seed=0).raise_for_status()
+    running.fault(**LENIENT).raise_for_status()
 
 
 def path() -> str:
@@ -128,12 +138,232 @@ def test_a_share_of_the_commits_fails_the_same_ones_for_a_seed(proxy: Proxy) -> 
     assert failed() == first
 
 
-@pytest.mark.parametrize("faults", [{"share": 2}, {"done": "1"}, {"seed": 0.5}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"share": 2},
+        {"done": "1"},
+        {"seed": 0.5},
+        {"reads": -1},
+        {"indexes": "/nowhere.json"},
+        {"current_alone": 1},
+        {"commit_latency": {"p50": 2, "p99": 1}},
+        {"budget": "1"},
+        {"unknown": 1},
+    ],
+)
 def test_a_fault_that_is_misspelt_is_refused_and_changes_nothing(proxy: Proxy, faults: Any) -> None:
     answer = proxy.fault(**faults)
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
     now = requests.get(proxy.faults_url, timeout=PATIENCE).json()
-    assert now == {"share": 0, "done": 0.5, "seed": 0, "made": {}}
+    assert now == LENIENT | {"made": {}}
+
+
+# Strictnesses, each on by setting alone
+
+
+def indexes(folder: Path, *composites: str) -> str:
+    """The path of a file of indexes over `a` and each of these fields, and without any of `hidden`."""
+    named = [
+        {
+            "collectionGroup": "rows",
+            "queryScope": "COLLECTION",
+            "fields": [{"fieldPath": "a", "order": "ASCENDING"}, {"fieldPath": field, "order": "ASCENDING"}],
+        }
+        for field in composites
+    ]
+    overrides = [{"collectionGroup": "rows", "fieldPath": "hidden", "indexes": []}]
+    path = folder / "firestore.indexes.json"
+    path.write_text(json.dumps({"indexes": named, "fieldOverrides": overrides}))
+    return str(path)
+
+
+def rows(proxy: Proxy, *fields: str) -> Any:
+    """A collection's rows that have `1` in these fields."""
+    query = proxy.database.collection(f"{path()}/rows").limit(3)
+    for field in fields:
+        query = query.where(filter=FieldFilter(field, "==", 1))
+    return query
+
+
+def asked(query: Any) -> list[Any]:
+    return list(query.stream(retry=None, timeout=PATIENCE))
+
+
+def test_a_query_and_a_count_need_their_index(proxy: Proxy, tmp_path: Path) -> None:
+    asked(rows(proxy, "a").order_by("b"))
+    proxy.fault(indexes=indexes(tmp_path, "b")).raise_for_status()
+    asked(rows(proxy, "a").order_by("b"))
+    asked(rows(proxy, "a", "b"))
+    rows(proxy, "a", "b").count().get(retry=None, timeout=PATIENCE)
+    for query in (rows(proxy, "a").order_by("c"), rows(proxy, "a", "hidden")):
+        with pytest.raises(exceptions.FailedPrecondition, match=CREATE):
+            asked(query)
+        with pytest.raises(exceptions.FailedPrecondition, match=CREATE):
+            query.count().get(retry=None, timeout=PATIENCE)
+    assert requests.get(proxy.faults_url, timeout=PATIENCE).json()["made"] == {"unindexed": 4}
+
+
+def test_an_index_is_not_ready_until_it_is_built(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.fault(indexes=indexes(tmp_path, "b"), build=3600).raise_for_status()
+    with pytest.raises(exceptions.FailedPrecondition, match="currently building and cannot be used yet"):
+        asked(rows(proxy, "a").order_by("b"))
+    asked(rows(proxy, "a"))
+    proxy.fault(build=0).raise_for_status()
+    asked(rows(proxy, "a").order_by("b"))
+
+
+class Listening:
+    """The answers to a document's listener, until it is left."""
+
+    def __init__(self, proxy: Proxy, where: str):
+        self._channel = grpc.insecure_channel(proxy.grpc.removeprefix("grpc="))
+        self._over = threading.Event()
+        root = f"projects/{PROJECT}/databases/(default)"
+        self._request = rpc.ListenRequest.pb()(database=root)
+        self._request.add_target.target_id = 2
+        self._request.add_target.documents.documents.append(f"{root}/documents/{where}")
+        listen = self._channel.stream_stream(
+            "/google.firestore.v1.Firestore/Listen",
+            rpc.ListenRequest.pb().SerializeToString,
+            rpc.ListenResponse.pb().FromString,
+        )
+        metadata = [("google-cloud-resource-prefix", root), ("authorization", "Bearer owner")]
+        self._answers = listen(self._ask(), metadata=metadata, timeout=PATIENCE)
+
+    def _ask(self) -> Iterator[Any]:
+        yield self._request
+        self._over.wait(PATIENCE)
+
+    def until(self, what: str) -> list[str]:
+        """The kinds of the answers, up to the first of this kind."""
+        kinds: list[str] = []
+        for answer in self._answers:
+            kind = str(answer.WhichOneof("response_type"))
+            if kind == "target_change":
+                kind = rpc.TargetChange.TargetChangeType(answer.target_change.target_change_type).name
+            kinds.append(kind)
+            if kind == what:
+                break
+        return kinds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._answers.cancel()
+        self._channel.close()
+
+
+def test_a_listener_of_a_missing_document_is_told_current_alone(proxy: Proxy, database: Any) -> None:
+    where = path()
+    with Listening(proxy, where) as usual:
+        assert usual.until("CURRENT") == ["ADD", "document_delete", "CURRENT"]
+    proxy.fault(current_alone=True).raise_for_status()
+    with Listening(proxy, where) as listening:
+        assert listening.until("CURRENT") == ["ADD", "CURRENT"]
+        commit(database.document(where), {"n": 1})
+        assert "document_delete" not in listening.until("document_change")
+        database.document(where).delete()
+        assert listening.until("document_delete")[-1] == "document_delete"
+
+
+def test_a_share_of_the_reads_fails_and_no_commit_does(proxy: Proxy) -> None:
+    document = proxy.database.document(path())
+    proxy.fault(reads=1).raise_for_status()
+    commit(document, {"n": 1})
+    for read in (
+        lambda: document.get(retry=None, timeout=PATIENCE),
+        lambda: asked(rows(proxy)),
+        lambda: rows(proxy).count().get(retry=None, timeout=PATIENCE),
+    ):
+        with pytest.raises(exceptions.ServiceUnavailable, match="Socket closed"):
+            read()
+    proxy.fault(reads=0.3, seed=7)
+    failed = 0
+    for _ in range(40):
+        try:
+            document.get(retry=None, timeout=PATIENCE)
+        except exceptions.ServiceUnavailable:
+            failed += 1
+    assert 0 < failed < 40
+
+
+@pytest.mark.parametrize("kind", ["commit", "read", "listen"])
+def test_each_kind_of_call_takes_as_long_as_it_is_told(proxy: Proxy, database: Any, kind: str) -> None:
+    document = proxy.database.document(path())
+    heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    watch = document.on_snapshot(lambda *_: heard.put(time.monotonic()))
+    heard.get(timeout=PATIENCE)
+    watch.unsubscribe()
+    proxy.fault(**{f"{kind}_latency": {"p50": 0.3, "p99": 0.3}}).raise_for_status()
+    began = time.monotonic()
+    match kind:
+        case "commit":
+            commit(document, {"n": 1})
+        case "read":
+            document.get(retry=None, timeout=PATIENCE)
+        case _:
+            watch = document.on_snapshot(lambda *_: heard.put(time.monotonic()))
+            heard.get(timeout=PATIENCE)
+            watch.unsubscribe()
+    assert time.monotonic() - began >= 0.3
+
+
+def test_a_document_that_is_written_too_often_meets_contention_and_others_do_not(proxy: Proxy, database: Any) -> None:
+    where, other = path(), path()
+    proxy.fault(budget=0.0001, seed=7).raise_for_status()  # so that a few writes are a thousand times too many
+    outcomes: list[str] = []
+    said: set[str] = set()
+    for n in range(40):
+        try:
+            commit(proxy.database.document(where), {"n": n})
+            outcomes.append("done")
+        except exceptions.Aborted as error:
+            said.add(str(error))
+            outcomes.append("aborted")
+            assert database.document(where).get().get("n") == n - 1 - outcomes[:-1][::-1].index("done")
+    assert set(outcomes) == {"done", "aborted"}
+    assert said == {"409 Too much contention on these documents. Please try again."}
+    proxy.fault(budget=1000).raise_for_status()
+    for n in range(20):
+        commit(proxy.database.document(other), {"n": n})
+
+
+def test_of_a_batch_only_the_writes_over_their_budget_are_aborted(proxy: Proxy, database: Any) -> None:
+    hot = proxy.database.document(path())
+    proxy.fault(budget=0.0001, seed=7).raise_for_status()
+    statuses = set()
+    for n in range(20):
+        cold = proxy.database.document(path())
+        batch = proxy.database.bulk_writer()._client._firestore_api.batch_write(
+            request={
+                "database": proxy.database._database_string,
+                "writes": [
+                    {"update": {"name": each._document_path, "fields": {"n": {"integer_value": n}}}}
+                    for each in (hot, cold)
+                ],
+            },
+            metadata=[("authorization", "Bearer owner")],
+        )
+        first, second = batch.status
+        statuses.add(first.code)
+        assert database.document(cold.path).get().exists is (second.code == 0)
+        if first.code == 0:
+            assert database.document(hot.path).get().get("n") == n
+            assert batch.write_results[0].update_time is not None
+    assert statuses == {0, 10}  # OK and ABORTED
+
+
+def test_a_document_with_too_many_index_entries_is_refused(proxy: Proxy, tmp_path: Path) -> None:
+    rows = proxy.database.collection(f"{path()}/rows")
+    fields = {"list": list(range(40_001))}
+    commit(rows.document(), fields)
+    proxy.fault(limits=True, indexes=indexes(tmp_path)).raise_for_status()
+    with pytest.raises(exceptions.InvalidArgument, match="Too many index entries"):
+        commit(rows.document(), fields)
+    commit(rows.document(), {"hidden": list(range(40_001))})
 
 
 def test_a_taken_port_is_one_clear_line_and_exit_status_1(proxy: Proxy) -> None:

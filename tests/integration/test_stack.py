@@ -20,6 +20,7 @@ from local.client import Client, question
 from local.demo_text import seed_of, text
 from local.ports import Ports
 from local.stack import Stack
+from local.strict import STRICTNESSES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_SECONDS = 60.0
@@ -125,13 +126,39 @@ def test_a_taken_port_is_one_line_with_the_remedy() -> None:
     [
         ({"API_PORT": "x"}, "API_PORT must be a port from 1 to 65535, and is 'x'."),
         ({"FIRESTORE_EMULATOR_JAR": "/nowhere.jar"}, "FIRESTORE_EMULATOR_JAR names /nowhere.jar, which is no file."),
+        (
+            {"HOLDFAST_STRICT": "raeds"},
+            f"STRICT must be 0, 1, all, or some of {','.join(STRICTNESSES)}, and has 'raeds'.",
+        ),
     ],
-    ids=["port", "jar"],
+    ids=["port", "jar", "strict"],
 )
 def test_what_is_wrong_is_said_in_one_line(environ: dict[str, str], line: str) -> None:
     with running(Ports.free(), **environ) as process:
         out, err = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, out, err) == (1, "", line + "\n")
+
+
+def test_a_strict_stack_has_a_proxy_and_front_ends_and_each_strictness_alone() -> None:
+    ports = Ports.free()
+    with running(ports, HOLDFAST_STRICT="budget") as process:
+        url = said(process).removeprefix("ready ")
+        parts = psutil.Process(process.pid).children(recursive=True)
+        commands = [" ".join(part.cmdline()) for part in parts]
+        (proxy,) = [command for command in commands if "local.firestore_proxy" in command]
+        assert '{"budget": 1.0}' in proxy
+        (tasks,) = [command for command in commands if "local.tasks_emulator" in command]
+        assert tasks.endswith("--faults {}")
+        assert len([command for command in commands if "local.front_end" in command]) == 2
+        assert requests.get(f"{url}/healthz", timeout=WAIT_SECONDS).status_code == 404  # the front end's
+        assert requests.get(f"{url}/health", timeout=WAIT_SECONDS).status_code == 200
+        worker = f"http://127.0.0.1:{ports.worker_port}/"
+        assert requests.post(worker, json={}, timeout=WAIT_SECONDS).status_code == 403
+        with Client(url, "alice").stream(question("strictly", 3, rate=0)) as stream:
+            assert list(stream.frames())[-1].data == "[DONE]"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=WAIT_SECONDS)
+    nothing_left(parts, ports)
 
 
 def test_both_functions_can_run_once_more_with_other_settings_and_end_for_good(stack: Stack) -> None:

@@ -368,6 +368,7 @@ def test_a_silent_head_is_shown_to_who_may_end_it(begin, hold, tails_over, entri
     assert (healed.id, head.last, head.attempt) == (generation.id, 2, 1)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_head_that_changes_is_not_read_again(begin, hold, faulty, store_over, tails_over, entries, together):
     generation = begin()
     journal = hold(generation).journal
@@ -541,6 +542,7 @@ def test_a_viewer_that_could_not_read_older_events_can_continue(ended, documents
     assert got == events(written)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_viewer_a_thousand_segments_behind_gets_all_while_little_is_held(begin, hold, tails_over, listener):
     generation = begin()
     journal = hold(generation).journal

@@ -36,13 +36,15 @@ from google.oauth2 import id_token
 from google.protobuf.field_mask_pb2 import FieldMask
 from jwt import InvalidAudienceError, PyJWKClientError
 
-from local.tasks_emulator import TasksEmulator, backoff, exhausted
+from local.tasks_emulator.retry import backoff, exhausted
+from local.tasks_emulator.service import TasksEmulator
 
 LOCATION = "projects/demo/locations/europe-west1"
 PATIENCE = 20.0  # seconds that a failing test waits; a passing one never does
 SOON = timedelta(milliseconds=20)
 NEVER = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
+LENIENT = {"duplicate": 1, "late": 0.0, "unavailable": False, "throttle": 0.0, "ramp": 0.0, "delay": None}
 PROOF = "/proof"  # always answered with 200
 
 NUMBERS = itertools.count()
@@ -223,7 +225,7 @@ def stack(emulator: TasksEmulator, client: v2.CloudTasksClient) -> Iterator[Stac
     stack = Stack(emulator, client, target, name)
     stack.configure(min_backoff=SOON, max_backoff=SOON)
     yield stack
-    emulator.fault(duplicate=1, late=0, unavailable=False)
+    emulator.fault(**LENIENT)
     client.delete_queue(name=name)
     target.close()
 
@@ -856,6 +858,10 @@ def test_a_fault_refuses_new_tasks_as_unavailable_until_it_is_taken_back(
         {"late": -1},
         {"late": True},
         {"unavailable": 1},
+        {"throttle": -1},
+        {"ramp": 501},
+        {"delay": 3},
+        {"delay": {"p50": 2, "p99": 1}},
         {"unknown": 1},
         ["list"],
     ],
@@ -864,7 +870,55 @@ def test_a_fault_that_is_misspelt_is_refused_and_changes_nothing(stack: Stack, f
     answer = requests.post(f"{stack.emulator.url}/faults", json=faults, timeout=PATIENCE)
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
     now = requests.get(f"{stack.emulator.url}/faults", timeout=PATIENCE).json()
-    assert now == {"duplicate": 1, "late": 0.0, "unavailable": False}
+    assert now == LENIENT
+
+
+# Throttling, ramping up and delays, which are on by setting alone
+
+
+def test_responses_that_say_overloaded_slow_the_whole_queue_down_until_it_recovers(stack: Stack) -> None:
+    stack.configure(max_attempts=1)
+    stack.emulator.fault(throttle=3600)
+    stack.target.will_answer(*[503] * 12)
+    failing = [stack.create() for _ in range(12)]
+    for _ in failing:
+        stack.target.next()
+    stack.wait_until_gone(failing[-1])
+    waiting = [stack.create() for _ in range(60)]  # a minute at the lowest rate
+    stack.prove_a_dispatch()
+    assert len(stack.target.waiting()) < len(waiting)
+    shown = stack.client.get_queue(name=stack.queue).rate_limits
+    assert (shown.max_dispatches_per_second, shown.max_burst_size) == (500, 500)
+    stack.emulator.fault(throttle=0)
+    stack.create()  # what is changed on the side port takes effect with the next call
+    stack.wait_until_gone(waiting[-1])
+
+
+def test_a_queue_that_was_idle_ramps_up(stack: Stack) -> None:
+    stack.emulator.fault(ramp=0.5)
+    tasks = [stack.create() for _ in range(8)]
+    stack.target.next()
+    stack.prove_a_dispatch()
+    assert stack.client.get_task(name=tasks[-1].name).dispatch_count == 0
+    stack.emulator.fault(ramp=0)
+    stack.create()
+    stack.wait_until_gone(tasks[-1])
+
+
+def test_a_delayed_task_comes_later_than_it_says(stack: Stack) -> None:
+    stack.emulator.fault(delay={"p50": 0.3, "p99": 0.3})
+    task = stack.create()
+    arrival = stack.target.next()
+    assert arrival.when - task.schedule_time >= timedelta(seconds=0.3)
+    assert arrival.headers["X-CloudTasks-TaskETA"] == f"{task.schedule_time.timestamp():.6f}"
+
+
+def test_a_task_may_be_delayed_by_minutes(stack: Stack) -> None:
+    stack.emulator.fault(delay={"p50": 300, "p99": 300})
+    task = stack.create()
+    stack.emulator.fault(delay=None)
+    stack.prove_a_dispatch()
+    assert stack.client.get_task(name=task.name).dispatch_count == 0
 
 
 # As a process of its own
@@ -897,6 +951,15 @@ def test_a_process_says_when_it_is_ready_and_ends_in_order_on_a_signal(stack: St
         rest, errors = process.communicate(timeout=PATIENCE)
         ended.set()
         assert (process.returncode, rest, errors) == (0, "", "")
+
+
+def test_a_process_can_begin_with_faults() -> None:
+    with start_process("--port=0", "--faults", '{"ramp": 20}') as process:
+        assert process.stdout
+        url = process.stdout.readline().split()[2].removeprefix("http=")
+        assert requests.get(f"{url}/faults", timeout=PATIENCE).json() == LENIENT | {"ramp": 20}
+        process.terminate()
+        process.communicate(timeout=PATIENCE)
 
 
 def test_a_taken_port_is_one_clear_line_and_exit_status_1(emulator: TasksEmulator) -> None:

@@ -59,7 +59,7 @@ def test_the_page_is_served_with_a_stack_of_its_own_and_leaves_nothing(number: s
         url = ready(process)
         config = requests.get(f"{url}/config.json", timeout=WAIT_SECONDS).json()
         assert config == {"apiUrl": f"http://127.0.0.1:{ports.api_port}", "project": PROJECT, "model": "demo"}
-        assert requests.get(f"{config['apiUrl']}/healthz", timeout=WAIT_SECONDS).status_code == 200
+        assert requests.get(f"{config['apiUrl']}/health", timeout=WAIT_SECONDS).status_code == 200
         started = parts(process)
         assert len(started) >= 7
         process.send_signal(number)

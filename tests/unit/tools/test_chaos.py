@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from chaos.__main__ import main
-from chaos.faults import FAULTS, Fault
+from chaos.fault import Fault
+from chaos.faults import FAULTS, CommitsFail, ReadsFail
+from chaos.neighbours import UserHogs, WorkerDiesWithForty
 from chaos.plan import FULL
 from chaos.promise import Observation, Promise, Verdict, Watched, judge
 from chaos.question import Question
@@ -18,7 +20,7 @@ from chaos.report import Played, conclusion, progress, table
 from chaos.round import Round
 from chaos.saved import Saved
 from chaos.stage import errors
-from chaos.viewer import DONE
+from chaos.viewer import DONE, Sight
 from local.client import Frame
 
 QUESTION = Question(name="asked", tokens=40, rate=60)
@@ -371,14 +373,63 @@ def played(title: str, *verdicts: Verdict, **changes: Any) -> Played:
     return Played(title=title, verdicts=verdicts, **{**usual, **changes})
 
 
-def asked(fault: Fault, seed: int) -> list[Question]:
-    """What a round of the full plan asks. It is not played, so that nothing need be there."""
-    nothing: Any = SimpleNamespace(plan=FULL, stack=SimpleNamespace(url="http://nowhere"))
+def unplayed(fault: Fault, seed: int, **stage: Any) -> Round:
+    """A round of the full plan. It is not played, so that nothing need be there but what of the `stage` is given."""
+    nothing: Any = SimpleNamespace(plan=FULL, stack=SimpleNamespace(url="http://nowhere"), **stage)
     turn = Round(nothing, fault, 1, seed)
     for each in turn.asked:
         for viewer in each.viewers:
             viewer.close()
-    return [each.question for each in turn.asked]
+    return turn
+
+
+def asked(fault: Fault, seed: int) -> list[Question]:
+    """What a round of the full plan asks."""
+    return [each.question for each in unplayed(fault, seed).asked]
+
+
+def test_of_a_worker_lost_with_40_answers_it_is_the_others_first_token_that_counts() -> None:
+    fault = WorkerDiesWithForty()
+    turn = unplayed(fault, 7)
+    assert len(turn.asked) - len(turn.later) == 40
+    lost, other = turn.asked[0], turn.later[0]
+    for each in (lost, other):
+        each.asked_at = 100.0
+        each.viewers[0].seen += [Sight(WHOLE[1], at, 100.0) for at in (103.5, 104.0)]
+    assert fault.recovered(turn, other) == 3.5
+    assert fault.promise(FULL, other.question) == Promise(calls=1, recover=FULL.first)
+    assert fault.recovered(turn, lost) is None
+    assert fault.promise(FULL, lost.question).recover is None
+    other.viewers[0].seen.clear()
+    assert fault.recovered(turn, other) is None
+
+
+def test_of_a_user_who_hogs_it_is_the_others_lag_that_counts_and_it_may_double() -> None:
+    sent = [100.0 + number / 10 for number in range(1000)]
+    fault = UserHogs()
+    turn = unplayed(fault, 7, recorded=lambda _: sent)
+    watched = turn.asked[0]
+    assert watched.question.body["demo"]["record"] is True
+    for number, (text, at) in enumerate(zip(watched.question.answer, sent, strict=False), 1):
+        lag = 2.0 if 20 <= number - 1 < 40 else 0.3
+        watched.viewers[0].seen.append(Sight(frame(number, text), at + lag, 100.0))
+    fault._began, fault._ended, fault._usual = sent[20], sent[40], 0.3
+    assert fault.recovered(turn, watched) == pytest.approx(2.0)
+    assert fault.promise(FULL, watched.question).recover == 0.6
+    fault._began, fault._ended = sent[60], sent[80]
+    assert fault.recovered(turn, watched) == pytest.approx(0.3)
+    assert judge(observed(WHOLE, recovered=2.0, promise=fault.promise(FULL, watched.question))).broken
+
+
+def test_the_faults_of_reads_and_commits_must_strike_or_the_round_shows_nothing() -> None:
+    for fault, struck in ((ReadsFail(), {"reads": 3}), (CommitsFail(), {"UNAVAILABLE, done": 3})):
+        made: dict[str, int] = {"contention": 1}
+        turn = unplayed(fault, 7, firestore_made=lambda made=made: made)
+        fault.settle(turn)
+        assert len(turn.broken) == 1
+        made |= struck
+        fault.settle(turn)
+        assert len(turn.broken) == 1
 
 
 def test_a_viewer_is_told_the_upstreams_own_code_where_it_sent_one() -> None:

@@ -1,0 +1,75 @@
+"""What every fault is: a load, something that goes wrong from outside, and a promise.
+
+A fault acts on processes, the network and the upstream, never inside the service. It must leave the stage as it found
+it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from chaos.plan import Plan
+from chaos.promise import Promise
+from chaos.question import Question
+from chaos.round import Asked, Round
+from chaos.stage import Stage
+
+ENDS_OR_BREAKS_OFF = frozenset({"completed", "incomplete"})
+
+
+class Fault:
+    """The base of all faults: a load, the fault itself, and a promise. `recovery` is the start of the recovery time."""
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    recovery: ClassVar[str | None] = None
+    viewers: ClassVar[tuple[int, int]] = (1, 2)  # per generation
+    leaves: ClassVar[int] = 1  # how often a viewer leaves, at most
+
+    def load(self, plan: Plan) -> int:
+        """How many questions a round has."""
+        return plan.load
+
+    def later(self, plan: Plan) -> int:
+        """How many of them, the last ones, are not asked until the fault asks them."""
+        return 0
+
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        """The smallest and largest number of tokens of an answer."""
+        return plan.tokens
+
+    def question(self, on: Round, name: str, place: int) -> Question:
+        """The question of one generation. Every other generation's upstream supports continuation."""
+        tokens = on.chance.randint(*self.tokens(on.plan))
+        return Question(name=name, tokens=tokens, rate=on.plan.rate, prefill=bool(place % 2))
+
+    def begin(self, on: Round) -> None:
+        """Runs before anything is asked."""
+
+    def strike(self, on: Round) -> None:
+        """Runs while the answers stream. The stage must work again when it returns, but may still be recovering."""
+
+    def settle(self, on: Round) -> None:
+        """Runs after all generations have ended, before they are read for the last time."""
+
+    def restore(self, stage: Stage) -> None:
+        """Undoes the fault, also after an error."""
+
+    def recovered(self, on: Round, asked: Asked) -> float | None:
+        """The seconds that are reported and promised for one generation, if there are any."""
+        return on.recovered(asked)
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        """What is promised. By default, every answer completes with one upstream call, and recovers in time."""
+        return Promise(calls=1, recover=plan.recover if self.recovery else None)
+
+
+class WorkerFault(Fault):
+    """The worker is lost. Answers that an upstream can continue complete; the others end with what was committed."""
+
+    no_more = True
+
+    def promise(self, plan: Plan, question: Question) -> Promise:
+        if question.prefill:
+            return Promise(recover=plan.recover)
+        return Promise(states=ENDS_OR_BREAKS_OFF, no_more=self.no_more, calls=1)
