@@ -25,6 +25,8 @@ Variables are read from the environment, or from the file deploy.env, with one l
                          how an interrupted answer is continued: see the README
   UPSTREAM_SPEAKS, UPSTREAM_USAGE
                          its APIs, and whether it is asked for a stream's usage: see the README
+  UPSTREAM_AUTH, UPSTREAM_HEADERS, UPSTREAM_QUERY
+                         where the key goes, and what goes with every call: see the README
   UPSTREAM_API_KEY       its key, which is stored in Secret Manager: must be set when it is new; "none" for no key
   UPSTREAM_API_KEY_FILE  the file that contains the key, instead of the key; "-" is stdin
   UPSTREAMS_FILE         upstreams.toml, beside this script, for several upstreams: see the README. The keys are the
@@ -558,7 +560,7 @@ import json, os, sys
 
 question, *given = sys.argv[1:]
 UPSTREAM = tuple(
-    f"UPSTREAM_{name}" for name in ("BASE_URL", "MODELS", "CONTINUE", "PREFILL_STYLE", "SPEAKS", "USAGE")
+    f"UPSTREAM_{name}" for name in ("AUTH", "BASE_URL", "CONTINUE", "HEADERS", "MODELS", "PREFILL_STYLE", "QUERY", "SPEAKS", "USAGE")
 ) + ("UPSTREAMS_FILE",)
 HERE = {"TASKS_LOCATION": "REGION", "TASKS_QUEUE": "HOLDFAST_NAME"}
 

@@ -318,7 +318,7 @@ def _answer(given: Json, demo: Json, at_most: bool) -> Answer:
         choices=whole(1, 128)("n", given.get("n", 1)),
         reasoning=demo.get("reasoning", 0),
         refusal=demo.get("refusal", False),
-        tools=_tools(given.get("tools"), messages[-1], demo.get("tool_calls", 0)),
+        tools=_tools(given.get("tools"), messages[-1], demo.get("tool_calls", int(_must_call(given)))),
         cut=limit is not None,
         start=start,
         skip=skip,
@@ -364,6 +364,13 @@ def _said(content: Any) -> str:
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
+
+
+def _must_call(given: Json) -> bool:
+    """Whether the request leaves the model no choice but to call a tool."""
+    choice = given.get("tool_choice")
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    return kind in ("required", "function", "any", "tool")
 
 
 def _tools(given: Any, last: Json, calls: int) -> tuple[str, ...]:

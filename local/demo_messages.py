@@ -15,6 +15,17 @@ from local.demo_text import Json
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_CALLER = {"type": "direct"}
+# What the API also counts: https://platform.claude.com/docs/en/api/messages
+_NO_USAGE = {
+    "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+    "cache_creation_input_tokens": 0,
+    "cache_read_input_tokens": 0,
+    "inference_geo": "not_available",
+    "output_tokens_details": None,
+    "server_tool_use": None,
+    "service_tier": "standard",
+}
 _TYPES |= {413: "request_too_large", 504: "timeout_error", 529: "overloaded_error"}
 
 
@@ -38,7 +49,7 @@ class Messages:
             raise BadField("body", "must be a JSON object")
         if body.get("max_tokens") is None:
             raise BadField("max_tokens", "Field required")
-        known = ("model", "messages", "stream", "max_tokens")
+        known = ("model", "messages", "stream", "max_tokens", "tool_choice")
         given = {name: body[name] for name in known if name in body}
         demo = dict(body.get("demo") or {})
         if (body.get("thinking") or {}).get("type") in ("enabled", "adaptive"):
@@ -61,11 +72,12 @@ class Messages:
         elif "tool_calls" in delta:
             (piece,) = delta["tool_calls"]
             kind, call, function = "tool_use", piece["index"], piece["function"]
-            block = {"type": kind, "id": _tool_id(piece.get("id")), "name": function.get("name"), "input": {}}
+            known = {"id": _tool_id(piece.get("id")), "name": function.get("name"), "caller": _CALLER}
+            block = {"type": kind, **known, "input": {}}
             said = {"type": "input_json_delta", "partial_json": function["arguments"]}
         else:
             kind, call = "text", 0
-            block = {"type": kind, "text": ""}
+            block = {"type": kind, "text": "", "citations": None}
             said = {"type": "text_delta", "text": delta.get("content") or delta.get("refusal") or ""}
         events = []
         if self._open != (kind, call):
@@ -87,10 +99,10 @@ class Messages:
             blocks.append({"type": "thinking", "thinking": thoughts, "signature": self._signature})
         for call in said.get("tool_calls") or ():
             function = call["function"]
-            known = {"id": _tool_id(call["id"]), "name": function["name"], "input": json.loads(function["arguments"])}
-            blocks.append({"type": "tool_use", **known})
+            known = {"id": _tool_id(call["id"]), "name": function["name"], "caller": _CALLER}
+            blocks.append({"type": "tool_use", **known, "input": json.loads(function["arguments"])})
         if text := said.get("content") or said.get("refusal"):
-            blocks.append({"type": "text", "text": text})
+            blocks.append({"type": "text", "text": text, "citations": None})
         return {**self._message(blocks, self._answer.usage["completion_tokens"]), **self._end(), **self._more()}
 
     @staticmethod
@@ -105,9 +117,11 @@ class Messages:
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_demo"}
 
     def _message(self, content: list[Json], output: int | None) -> Json:
-        usage = {"input_tokens": self._order.prompt_tokens, "cache_read_input_tokens": 0, "output_tokens": output or 1}
+        counts = {"input_tokens": self._order.prompt_tokens, "output_tokens": output or 1}
+        usage = {**_NO_USAGE, **counts}
         named = {"id": f"msg_{self._answer.seed}", "type": "message", "role": "assistant", "model": self._order.model}
-        return {**named, "content": content, "stop_reason": None, "stop_sequence": None, "usage": usage}
+        end = {"stop_reason": None, "stop_sequence": None, "stop_details": None, "container": None}
+        return {**named, "content": content, **end, "usage": usage}
 
     def _end(self) -> Json:
         if self._answer.refusal and not self._answer.tools:

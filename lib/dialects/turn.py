@@ -173,13 +173,13 @@ class _Block:
         return self.kind in known and not more and not self._citations
 
     def begin(self, block: Json) -> None:
-        given = block.get("citations")
-        if isinstance(given, list):
-            self._citations += given
         for key, value in block.items():
             if key == "input":
                 self._fields[key] = richer(self._fields.get(key), value)
-            elif key != "citations":
+            elif key == "citations":
+                self._fields.setdefault(key, None if value is None else [])
+                self._citations += value if isinstance(value, list) else ()
+            else:
                 fold(self._fields, {key: value})
 
     def add(self, delta: Json) -> None:

@@ -126,6 +126,7 @@ _MODELS_MISSING = (
 )
 _KEYS = {"base_url", "models", "speaks", "key_env", "auth", "headers", "query", "usage", "continue", "prefill_style"}
 _KEYS |= _DEADLINES.keys()
+_KEYLESS = (Auth.GOOGLE, Auth.GOOGLE_ID_TOKEN)
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _NAME = re.compile(r"[A-Za-z0-9._$-]+")  # of a header or of a parameter of the query
 # The call's own, and those that could have a key, which does not belong into the catalog.
@@ -165,7 +166,9 @@ def load(environ: Mapping[str, str]) -> Catalog:
         tables = {"default": {"base_url": environ["UPSTREAM_BASE_URL"], "models": _split(environ, "MODELS")}}
         if environ.get("UPSTREAM_SPEAKS"):
             tables["default"]["speaks"] = _split(environ, "SPEAKS")
-        if environ.get("UPSTREAM_API_KEY"):
+        auth = environ.get("UPSTREAM_AUTH") or Auth.BEARER
+        # Only the worker has the key, but both functions read the catalog.
+        if auth not in _KEYLESS and (environ.get("UPSTREAM_API_KEY") or auth != Auth.BEARER):
             tables["default"]["key_env"] = "UPSTREAM_API_KEY"
         for key in ("headers", "query"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
@@ -237,7 +240,7 @@ def _auth_faults(name: str, table: Mapping[str, Any]) -> list[str]:
     auth, keyed = table.get("auth", Auth.BEARER), "key_env" in table
     if not isinstance(auth, str) or not (auth in list(Auth) or _HEADER.fullmatch(auth)):
         faults.append(f"upstream {name}: auth is {_either(Auth)}, or the name of the header that has the key")
-    elif auth in (Auth.GOOGLE, Auth.GOOGLE_ID_TOKEN):
+    elif auth in _KEYLESS:
         if keyed:
             faults.append(f"upstream {name}: auth = '{auth}' sends tokens of the service's account: it needs no key")
     elif auth != Auth.BEARER and not keyed:

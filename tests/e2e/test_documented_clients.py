@@ -21,7 +21,15 @@ from tests.e2e.node_script import NODE, run
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
 UNLESS_SAID = 120  # tokens
-RUN = ["## Firestore listener (no SSE)", "## Where messages lie", "### Web", "## OpenAI's SDKs", "## AI SDK", "## curl"]
+RUN = [
+    "## Firestore listener (no SSE)",
+    "## Where messages lie",
+    "### Web",
+    "## OpenAI's SDKs",
+    "## Anthropic's SDKs",
+    "## AI SDK",
+    "## curl",
+]
 
 
 def snippets(section: str, language: str) -> list[str]:
@@ -78,18 +86,21 @@ def test_the_documented_client_is_the_one_that_is_tested(section: str, file: str
                 say(shown);
             """,
         ),
-        (
-            "## OpenAI's SDKs",
-            0,
-            """
+        *[
+            (
+                section,
+                0,
+                """
                 let shown = '';
                 const show = (text) => { shown += text; };
                 SNIPPET
                 say(shown);
             """,
-        ),
+            )
+            for section in ("## OpenAI's SDKs", "## Anthropic's SDKs")
+        ],
     ],
-    ids=["callable", "AI SDK", "OpenAI"],
+    ids=["callable", "AI SDK", "OpenAI", "Anthropic"],
 )
 def test_the_documented_javascript_shows_the_answer(client: Client, section: str, at: int, around: str) -> None:
     asked = ask()
@@ -97,10 +108,14 @@ def test_the_documented_javascript_shows_the_answer(client: Client, section: str
     assert run(code, url=client.url, token=id_token(client.user), **asked) == [asked["expected"]]
 
 
+@pytest.mark.parametrize("section", ["## OpenAI's SDKs", "## Anthropic's SDKs"])
 def test_the_documented_python_shows_the_answer(
-    client: Client, upstream_calls: Callable[[str], list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+    client: Client,
+    upstream_calls: Callable[[str], list[dict[str, Any]]],
+    capsys: pytest.CaptureFixture[str],
+    section: str,
 ) -> None:
-    (code,) = snippets("## OpenAI's SDKs", "python")
+    (code,) = snippets(section, "python")
     asked = ask()
     given = {"url": client.url, "token": id_token(client.user), "messages": asked["messages"], "key": "k"}
     for _ in range(2):

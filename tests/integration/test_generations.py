@@ -152,6 +152,19 @@ def said_by(entries):
 # Starting
 
 
+def test_headers_that_are_a_part_of_a_request_are_kept_and_tell_it_from_another(service, uid, store):
+    asked = request(key="beta")
+    begun = service.start(uid, replace(asked, headers={"anthropic-beta": "a"}))
+    begun.tail.close()
+    assert store.generation(begun.generation.id).headers == {"anthropic-beta": "a"}
+    assert service.start(uid, replace(asked, headers={"anthropic-beta": "a"})).attached
+    with pytest.raises(Conflict):
+        service.start(uid, replace(asked, headers={"anthropic-beta": "b"}))
+    for value in ("x" * 1001, "a\nb", "\u20ac"):
+        with pytest.raises(InvalidRequest, match="anthropic-beta"):
+            service.start(uid, replace(asked, headers={"anthropic-beta": value}))
+
+
 def test_a_start_leaves_generation_message_head_and_one_task(service, uid, line, documents, store, clock):
     begun = service.start(uid, request(chat_id="chat", message_id="said"))
     begun.tail.close()

@@ -26,7 +26,7 @@ from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import OFF
 from local.ports import free_port
-from local.tasks_emulator import TasksEmulator
+from local.tasks_emulator.service import TasksEmulator
 from tests.unit.engine.memory import NEEDED
 
 HELD = 40

@@ -58,6 +58,11 @@ API_FIELDS = (
     "candidates",
     "content_block",
     "message_stop",
+    "stop_reason",
+    "tool_use",
+    "input_json_delta",
+    "anthropic-version",
+    "anthropic-beta",
     "[DONE]",
 )
 

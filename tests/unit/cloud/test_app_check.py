@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.datastructures import Headers
 
 from lib.cloud.tokens import AppTokens, UserTokens, identify
 from lib.dialects import DIALECTS
@@ -79,6 +80,17 @@ def test_a_call_without_a_token_of_the_app_is_unauthenticated_as_the_sdks_know_i
     streamed = web.post("/", json={"data": {"stop": "g1"}}, headers={"Accept": "text/event-stream"})
     assert streamed.status_code == 200
     assert streamed.data.startswith(b'data: {"error":{"status":"UNAUTHENTICATED"')
+
+
+def test_the_id_token_may_be_the_key_of_a_vendor_s_sdk() -> None:
+    class Shown(Users):
+        def uid(self, authorization: str | None) -> str:
+            return str(authorization)
+
+    users = cast(UserTokens, Shown())
+    assert identify(Headers({"X-API-Key": "t"}), users) == "Bearer t"
+    assert identify(Headers({"Authorization": "Bearer u", "x-api-key": "t"}), users) == "Bearer u"
+    assert identify(Headers({"x-api-key": ""}), users) == "None"
 
 
 def test_with_the_app_s_token_a_call_is_served(web: FlaskClient) -> None:

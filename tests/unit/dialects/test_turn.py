@@ -24,6 +24,7 @@ JSON = st.dictionaries(
 CITATIONS = st.lists(st.fixed_dictionaries({"type": st.just("char_location"), "cited_text": WORDS}), max_size=3)
 BLOCKS = st.one_of(
     st.fixed_dictionaries({"type": st.just("text"), "text": WORDS}),
+    st.fixed_dictionaries({"type": st.just("text"), "text": WORDS, "citations": st.none()}),
     st.fixed_dictionaries({"type": st.just("text"), "text": WORDS, "citations": CITATIONS.filter(bool)}),
     st.fixed_dictionaries({"type": st.just("thinking"), "thinking": WORDS, "signature": WORDS}),
     st.fixed_dictionaries({"type": st.just("redacted_thinking"), "data": WORDS}),
@@ -50,7 +51,7 @@ def streams(draw: st.DrawFn) -> tuple[Json, list[Event]]:
                 begun[field] = ""
                 kind, name = DELTAS[field]
                 pieces += [delta(kind, index, **{name: piece}) for piece in draw(divided(block[field]))]
-        for citation in block.get("citations", ()):
+        for citation in block.get("citations") or ():
             begun["citations"] = []
             pieces.append(delta("citations_delta", index, citation=citation))
         if "input" in block:

@@ -48,7 +48,7 @@ from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import OFF
 from lib.upstream.call import Session
 from local.ports import free_port
-from local.tasks_emulator import TasksEmulator
+from local.tasks_emulator.service import TasksEmulator
 from tests.unit.engine.memory import (
     LEASE,
     NEEDED,

@@ -400,3 +400,16 @@ def test_a_base_url_with_a_query_is_refused_because_the_path_goes_behind_it(tmp_
 def test_pairs_in_the_environment_that_are_none_are_named(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=name.removeprefix("UPSTREAM_").lower()):
         load({**ONE, name: value})
+
+
+def test_the_documented_upstreams_are_ones(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    catalog = from_file(tmp_path, page.partition("```toml\n")[2].partition("```")[0])
+    assert catalog.serving("claude-1").speaks == ("messages",)
+    assert catalog.serving("google/gemini").auth == Auth.GOOGLE
+
+
+def test_the_environment_s_one_upstream_has_its_key_s_variable_where_its_key_is_not_known() -> None:
+    assert load({**ONE, "UPSTREAM_AUTH": "x-api-key"})["default"].key_env == "UPSTREAM_API_KEY"
+    assert load({**ONE, "UPSTREAM_AUTH": "bearer"})["default"].key_env is None
+    assert load({**ONE, "UPSTREAM_AUTH": "google", "UPSTREAM_API_KEY": "k"})["default"].key_env is None

@@ -76,7 +76,8 @@ class Played:
         assert uid == "alice"
         self.asked.append(request)
         body = json.loads(request.body)
-        asked = DIALECTS["chat_completions"].check(body if request.dialect else {**body, "stream": True})
+        dialect = DIALECTS[request.dialect or "chat_completions"]
+        asked = dialect.check(body if request.dialect else {**body, "stream": True})
         return Started(self.generation, cast(Tail, self.tail), asked, attached=False)
 
     def find(self, uid: str, generation_id: str) -> tuple[Generation, Head]:
@@ -224,8 +225,46 @@ def test_an_error_of_the_database_or_of_ours_says_nothing_of_the_inside(
     assert called.json["error"]["details"]["code"] == code
 
 
+def test_a_request_in_messages_has_its_own_headers_and_no_others(client: FlaskClient, played: Played) -> None:
+    headers = {"Anthropic-Version": "2030-01-01", "anthropic-beta": "a,b", "X-Other": "c", "Idempotency-Key": "k"}
+    response = client.post("/v1/messages", json=ASKED, headers=headers)
+    assert response.status_code == 200
+    (asked,) = played.asked
+    assert (asked.dialect, asked.idempotency_key) == ("messages", "k")
+    assert asked.headers == {"anthropic-version": "2030-01-01", "anthropic-beta": "a,b"}
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "kind"),
+    [
+        ({"json": {}}, 400, "invalid_request_error"),
+        ({"data": b"{}", "content_type": "text/plain"}, 415, "invalid_request_error"),
+        ({"data": b"x" * (11 << 20), "content_type": "application/json"}, 413, "request_too_large"),
+    ],
+)
+def test_every_error_of_messages_is_in_its_own_shape(
+    client: FlaskClient, given: dict[str, Any], status: int, kind: str
+) -> None:
+    response = client.post("/v1/messages", **given)
+    assert (response.status_code, response.json["type"], response.json["error"]["type"]) == (status, "error", kind)
+    assert response.json["error"]["message"]
+
+
+def test_a_fault_of_ours_is_told_to_a_client_of_messages_without_its_text(
+    client: FlaskClient, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> Started:
+        raise RuntimeError("10.0.0.7")
+
+    monkeypatch.setattr(played, "start", start)
+    response = client.post("/v1/messages", json=ASKED)
+    assert (response.status_code, response.json["error"]["type"]) == (500, "api_error")
+    assert "10.0.0.7" not in response.get_data(as_text=True)
+
+
 ROUTES: dict[str, Callable[[FlaskClient], Any]] = {
     "start": lambda client: client.post("/v1/chat/completions", json=ASKED),
+    "messages": lambda client: client.post("/v1/messages", json=ASKED),
     "show": lambda client: client.get("/v1/generations/g1"),
     "list": lambda client: client.get("/v1/generations"),
     "stop": lambda client: client.post("/v1/generations/g1/stop"),

@@ -210,3 +210,20 @@ def test_a_client_that_leaves_closes_the_tail() -> None:
     next(reading)
     reading.close()  # type: ignore[attr-defined]
     assert tail.closed
+
+
+def test_a_dialect_s_own_error_ends_a_response_that_has_lasted_long_enough() -> None:
+    *_, last = streamed(ScriptedTail(piece(1)), seconds=0.0, dialect=DIALECTS["messages"])
+    name, data = last.decode().removesuffix("\n\n").split("\n")
+    error = json.loads(data.removeprefix("data: "))["error"]
+    assert (name, error["type"]) == ("event: error", "timeout_error")
+    assert error["details"] == {"error_code": "still_running", "generation": "g1", "last_event_id": 1}
+
+
+def test_an_upstream_s_error_is_its_own_object_only_where_it_has_the_dialect_s_shape() -> None:
+    own = '{"error": {"message": "No."}}'
+    ended = End(state=State.INCOMPLETE, error={"message": "No.", "code": "c", "body": own})
+    *_, chat = streamed(ScriptedTail(piece(1, end=ended)))
+    assert chat == b"data: %b\n\n" % own.encode()
+    *_, messages = streamed(ScriptedTail(piece(1, end=ended)), dialect=DIALECTS["messages"])
+    assert messages.startswith(b'event: error\ndata: {"type":"error","error":{"type":"api_error",')
