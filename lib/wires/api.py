@@ -18,7 +18,7 @@ from lib.dialects.protocol import Dialect
 from lib.domain.errors import NotFound
 from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
-from lib.wires import ai_sdk, firebase_callable, messages, openai_chat
+from lib.wires import ai_sdk, firebase_callable, gemini, messages, openai_chat
 from lib.wires import generations as generations_wire
 from lib.wires.failures import shown
 from lib.wires.responses import EXPOSED_HEADERS, refusal
@@ -41,6 +41,7 @@ def create_api(
     CORS(app, origins=list(settings.cors_origins), expose_headers=list(EXPOSED_HEADERS), max_age=_PREFLIGHT_SECONDS)
     openai_chat.register(app, settings, generations, identify, dialects["chat_completions"])
     messages.register(app, settings, generations, identify, dialects["messages"])
+    gemini.register(app, settings, generations, identify, dialects["gemini"])
     generations_wire.register(app, settings, generations, identify, dialects)
     firebase_callable.register(app, settings, generations, identify, dialects)
     ai_sdk.register(app, settings, generations, identify, dialects)

@@ -5,7 +5,8 @@ Everything that such protocols share: they differ in their dialect and in their 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from flask import Blueprint, Flask, Response, request
 from werkzeug.datastructures import Headers
@@ -39,12 +40,19 @@ def register(
     settings: Settings,
     generations: Generations,
     identify: Callable[[Headers], str],
+    *,
+    beside: Callable[..., Mapping[str, Any]] = dict,
+    bare: bool = False,
 ) -> None:
-    """Adds the route at `path`, whose errors are the dialect's too. `identify` returns the uid for headers."""
+    """Adds the route at `path`, whose errors are the dialect's too. `identify` returns the uid for headers.
+
+    `beside` returns the fields of a request that are not in its body, given the variable parts of its path. `bare`: the
+    API's own clients know only lines of `data:`.
+    """
     wire = Blueprint(dialect.name, __name__)
 
     @wire.post(path)
-    def start() -> Response:
+    def start(**named_in_path: str) -> Response:
         user = identify(request.headers)
         started = generations.start(
             user,
@@ -55,6 +63,7 @@ def register(
                 idempotency_key=header("Idempotency-Key"),
                 dialect=dialect.name,
                 retried=retried(),
+                beside=beside(**named_in_path),
                 headers={name: value for name in dialect.headers if (value := header(name))},
             ),
         )
@@ -73,7 +82,7 @@ def register(
         except BaseException:
             tail.close()
             raise
-        return in_frames(generation, tail, first, dialect, settings)
+        return in_frames(generation, tail, first, dialect, settings, bare=bare)
 
     @wire.errorhandler(RequestEntityTooLarge)
     @wire.errorhandler(Exception)
