@@ -22,7 +22,7 @@ _STATUS |= {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504:
 class Gemini:
     """One answer in Gemini's API. A refusal is a blocked prompt. A function call comes whole, in one part."""
 
-    path = "/v1beta/models/{model}:{method}"
+    path = "/models/{model}:{method}"  # below a version
     opens = b'"candidates":['
 
     def __init__(self, order: Order):
@@ -44,7 +44,8 @@ class Gemini:
         config = body.get("generationConfig") or {}
         contents = body.get("contents")
         demo = dict(body.get("demo") or {})
-        if (config.get("thinkingConfig") or {}).get("includeThoughts"):
+        thinking = config.get("thinkingConfig") or {}
+        if thinking.get("includeThoughts") or thinking.get("include_thoughts"):  # the Python SDK mixes both spellings
             demo.setdefault("reasoning", True)
         given: Json = {
             "model": model,

@@ -114,7 +114,8 @@ class Provider:
         app = web.Application(client_max_size=MAX_REQUEST, middlewares=[_errors_as_json])
         app.router.add_post(Chat.path, partial(self._answer, Chat))
         app.router.add_post(Messages.path, partial(self._answer, Messages))
-        app.router.add_post(Gemini.path, partial(self._answer, Gemini))
+        for version in ("/v1", "/v1beta"):
+            app.router.add_post(version + Gemini.path, partial(self._answer, Gemini))
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/demo/calls", self._show_calls)
         app.router.add_delete("/demo/calls", self._clear_calls)
