@@ -18,7 +18,7 @@ from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
 from lib.wires import native
 
-PATH = "/v1beta/models/<path:model>:<method>"
+PATH = "/<any(v1, v1beta):version>/models/<path:model>:<method>"  # the SDKs differ in the version
 _STREAMED = {"generateContent": False, "streamGenerateContent": True}
 
 
@@ -29,7 +29,7 @@ def register(
     native.register(app, PATH, dialect, settings, generations, identify, beside=_asked, bare=True)
 
 
-def _asked(model: str, method: str) -> Mapping[str, Any]:
+def _asked(model: str, method: str, version: str) -> Mapping[str, Any]:  # noqa: ARG001
     """What the path says of a request. Errors: `NotFound`, `InvalidRequest`."""
     streamed = _STREAMED.get(method)
     if streamed is None:
