@@ -290,7 +290,7 @@ class Delivery:
         if self._kind == "malformed_json":
             return body[:-1]
         if self._kind == "invalid_utf8":
-            return body.replace(b'"assistant"', b'"assistant","note":"\xff\xc3("', 1)
+            return body.replace(b'"role":', b'"note":"\xff\xc3(","role":', 1)
         return body
 
 

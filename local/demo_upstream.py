@@ -1,4 +1,4 @@
-"""A local model provider: chat completions and Messages with deterministic answers and faults on demand.
+"""A local model provider: chat completions, Messages and Gemini with deterministic answers and faults on demand.
 
 The local stack, the demo, the tests, the fault matrix and the benchmark use it as their upstream. This module is the
 server: its routes, its API key, its record of calls, and running it as a process or a thread. It must not import from
@@ -31,6 +31,7 @@ from aiohttp import web
 from local.demo_chat import Chat
 from local.demo_delivery import Call, Delivery
 from local.demo_faults import BadField, Order
+from local.demo_gemini import Gemini
 from local.demo_messages import Messages
 from local.demo_text import Json
 
@@ -39,9 +40,11 @@ MAX_REQUEST = 32 << 20
 _MAX_CALLS = 10_000
 _MAX_REMEMBERED = 64 << 20
 _MAX_RECORDS = 256
+_KEY_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key")
 _MODELS = {"object": "list", "data": [{"id": "demo", "object": "model", "created": 0, "owned_by": "local"}]}
 
 Result = TypeVar("Result")
+Spoken = type[Chat | Messages | Gemini]
 
 
 class CallLog:
@@ -111,6 +114,8 @@ class Provider:
         app = web.Application(client_max_size=MAX_REQUEST, middlewares=[_errors_as_json])
         app.router.add_post(Chat.path, partial(self._answer, Chat))
         app.router.add_post(Messages.path, partial(self._answer, Messages))
+        for version in ("/v1", "/v1beta"):
+            app.router.add_post(version + Gemini.path, partial(self._answer, Gemini))
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/demo/calls", self._show_calls)
         app.router.add_delete("/demo/calls", self._clear_calls)
@@ -134,7 +139,7 @@ class Provider:
     async def _models(self, request: web.Request) -> web.Response:
         return self._locked_out(request, Chat) or web.json_response(_MODELS)
 
-    async def _answer(self, tongue: type[Chat | Messages], request: web.Request) -> web.StreamResponse:
+    async def _answer(self, tongue: Spoken, request: web.Request) -> web.StreamResponse:
         call = Call(headers={name.lower(): value for name, value in request.headers.items()})
         raw = await request.read()
         self.calls.add(call, len(raw))
@@ -148,21 +153,21 @@ class Provider:
         finally:
             call.ended = time.time()
 
-    async def _deliver(
-        self, tongue: type[Chat | Messages], request: web.Request, call: Call, raw: bytes
-    ) -> web.StreamResponse:
+    async def _deliver(self, tongue: Spoken, request: web.Request, call: Call, raw: bytes) -> web.StreamResponse:
         try:
             call.request = _parsed(raw)
-            order = tongue.order(call.request)
+            in_path: Json = dict(request.match_info)
+            order = tongue.order(call.request, **in_path)
         except BadField as error:
             return _error(tongue, 400, str(error), "invalid_value", error.param)
         call.seed, call.model, call.stream = order.answer.seed, order.model, order.stream
         order = order if self.calls.still_strikes(order) else order.faultless()
         return await Delivery(request, call, order, tongue(order), self.calls.record(order)).run()
 
-    def _locked_out(self, request: web.Request, tongue: type[Chat | Messages]) -> web.Response | None:
-        given = request.headers.get("Authorization"), request.headers.get("x-api-key")
-        if self._key is None or given in ((f"Bearer {self._key}", None), (None, self._key)):
+    def _locked_out(self, request: web.Request, tongue: Spoken) -> web.Response | None:
+        given = {name: request.headers[name] for name in _KEY_HEADERS if name in request.headers}
+        bearer = {"Authorization": f"Bearer {self._key}"}
+        if self._key is None or given in (bearer, *({name: self._key} for name in _KEY_HEADERS[1:])):
             return None
         return _error(tongue, 401, "Incorrect API key provided.", "invalid_api_key")
 
@@ -175,7 +180,7 @@ def _parsed(raw: bytes) -> object:
 
 
 def _error(
-    tongue: type[Chat | Messages], status: int, message: str, code: str | None = None, param: str | None = None
+    tongue: Spoken, status: int, message: str, code: str | None = None, param: str | None = None
 ) -> web.Response:
     return web.json_response(tongue.error(status, message, code, param), status=status)
 

@@ -219,7 +219,9 @@ class Stack:
             "TASKS_INVOKER": INVOKER,
             "OIDC_CERTS_URL": f"{self.tasks_http}/certs",
             "UPSTREAM_BASE_URL": f"{self.upstream_url}/v1",
-            **({} if "UPSTREAM_BASE_URL" in self._settings else {"UPSTREAM_SPEAKS": "chat_completions,messages"}),
+            **(
+                {} if "UPSTREAM_BASE_URL" in self._settings else {"UPSTREAM_SPEAKS": "chat_completions,messages,gemini"}
+            ),
             "UPSTREAM_MODELS": self._environ.get("UPSTREAM_MODELS") or "*",
             **self._settings,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -57,6 +58,6 @@ def upstream_calls(stack: Stack) -> Callable[[str], list[dict[str, Any]]]:
 
     def calls(text: str) -> list[dict[str, Any]]:
         every = requests.get(f"{stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
-        return [call for call in every if call["request"]["messages"][0]["content"] == text]
+        return [call for call in every if json.dumps(text) in json.dumps(call["request"])]
 
     return calls

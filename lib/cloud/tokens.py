@@ -12,7 +12,7 @@ import jwt
 from lib.domain.errors import Unauthenticated, Unavailable
 from lib.domain.ids import document_id
 
-KEY_HEADERS = ("x-api-key",)
+KEY_HEADERS = ("x-api-key", "x-goog-api-key")
 CLOCK_SKEW_SECONDS = 10
 KEYS_SECONDS = 3600
 REFETCH_SECONDS = 30

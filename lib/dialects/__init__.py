@@ -2,7 +2,8 @@
 
 `protocol` defines what a dialect is and how to add one, and `steps` what events can mean. `folding`, `faults`,
 `characters`, `payload` and `sse` are shared by all dialects. `completion` and `continuation` belong to
-`chat_completions`, `message_events`, `turn` and `prefill` to `messages`. No other package may know fields of any API.
+`chat_completions`, `message_events`, `turn` and `prefill` to `messages`, `candidates` to `gemini`. No other package may
+know fields of any API.
 
 May import `domain` and `runtime`.
 """
@@ -13,8 +14,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lib.dialects.chat_completions import ChatCompletions
+from lib.dialects.gemini import Gemini
 from lib.dialects.messages import Messages
 from lib.dialects.protocol import Dialect
 
-_ALL: tuple[Dialect, ...] = (ChatCompletions(), Messages())
+_ALL: tuple[Dialect, ...] = (ChatCompletions(), Messages(), Gemini())
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.name: dialect for dialect in _ALL})

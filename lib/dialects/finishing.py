@@ -28,6 +28,15 @@ _ENDINGS = {
     "content_filter": Ending.FILTER,
     "refusal": Ending.FILTER,
     "safety": Ending.FILTER,
+    "recitation": Ending.FILTER,
+    "blocklist": Ending.FILTER,
+    "prohibited_content": Ending.FILTER,
+    "spii": Ending.FILTER,
+    "image_safety": Ending.FILTER,
+    "image_prohibited_content": Ending.FILTER,
+    "image_recitation": Ending.FILTER,
+    "jailbreak": Ending.FILTER,
+    "model_armor": Ending.FILTER,
 }
 
 

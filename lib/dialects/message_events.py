@@ -11,7 +11,7 @@ from typing import Any
 from lib.dialects import payload as json_text
 from lib.dialects.protocol import Malformed
 from lib.dialects.steps import Finish, Json, Other, Reasoning, Refusal, Source, Step, Text, ToolCall, Usage, is_reason
-from lib.dialects.turn import modest
+from lib.dialects.usage import modest
 
 
 def steps_of(kind: str, payload: Json) -> tuple[Step, ...]:

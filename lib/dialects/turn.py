@@ -8,7 +8,7 @@ from lib.dialects import payload as json_text
 from lib.dialects.folding import Fields, Pieces, fold, richer, unfolded
 from lib.dialects.protocol import Answer, Malformed, Read
 from lib.dialects.steps import Json, Reasoning, Refusal, Text, is_reason
-from lib.dialects.usage import is_modest, tokens
+from lib.dialects.usage import modest, tokens
 from lib.domain.message import Said
 
 _OWN = frozenset({"id", "type", "role", "model", "content", "stop_reason", "usage"})
@@ -205,14 +205,6 @@ class _Block:
         arguments = "".join(self._input) or (given if isinstance(given, str) else json_text.write(given or {}).decode())
         function = {"name": self._fields.get("name"), "arguments": arguments}
         return {"id": self._fields.get("id"), "type": "function", "function": function}
-
-
-def modest(usage: Any) -> Json:
-    """The fields of a usage object that say something and can be stored."""
-    if not isinstance(usage, dict):
-        return {}
-    kept = {key: value for key, value in usage.items() if value is not None and is_modest({key: value})}
-    return kept if is_modest(kept) else {}
 
 
 def _parsed(arguments: str) -> Any:

@@ -33,8 +33,8 @@ class StartRequest:
 
     `dialect` names the API that the body is written in. It is None if the client protocol belongs to no model API: then
     the body is a conversation, or in the dialect that the model's upstream supports, and the upstream is always asked
-    for a stream. `headers` are those that are a part of a request in this API. `retried`: the client says that it
-    repeats a request that failed.
+    for a stream. `beside` are fields of the request that its API has outside of the body, and `headers` those headers
+    that are a part of a request in this API. `retried`: the client says that it repeats a request that failed.
     """
 
     body: bytes | Conversation
@@ -43,6 +43,7 @@ class StartRequest:
     idempotency_key: str | None = None
     dialect: str | None = None
     retried: bool = False
+    beside: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,6 +63,9 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
     body, fields = (b"", {}) if isinstance(request.body, Conversation) else (request.body, _json(request.body))
     if request.dialect is not None:
         name = request.dialect
+        if request.beside and isinstance(fields, dict):
+            fields = {**fields, **request.beside}
+            body = orjson.dumps(fields)
         asked = dialects[name].check(fields)
         upstream = catalog.serving(asked.model)
         if name not in upstream.speaks:

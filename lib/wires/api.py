@@ -18,7 +18,7 @@ from lib.dialects.protocol import Dialect
 from lib.domain.errors import NotFound
 from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
-from lib.wires import ai_sdk, firebase_callable, messages, openai_chat
+from lib.wires import ai_sdk, firebase_callable, gemini, messages, openai_chat
 from lib.wires import generations as generations_wire
 from lib.wires.bodies import Bodies
 from lib.wires.failures import shown
@@ -44,6 +44,7 @@ def create_api(
     app.after_request(bodies.discard)
     openai_chat.register(app, settings, generations, identify, dialects["chat_completions"], bodies)
     messages.register(app, settings, generations, identify, dialects["messages"], bodies)
+    gemini.register(app, settings, generations, identify, dialects["gemini"], bodies)
     generations_wire.register(app, settings, generations, identify, dialects)
     firebase_callable.register(app, settings, generations, identify, dialects, bodies)
     ai_sdk.register(app, settings, generations, identify, dialects, bodies)

@@ -24,9 +24,9 @@ WRITE_BYTES = 64 << 10
 
 
 def framed(piece: Piece, bare: bool = False) -> list[bytes]:
-    """The frames of a piece's events; `bare`: without their numbers."""
+    """The frames of a piece's events; `bare`: without their numbers, and with all data in one line."""
     if bare:
-        return [_unnumbered(data, name) for data, name in piece.events]
+        return [_unnumbered(data.replace(b"\n", b""), name) for data, name in piece.events]
     return [
         b"id: %d\ndata: %b\n\n" % (seq, data)
         if not (name or b"\n" in data or b"\r" in data)
@@ -46,8 +46,8 @@ def stream(
 ) -> Iterator[bytes]:
     """The stream that starts with `first`. Ends in a defined way after at most `seconds`, and closes the tail.
 
-    `dialect` is the answer's, or None if this version does not know it. `bare`: events have no `id:`, and keep-alives
-    are empty lines.
+    `dialect` is the answer's, or None if this version does not know it. `bare`: events have no `id:`, their data is one
+    line, and keep-alives are empty lines.
     """
     keep_alive = _unnumbered(*dialect.ping) if dialect and dialect.ping else KEEP_ALIVE
     try:

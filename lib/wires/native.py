@@ -5,7 +5,8 @@ Everything that such protocols share: they differ in their dialect and in their 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from flask import Blueprint, Flask, Response, request
 from werkzeug.datastructures import Headers
@@ -40,16 +41,23 @@ def register(
     generations: Generations,
     identify: Callable[[Headers], str],
     bodies: Bodies,
+    *,
+    beside: Callable[..., Mapping[str, Any]] = dict,
+    bare: bool = False,
 ) -> None:
-    """Adds the route at `path`, whose errors are the dialect's too. `identify` returns the uid for headers."""
+    """Adds the route at `path`, whose errors are the dialect's too. `identify` returns the uid for headers.
+
+    `beside` returns the fields of a request that are not in its body, given the variable parts of its path. `bare`: the
+    API's own clients know only lines of `data:`.
+    """
     wire = Blueprint(dialect.name, __name__)
 
     @wire.post(path)
-    def start() -> Response:
-        started = begin(identify(request.headers))
+    def start(**named_in_path: str) -> Response:
+        started = begin(identify(request.headers), beside(**named_in_path))
         return respond(started.generation, started.tail, started.asked)
 
-    def begin(user: str) -> Started:
+    def begin(user: str, beside: Mapping[str, Any]) -> Started:
         with bodies.json(user) as body:
             return generations.start(
                 user,
@@ -60,6 +68,7 @@ def register(
                     idempotency_key=header("Idempotency-Key"),
                     dialect=dialect.name,
                     retried=retried(),
+                    beside=beside,
                     headers={name: value for name in dialect.headers if (value := header(name))},
                 ),
             )
@@ -77,7 +86,7 @@ def register(
         except BaseException:
             tail.close()
             raise
-        return in_frames(generation, tail, first, dialect, settings)
+        return in_frames(generation, tail, first, dialect, settings, bare=bare)
 
     @wire.errorhandler(RequestEntityTooLarge)
     @wire.errorhandler(Exception)

@@ -35,12 +35,12 @@ def streamed(tail: Tail, pieces: Iterator[bytes], headers: Mapping[str, str] | N
 
 
 def in_frames(
-    generation: Generation, tail: Tail, first: Piece, dialect: Dialect | None, settings: Settings
+    generation: Generation, tail: Tail, first: Piece, dialect: Dialect | None, settings: Settings, *, bare: bool = False
 ) -> Response:
-    """The answer as server-sent events, from the tail's position on."""
+    """The answer as server-sent events, from the tail's position on. `bare`: as lines of `data:` alone."""
     bound_writes(settings.send_seconds)
     bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
-    pieces = frames.stream(tail, first, dialect, bare=_wants_bare_events(), **bounds)
+    pieces = frames.stream(tail, first, dialect, bare=bare or _wants_bare_events(), **bounds)
     return streamed(tail, pieces, named(generation))
 
 

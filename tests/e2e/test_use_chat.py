@@ -30,7 +30,15 @@ def version(request: pytest.FixtureRequest) -> int:
 
 
 def said(
-    client: Client, version: int, code: str, *, tokens: int = 40, tools: Any = (), moments: Any = (), **demo: Any
+    client: Client,
+    version: int,
+    code: str,
+    *,
+    tokens: int = 40,
+    tools: Any = (),
+    moments: Any = (),
+    whole_body: Any = None,
+    **demo: Any,
 ) -> list[Any]:
     """What the script says. Its chat asks for `order.what`, and the demo upstream answers as `demo` says."""
     body = {"model": "demo", "options": {"max_tokens": tokens, "demo": {"rate": 0, **demo}}, "tools": list(tools)}
@@ -39,7 +47,7 @@ def said(
         "version": version,
         "url": client.url,
         "token": id_token(client.user),
-        "body": body,
+        "body": whole_body or body,
         "moments": moments,
         **what,
     }
@@ -295,3 +303,42 @@ def test_an_error_is_the_chat_s_own_in_plain_words(
     assert shown[0] == "error"
     assert words in shown[1].lower()
     assert "{" not in shown[1]
+
+
+def test_a_chat_with_reasoning_and_a_tool_works_over_gemini_as_well(
+    client: Client, stack: Stack, upstream_calls: Any, version: int
+) -> None:
+    url = stack.add_functions(
+        "gemini", {"UPSTREAM_BASE_URL": f"{stack.upstream_url}/v1beta", "UPSTREAM_SPEAKS": "gemini"}
+    )
+    demo = {"rate": 0, "tokens": 12, "tool_calls": 1, "reasoning": 5}
+    body = {"model": "demo", "options": {"demo": demo}, "tools": [TOOL]}
+    try:
+        order, called, answered = said(
+            Client(url, client.user),
+            version,
+            """
+                const chat = chatOf({ sendAutomaticallyWhen: sdk.lastAssistantMessageIsCompleteWithToolCalls });
+                await chat.sendMessage({ text: order.what });
+                const call = chat.messages.at(-1).parts.find((part) => part.type === 'tool-look');
+                say(call);
+                await chat.addToolResult({ tool: 'look', toolCallId: call.toolCallId, output: { found: 7 } });
+                await until(() => chat.status === 'ready' && chat.messages.at(-1).parts.at(-1).type === 'text');
+                say(chat.messages.at(-1));
+            """,
+            whole_body=body,
+        )
+    finally:
+        stack.end("gemini-api", "gemini-worker")
+    seed = seed_of(question(order["what"], 1)["messages"])
+    assert (called["state"], called["input"]) == ("input-available", json.loads(arguments(seed, 0, 12)))
+    reasoned = [part["text"] for part in answered["parts"] if part["type"] == "reasoning"]
+    assert reasoned[0] == text(reasoning_seed(seed), 5)
+    assert answered["metadata"]["usage"]["candidatesTokenCount"] == 12
+    asked, use, result = upstream_calls(order["what"])[-1]["request"]["contents"]
+    assert asked == {"role": "user", "parts": [{"text": order["what"]}]}
+    assert use["parts"][0]["functionCall"] == {"name": "look", "args": called["input"]}
+    assert result == {
+        "role": "user",
+        "parts": [{"functionResponse": {"name": "look", "response": {"found": 7}}}],
+    }

@@ -1,0 +1,87 @@
+"""Writes a conversation as a request for Gemini.
+
+Format: https://ai.google.dev/api/generate-content#request-body
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from lib.dialects import payload as json_text
+from lib.dialects.conversation import Attachment, Conversation, Json, Part, Role, Tool, ToolResult, ToolUse, Words
+from lib.dialects.gemini_response import OWN_ID
+from lib.dialects.protocol import Malformed
+from lib.domain.errors import InvalidRequest
+
+# Stands for the signature of a call that has lost its own: https://ai.google.dev/gemini-api/docs/thought-signatures
+UNSIGNED = "skip_thought_signature_validator"
+_OWN = ("model", "stream", "contents", "tools", "systemInstruction", "system_instruction")
+_ROLES = {Role.USER: "user", Role.ASSISTANT: "model"}
+
+
+def written(conversation: Conversation) -> Json:
+    """The request. Errors: `InvalidRequest`, which names what this API can't express."""
+    for name in _OWN:
+        if name in conversation.options:
+            raise InvalidRequest(f"'options' must not have '{name}': the request says that itself.", param="options")
+    contents: list[Json] = []
+    for turn in conversation.turns:
+        parts = [each for part in turn.parts if (each := _part(part)) is not None]
+        call = next((part for part in parts if "functionCall" in part), None)
+        if call is not None:
+            call["thoughtSignature"] = UNSIGNED  # the first call of a turn must be signed
+        role = _ROLES[turn.role]
+        if parts and contents and contents[-1]["role"] == role:
+            contents[-1]["parts"] += parts  # results of calls that were made together must come together
+        elif parts:
+            contents.append({"role": role, "parts": parts})
+    request: Json = {**conversation.options, "model": conversation.model, "contents": contents}
+    if conversation.instructions:
+        request["systemInstruction"] = {"parts": [{"text": conversation.instructions}]}
+    if conversation.tools:
+        request["tools"] = [{"functionDeclarations": [_declared(tool) for tool in conversation.tools]}]
+    return request
+
+
+def _part(part: Part) -> Json | None:
+    match part:
+        case Words():
+            return {"text": part.text} if part.text else None
+        case ToolUse():
+            return {"functionCall": {**_id(part), "name": part.name, "args": _object(part.arguments, "input")}}
+        case ToolResult():
+            response = {"error": part.output} if part.is_error else _object(part.output, "output")
+            return {"functionResponse": {**_id(part), "name": part.name, "response": response}}
+        case Attachment():
+            return _attached(part)
+
+
+def _id(part: ToolUse | ToolResult) -> Json:
+    """The upstream's own id. One that it never gave would be of no use to it."""
+    return {"id": part.id} if part.id and not part.id.startswith(OWN_ID) else {}
+
+
+def _object(text: str, name: str) -> Json:
+    """JSON text as the object that the API wants; anything else becomes its field `name`."""
+    try:
+        value: Any = json_text.read_loosely(text.encode()) if text.strip() else {}
+    except Malformed:
+        value = text
+    return value if isinstance(value, dict) else {name: value}
+
+
+def _attached(file: Attachment) -> Json:
+    kind = file.media_type.partition(";")[0].strip().lower()
+    if not file.url.startswith("data:"):
+        return {"fileData": {"mimeType": kind, "fileUri": file.url}}
+    head, _, data = file.url.partition(",")
+    if not head.endswith(";base64"):
+        data = base64.b64encode(unquote_to_bytes(data)).decode()
+    return {"inlineData": {"mimeType": kind, "data": data}}
+
+
+def _declared(tool: Tool) -> Json:
+    described = {"description": tool.description} if tool.description else {}
+    return {"name": tool.name, **described, "parametersJsonSchema": tool.parameters}
