@@ -50,7 +50,8 @@ def test_a_client_that_leaves_at_event_3600_of_4000_loses_nothing(client: Client
 def test_200_clients_that_leave_at_random_moments_lose_nothing_and_leave_nothing_behind(
     stack: Stack, client: Client, database: Any
 ) -> None:
-    client = Client(stack.add_functions("left", {"THREADS": str(THREADS)}), client.user)
+    settings = {"THREADS": str(THREADS), "MAX_USER_VIEWERS": str(THREADS), "MAX_VIEWERS": str(THREADS)}
+    client = Client(stack.add_functions("left", settings), client.user)
     api = psutil.Process(stack.processes["left-api"].pid).children()[0]
     # So that the server has all the threads and connections that it keeps.
     watch_at_once(client, THREADS - 1)
@@ -192,7 +193,7 @@ def threads_of_python(process: psutil.Process) -> int:
 
 def watch_at_once(client: Client, viewers: int) -> None:
     """Has so many streams of one answer open at the same time, and ends them."""
-    with client.stream(question("all at once", 100_000, rate=10)) as first:
+    with client.stream(question("all at once", 50_000, rate=10)) as first:
         others = [client.resume(first.generation, 0) for _ in range(viewers - 1)]
         client.request("POST", f"/v1/generations/{first.generation}/stop")
         for stream in [first, *others]:
