@@ -70,7 +70,9 @@ def test_the_deploying_step_is_one_that_deploy_sh_takes(cloud: Cloud) -> None:
     def filled(text: str) -> str:
         return re.sub(r"\$\{?([A-Z_]+)\}?", lambda found: values[found[1]], text)
 
-    (cloud.root / "deploy.env").write_text("UPSTREAM_BASE_URL=https://api.example/v1\n", encoding="utf-8")
+    (cloud.root / "deploy.env").write_text(
+        "UPSTREAM_BASE_URL=https://api.example/v1\nUPSTREAM_MODELS=*\n", encoding="utf-8"
+    )
     settings = dict(filled(each).split("=", 1) for each in step["env"])
     done = cloud.run("--dry-run", *map(filled, step["args"]), settings=settings)
     assert (done.code, done.err) == (0, "")

@@ -41,6 +41,7 @@ def test_all_that_must_be_set_is_named_at_once(cloud: Cloud) -> None:
         ("RULES", "merge", "RULES: it must be replace or keep, and is 'merge'"),
         ("UPSTREAMS_FILE", "other.toml", "UPSTREAMS_FILE: it must be upstreams.toml, beside this script"),
         ("UPSTREAMS_FILE", "upstreams.toml", "UPSTREAMS_FILE: upstreams.toml can't be read as TOML"),
+        ("UPSTREAM_MODELS", "", "UPSTREAM_MODELS: it must list the models that users may ask for"),
         ("UPSTREAM_BASE_URL", "nowhere", "upstream default: base_url must be an http or https URL"),
         ("LEASE_SECONDS", "long", "LEASE_SECONDS: it must be a number of seconds above 0, and is 'long'"),
         ("DISPATCH_SECONDS", "1500", "DISPATCH_SECONDS: it must be above every upstream's total_seconds"),
@@ -67,7 +68,7 @@ def test_what_is_wrong_is_named_with_the_remedy(cloud: Cloud, variable: str, val
 
 
 def test_a_key_of_a_name_that_no_variable_has_is_refused(cloud: Cloud) -> None:
-    text = '[one]\nbase_url = "https://one.example/v1"\nkey_env = "$(touch pwned)"\n'
+    text = '[one]\nbase_url = "https://one.example/v1"\nmodels = ["*"]\nkey_env = "$(touch pwned)"\n'
     (cloud.root / "upstreams.toml").write_text(text, encoding="utf-8")
     said = refused(cloud, UPSTREAMS_FILE="upstreams.toml")
     assert said.startswith("UPSTREAMS_FILE: key_env must be a name such as OPENAI_API_KEY")

@@ -253,7 +253,7 @@ def test_tool_calls_come_as_events(client: Client) -> None:
         ({"resume": UNKNOWN, "after": 1.5}, "INVALID_ARGUMENT", "after"),
         ({"resume": UNKNOWN, "after": {"@type": INT64, "value": "-3"}}, "INVALID_ARGUMENT", "after"),
         ({"resume": UNKNOWN, "after": {"@type": INT64, "value": "three"}}, "INVALID_ARGUMENT", "data"),
-        ({"resume": UNKNOWN, "model": "demo"}, "INVALID_ARGUMENT", "data"),
+        ({"resume": UNKNOWN, "model": "demo"}, "INVALID_ARGUMENT", "messages"),
         ({"resume": "../etc"}, "INVALID_ARGUMENT", "resume"),
         ({"stop": UNKNOWN}, "NOT_FOUND", None),
         ({"stop": UNKNOWN, "after": 3}, "INVALID_ARGUMENT", "data"),

@@ -50,7 +50,8 @@ def test_a_client_that_leaves_at_event_3600_of_4000_loses_nothing(client: Client
 def test_200_clients_that_leave_at_random_moments_lose_nothing_and_leave_nothing_behind(
     stack: Stack, client: Client, database: Any
 ) -> None:
-    stack.add_functions("left", {"THREADS": str(THREADS)})
+    settings = {"THREADS": str(THREADS), "MAX_USER_VIEWERS": str(THREADS), "MAX_VIEWERS": str(THREADS)}
+    stack.add_functions("left", settings)
     # Without a front end, which may drop a request before the function sees it if its client leaves at once.
     client = Client(stack.own_url("left-api"), client.user)
     api = psutil.Process(stack.processes["left-api"].pid).children()[0]
@@ -194,7 +195,7 @@ def threads_of_python(process: psutil.Process) -> int:
 
 def watch_at_once(client: Client, viewers: int) -> None:
     """Has so many streams of one answer open at the same time, and ends them."""
-    with client.stream(question("all at once", 100_000, rate=10)) as first:
+    with client.stream(question("all at once", 50_000, rate=10)) as first:
         others = [client.resume(first.generation, 0) for _ in range(viewers - 1)]
         client.request("POST", f"/v1/generations/{first.generation}/stop")
         for stream in [first, *others]:
