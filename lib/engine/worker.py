@@ -26,7 +26,7 @@ from lib.domain.errors import HoldfastError, Unreachable
 from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
-from lib.domain.task import Task
+from lib.domain.task import Task, is_check
 from lib.engine.attempt import Attempt, Ended, RetryLater
 from lib.engine.claim import TAKEOVER_SECONDS, Claim, Exhausted, Held, RanOut, claim
 from lib.engine.committer import Committer
@@ -239,7 +239,10 @@ def create_worker(
     @app.post("/")
     def work() -> Any:
         tokens.verify(request.headers.get("Authorization"))
-        task = Task.decode(request.get_data())
+        body = request.get_data()
+        if is_check(body):
+            return jsonify(state=None)
+        task = Task.decode(body)
         try:
             outcome = worker.work(task)
         except Held:

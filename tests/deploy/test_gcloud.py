@@ -108,10 +108,10 @@ def test_a_build_s_upload_holds_what_its_tests_need(gcloud: Gcloud) -> None:
 
 def test_the_real_gcloud_reads_the_build(gcloud: Gcloud, tmp_path: Path) -> None:
     """It knows of keys that the schema lets pass, and of substitutions that nothing uses."""
-    read = gcloud("builds", "submit", "--no-source", f"--config={ROOT / 'cloudbuild.yaml'}", "--project=demo-1")
+    read = gcloud("builds", "submit", "--no-source", f"--config={ROOT / 'cloudbuild.yaml'}", "--project=demo-holdfast")
     assert read.returncode == 1
     assert "active account" in read.stderr
     text = (ROOT / "cloudbuild.yaml").read_text(encoding="utf-8")
     (tmp_path / "wrong.yaml").write_text(text.replace("timeout:", "timeouts:"), encoding="utf-8")
-    wrong = gcloud("builds", "submit", "--no-source", f"--config={tmp_path / 'wrong.yaml'}", "--project=demo-1")
+    wrong = gcloud("builds", "submit", "--no-source", f"--config={tmp_path / 'wrong.yaml'}", "--project=demo-holdfast")
     assert "timeouts: unused" in wrong.stderr
