@@ -104,15 +104,17 @@ NEEDS_REPAIR means that building failed: delete that index, and run this again."
 
 delete_data() {
     local root=https://firestore.googleapis.com/v1/projects/$GOOGLE_CLOUD_PROJECT/databases/$FIRESTORE_DATABASE
-    local left='' composites call
+    local left='' call composites fields expiring
     note 'Deleting, generation by generation, from holdfastGenerations: its request, its journal, and then itself.'
     for call in documents:runQuery documents:commit; do
         said '' curl --silent --show-error --fail-with-body --globoff --config - "$root/$call"
     done
     [ "$dry" ] || left=$(printf %s "$token" | ask walk "$root")
     composites=$(look firestore indexes composite list --database="$FIRESTORE_DATABASE" --format=json)
-    composites=$(ask unindexed "$composites" "$left")
-    each_index "$composites"
+    fields=$(look firestore indexes fields list --database="$FIRESTORE_DATABASE" --format=json)
+    expiring=$(look firestore fields ttls list --database="$FIRESTORE_DATABASE" --format=json)
+    expiring=$(ask unindexed "$composites" "$fields" "$expiring" "$left")
+    each_index "$expiring"
     [ -z "$left" ] || note "There is something left in $left, of generations that had expired already. Their TTL stays: it deletes that
 within some days. To remove the TTL too, run this again then."
 }

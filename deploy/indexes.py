@@ -45,18 +45,24 @@ def building(composites: str) -> Iterator[str]:
             yield f"{index[0]} ({', '.join(path for path, _ in index[2])}): {each['state']}"
 
 
-def removals(composites: str, kept: str = "") -> Iterator[str]:
-    """The commands that undo `missing`. `kept` are collections, comma-separated, that keep their expiry."""
+def removals(composites: str, fields: str, expiring: str, kept: str = "") -> Iterator[str]:
+    """The commands that undo `missing`, of what is there; of all of it where nothing is listed, as in a dry run.
+
+    What stays is the exemption of the collection that has no expiry, since its documents do. `kept` are collections,
+    comma-separated, that keep their expiry.
+    """
     there = {_composite(each, _place(each)[0]): _place(each)[1] for each in _listed(composites)}
     for index in _wanted():
         if index in there or not composites:
             yield f"indexes composite delete {there.get(index, 'INDEX')}"
-    expiring = {collection for collection, _, _, ttl in _overrides() if ttl}
+    exempt, mortal = ({_place(each) for each in _listed(text)} for text in (fields, expiring))
+    ours = {collection for collection, _, _, ttl in _overrides() if ttl}
     inherited = {collection: indexes for collection, path, indexes, _ in _overrides() if path == "*"}
     for collection, path, indexes, ttl in _overrides():
-        if ttl and collection not in kept.split(","):
+        if ttl and collection not in kept.split(",") and ((collection, path) in mortal or not expiring):
             yield f"fields ttls update {path} --collection-group={collection} --async --disable-ttl"
-        if collection in expiring and (path == "*" or indexes != inherited.get(collection)):
+        own = path == "*" or indexes != inherited.get(collection)
+        if collection in ours and own and ((collection, path) in exempt or not fields):
             yield f"indexes fields update {path} --collection-group={collection} --async --clear-exemption"
 
 

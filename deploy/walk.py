@@ -18,7 +18,7 @@ from urllib.parse import quote
 from lib.domain.collections import GENERATIONS, JOURNAL, REQUEST
 
 PAGE = 100  # generations
-LISTED = 300  # documents of one collection, which is the most that a list returns
+LISTED = 300  # documents of one collection
 COMMIT = 400  # deletions in a commit
 SECONDS = 120  # for one request
 
@@ -45,10 +45,13 @@ class Firestore:
         answers = self._call(["documents:runQuery"], {"structuredQuery": query})[0]
         return [each["document"] for each in answers if "document" in each]
 
-    def lists(self, collections: Sequence[str]) -> list[list[str]]:
-        """The names of the documents in each collection, at most `LISTED`."""
+    def lists(self, collections: Sequence[str]) -> list[tuple[list[str], bool]]:
+        """The names of documents in each collection, at most `LISTED`, and whether those are all."""
         paths = [f"documents/{quote(each)}?pageSize={LISTED}&mask.fieldPaths=expireAt" for each in collections]
-        return [[each["name"] for each in page.get("documents", [])] for page in self._call(paths)]
+        return [
+            ([each["name"] for each in page.get("documents", [])], "nextPageToken" not in page)
+            for page in self._call(paths)
+        ]
 
     def delete(self, names: Sequence[str]) -> None:
         for at in range(0, len(names), COMMIT):
@@ -98,11 +101,11 @@ def _delete(firestore: Firestore, generations: Sequence[Any]) -> None:
     found = firestore.lists(below)
     names = []
     for at, each in enumerate(generations):
-        requests, journal = found[2 * at : 2 * at + 2]
+        (requests, all_requests), (journal, all_journal) = found[2 * at : 2 * at + 2]
         head = firestore.named(f"{below[2 * at + 1]}/head")
         names += sorted(journal, key=lambda name: name != head)  # the head first, so that no worker writes more
         names += requests
-        if max(len(requests), len(journal)) < LISTED:
+        if all_requests and all_journal:
             names.append(each["name"])
     firestore.delete(names)
 

@@ -11,7 +11,7 @@ from lib.domain.errors import InvalidRequest
 
 
 def is_check(body: bytes) -> bool:
-    """Whether a task does nothing: deploy.sh sends `{"check": true}` to see that the worker accepts the queue's token."""
+    """Whether a task is `{"check": true}`, which does nothing. deploy.sh sends it, to see it accepted."""
     try:
         return orjson.dumps(orjson.loads(body)) == b'{"check":true}'
     except ValueError:

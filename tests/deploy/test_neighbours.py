@@ -113,7 +113,7 @@ def test_an_app_s_own_collections_are_untouched_from_the_deploy_to_the_end(
     # What stays is the app's, and the answers as its users see them, with the parts of their text.
     assert left == {path: fields for path, fields in made.items() if not is_ours(path)}
     assert {path: left[path] for path in theirs} == theirs
-    assert sum("/holdfastParts/" in path for path in left) >= 2
+    assert any("/holdfastParts/" in path for path in left)
 
     after = apps.state["databases"]["(default)"]
     assert after["composites"] == indexes["composites"]
@@ -136,6 +136,7 @@ def test_more_than_a_page_is_deleted(apps: Cloud, database: Any) -> None:
     for n in range(walk.LISTED + 5):
         batch.set(database.document(f"users/u/messages/{generations[0]}/holdfastJournal/{n + 1}"), {"first": n})
     batch.commit()
+    assert apps.run().code == 0
     done = apps.run("destroy", "--yes", "--delete-data")
     assert done.code == 0, done.err
     assert {path for path in everything(database) if is_ours(path)} == set()
