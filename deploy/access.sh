@@ -33,7 +33,7 @@ grant() {
     elif [ "$3" != 'tasks queues' ]; then
         on+=(--condition=None)
     fi
-    change "${kind[@]}" add-iam-policy-binding "${on[@]}" --member="$member" --role="$role"
+    change "${kind[@]}" add-iam-policy-binding "${on[@]}" --member="$member" --role="$role" || return
     made 'the grants'
 }
 

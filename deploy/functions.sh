@@ -24,7 +24,8 @@ function_of() { # target, account, concurrency, minimum and maximum instances, a
     local -a flags=(--source=. --function="$1" --base-image=python313 --region="$REGION" --service-account="$2"
         --build-service-account="projects/$GOOGLE_CLOUD_PROJECT/serviceAccounts/$builder"
         --concurrency="$3" --min-instances="$4" --max-instances="$5" --cpu=1 --memory=1Gi --cpu-boost "${@:6}")
-    if [ "$KMS_KEY" ]; then flags+=(--key="$KMS_KEY"); else flags+=(--clear-key); fi
+    # A build knows no such key, which gcloud wants to be told.
+    if [ "$KMS_KEY" ]; then flags+=(--key="$KMS_KEY" --allow-unencrypted-build); else flags+=(--clear-key); fi
     if [ "$VPC" ]; then
         flags+=(--network="${VPC%%,*}" --vpc-egress="$VPC_EGRESS")
         [[ $VPC != *,* ]] || flags+=(--subnet="${VPC#*,}")
