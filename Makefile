@@ -47,7 +47,7 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	.venv/bin/shellcheck deploy.sh local/setup.sh .ci/run
+	.venv/bin/shellcheck -x -a deploy.sh local/setup.sh .ci/run
 
 audit: setup           ## ask PyPI for known vulnerabilities in the deployed packages
 	@$(RUN) -m operations.audit

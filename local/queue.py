@@ -15,7 +15,7 @@ def create(host: str, name: str, seconds: float) -> None:
     client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
     queue = tasks_v2.Queue(
         name=name,
-        rate_limits=tasks_v2.RateLimits(max_dispatches_per_second=500, max_concurrent_dispatches=1000),
+        rate_limits=tasks_v2.RateLimits(max_dispatches_per_second=500, max_concurrent_dispatches=480),
         retry_config=tasks_v2.RetryConfig(
             max_attempts=100,
             min_backoff=Duration(seconds=1),

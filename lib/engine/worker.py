@@ -28,7 +28,7 @@ from lib.domain.errors import HoldfastError, Unauthenticated, Unreachable
 from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
-from lib.domain.task import Task
+from lib.domain.task import Task, is_check
 from lib.engine.attempt import Attempt, Ended, RetryLater
 from lib.engine.claim import TAKEOVER_SECONDS, Claim, Exhausted, Held, RanOut, claim
 from lib.engine.committer import Committer
@@ -227,7 +227,10 @@ def create_worker(
         except Unauthenticated as error:
             log.warning("task refused", extra={"cause": error.code})
             raise
-        task = Task.decode(request.get_data())
+        body = request.get_data()
+        if is_check(body):
+            return jsonify(state=None)
+        task = Task.decode(body)
         waiting = Waiting(queue, task, request.headers.get("X-CloudTasks-TaskName"))
         try:
             outcome = worker.work(task)

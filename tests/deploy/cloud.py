@@ -13,6 +13,8 @@ import ssl
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -21,19 +23,23 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from local.token import PROJECT
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYED = ("main.py", "lib", "requirements.txt")
-NEEDED = ("deploy.sh", "operations", "firestore.rules", "firestore.indexes.json", ".gcloudignore", *DEPLOYED)
+NEEDED = ("deploy.sh", "deploy", "operations", "firestore.rules", "firestore.indexes.json", ".gcloudignore", *DEPLOYED)
 TOOLS = ("bash", "env", "dirname", "cat", "tr", "sed", "curl")  # and no other: what deploy.sh needs is what it says
-PROJECT, NUMBER = "demo-1", "123456789012"
+NUMBER = "123456789012"
 TOKEN, KEY = "ya29.canary-token", "sk-canary-key"
 SECONDS = 120.0
+RULES, DOCUMENTS = "firebaserules.googleapis.com", "firestore.googleapis.com"
 HOST = f"{PROJECT}.iam.gserviceaccount.com"
 API, WORKER, INVOKER, BUILDER = (f"holdfast-{name}@{HOST}" for name in ("api", "worker", "invoker", "builder"))
 EMPTY: dict[str, Any] = {
@@ -52,6 +58,17 @@ EMPTY: dict[str, Any] = {
     "rulesets": {},
     "made": 0,
     "faults": {},
+    "tasks": {},
+    "young": {},  # how often each thing will not be known yet
+    "lag": 0,  # how often a thing that is new will not be known
+    "building": 0,  # how often an index that is new will not be ready
+    "released": False,  # whether a new database comes with rules
+    "quota": 20,  # vCPU
+    "policy": {"allValues": "ALLOW"},  # of resource locations; None: not for this login
+    "no_global": False,  # what that policy comes to
+    "domain_restricted": False,
+    "paused": False,  # the queue
+    "worker": 200,  # what it answers to a token that is right
 }
 SETTINGS = {
     "GOOGLE_CLOUD_PROJECT": PROJECT,
@@ -76,7 +93,7 @@ class Done:
     def changes(self) -> list[str]:
         """What was changed: the commands, without flags."""
         words = [[word for word in call if not word.startswith("--")] for call in self.calls]
-        reads = ("list", "get-iam-policy", "describe", "access", "print-access-token")
+        reads = ("list", "get-iam-policy", "describe", "access", "print-access-token", "create-http-task")
         return [" ".join(each) for each in words if not set(reads) & set(each)]
 
 
@@ -110,6 +127,7 @@ class Cloud:
             "PYTHON": str(python),
         }
         self.state = deepcopy(EMPTY)
+        self.firestore = ""  # host:port of the emulator that has the documents, if any
 
     def _program(self, name: str, text: str) -> None:
         path = self._bin / name
@@ -200,8 +218,10 @@ def clouds(folder: Path) -> Iterator[type[Cloud] | Any]:
             with (cloud.folder / "asked").open("a", encoding="utf-8") as asked:
                 asked.write(json.dumps([self.command, f"{self.headers['Host']}{self.path}"]) + "\n")
             host = self.headers["Host"]
-            if host == "firebaserules.googleapis.com":
+            if host == RULES:
                 status, answer = rules(cloud, self.command, self.path, dict(self.headers), body)
+            elif host == DOCUMENTS:
+                status, answer = documents(cloud, self.command, self.path, dict(self.headers), body)
             else:
                 status, answer = function(cloud, host, self.path), {}
             data = json.dumps(answer).encode()
@@ -241,8 +261,10 @@ def rules(
     name = path.removeprefix("/v1/").partition("?")[0]
     if headers["Authorization"] != f"Bearer {TOKEN}" or headers["X-Goog-User-Project"] != PROJECT:
         return 401, {"error": {"message": "Request had invalid authentication credentials."}}
-    if "firebaserules.googleapis.com" not in state["enabled"]:
+    if RULES not in state["enabled"]:
         return 403, {"error": {"message": "SERVICE_DISABLED"}}
+    if not ripe(cloud, f"api {RULES}"):
+        return 403, {"error": {"message": "Firebase Rules API has not been used in project before."}}
     given = json.loads(body) if body else None
     match method, name.removeprefix(f"projects/{PROJECT}/").partition("/")[0]:
         case "GET", "releases":
@@ -251,6 +273,8 @@ def rules(
         case "GET", "rulesets":
             return 200, {"name": name, **state["rulesets"][name]}
         case "POST", "rulesets":
+            if "service" not in given["source"]["files"][0]["content"]:
+                return 400, {"error": {"message": "Line 1: missing 'service' at 'not'", "status": "INVALID_ARGUMENT"}}
             made = f"{name}/{len(state['rulesets']) + 1}"
             cloud.change(rulesets={**state["rulesets"], made: given})
             return 200, {"name": made}
@@ -270,6 +294,33 @@ def rules(
     return 200, release
 
 
+def ripe(cloud: Cloud, key: str) -> bool:
+    """Whether what is new is known here by now."""
+    left = cloud.state["young"].get(key, 0)
+    if left:
+        cloud.change(young={**cloud.state["young"], key: left - 1})
+    return not left
+
+
+def documents(cloud: Cloud, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Any]:
+    """Firestore's documents: those of the emulator, or none."""
+    database = unquote(path).partition("/databases/")[2].partition("/")[0]
+    if headers["Authorization"] != f"Bearer {TOKEN}":
+        return 401, {"error": {"message": "Request had invalid authentication credentials."}}
+    if database not in cloud.state["databases"]:
+        return 404, {"error": {"message": f"The database {database} does not exist"}}
+    if not cloud.firestore:
+        return 200, [{"readTime": "2026-01-01T00:00:00Z"}]
+    request = urllib.request.Request(f"http://{cloud.firestore}{path}", body or None, method=method)
+    request.add_header("Authorization", "Bearer owner")  # whom no rules bind
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
 def function(cloud: Cloud, host: str, path: str) -> int:
     """What a function answers somebody who is not logged in: Cloud Run says 403, Holdfast 401."""
     state = cloud.state
@@ -277,7 +328,13 @@ def function(cloud: Cloud, host: str, path: str) -> int:
     if name not in state["services"]:
         return 404
     policy = state["policies"].get(f"run services {name}", [])
-    if not any("allUsers" in binding["members"] for binding in policy):
+    flags = state["deployed"][name]["flags"]
+    if flags["ingress"] != ["all"]:
+        return 404
+    if "no-invoker-iam-check" not in flags and (
+        not any("allUsers" in binding["members"] for binding in policy)
+        or not ripe(cloud, f"run services {name} roles/run.invoker allUsers")
+    ):
         return 403
     return 401 if path == "/v1/models" else 404
 
@@ -289,7 +346,7 @@ def certificate(folder: Path) -> Path:
         return path
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "played")])
-    hosts = [x509.DNSName(host) for host in ("firebaserules.googleapis.com", "*.us-central1.run.app")]
+    hosts = [x509.DNSName(host) for host in (RULES, DOCUMENTS, "*.us-central1.run.app")]
     made = (
         x509.CertificateBuilder()
         .subject_name(name)

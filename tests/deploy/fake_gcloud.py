@@ -8,6 +8,7 @@ is also given to the real parser. It must not be more lenient than Google Cloud.
 import json
 import os
 import sys
+import uuid
 
 FOLDER = os.environ["FAKE_GCLOUD"]
 APIS = {
@@ -17,6 +18,12 @@ APIS = {
     "tasks": "cloudtasks",
     "secrets": "secretmanager",
     "run": "run",
+    "resource-manager": "cloudresourcemanager",
+}
+REGIONS = {
+    "run": ("us-central1", "europe-west1", "europe-west9"),
+    "tasks": ("us-central1", "europe-west1"),
+    "firestore": ("us-central1", "europe-west1", "europe-west9", "nam5", "eur3"),
 }
 POLICY = ("get-iam-policy", "add-iam-policy-binding", "remove-iam-policy-binding")
 
@@ -59,6 +66,18 @@ class Project:
                 return command()
         raise Refusal(f"this gcloud does not know: {' '.join(self.words)}")
 
+    def ripe(self, key):
+        """Whether what was made some time ago is known where it is asked for now. Each time it is not counts."""
+        left = self.state["young"].get(key, 0)
+        if left:
+            self.state["young"][key] = left - 1
+        return not left
+
+    def age(self, key):
+        """Something was made, and is not known at once."""
+        if self.state["lag"]:
+            self.state["young"][key] = self.state["lag"]
+
     def fail_if_told(self):
         faults = self.state["faults"]
         for words, times in faults.items():
@@ -69,6 +88,11 @@ class Project:
     def need_api(self, name):
         if f"{name}.googleapis.com" not in self.state["enabled"]:
             raise Refusal(f"SERVICE_DISABLED: {name}.googleapis.com is not enabled on this project")
+        if not self.ripe(f"api {name}.googleapis.com"):
+            raise Refusal(
+                f"PERMISSION_DENIED: {name} API has not been used in project {self.state['number']} before or it is "
+                "disabled. If you enabled this API recently, wait a few minutes for the action to propagate."
+            )
 
     def token(self):
         if not self.state["login"]:
@@ -81,25 +105,41 @@ class Project:
         return {"projectNumber": self.state["number"]}
 
     def policy(self, verb, kind, name):
-        if kind != "projects" and name not in self.there(kind):
+        if kind != "projects" and (name not in self.there(kind) or not self.ripe(f"{kind} {name}")):
             raise Refusal(f"NOT_FOUND: {kind} {name}")
         bindings = self.state["policies"].setdefault(f"{kind} {name}", [])
         if verb == "get-iam-policy":
             return {"bindings": bindings, "etag": "BwY", "version": 1} if bindings else {"etag": "ACAB"}
         member, role = self.flag("member"), self.flag("role")
-        if verb == "add-iam-policy-binding" and member.partition(":")[2] not in self.state["accounts"]:
-            raise Refusal(f"INVALID_ARGUMENT: Service account {member} does not exist.")
-        found = next((each for each in bindings if each["role"] == role and "condition" not in each), None)
+        given = self.flag("condition", "None")
+        condition = {} if given == "None" else dict(each.split("=", 1) for each in given.split(","))
+        alike = [each for each in bindings if each["role"] == role and each.get("condition", {}) == condition]
         if verb == "add-iam-policy-binding":
-            if found is None:
-                bindings.append({"role": role, "members": [member]})
+            self.check_member(member)
+            if alike:
+                alike[0]["members"].append(member)
             else:
-                found["members"].append(member)
-        else:
-            found["members"].remove(member)
-            if not found["members"]:
-                bindings.remove(found)
+                bindings.append({"role": role, "members": [member]} | ({"condition": condition} if condition else {}))
+            self.age(f"{kind} {name} {role} {member}")
+            return None
+        if "all" in self.flags:
+            alike = [each for each in bindings if each["role"] == role and member in each["members"]]
+        if not any(member in each["members"] for each in alike):
+            raise Refusal(f"Policy binding with the specified principal, role, and condition not found: {member}")
+        for each in alike:
+            each["members"].remove(member)
+        bindings[:] = [each for each in bindings if each["members"]]
         return None
+
+    def check_member(self, member):
+        email = member.partition(":")[2]
+        if member == "allUsers" and self.state["domain_restricted"]:
+            raise Refusal(
+                "FAILED_PRECONDITION: One or more users named in the policy do not belong to a permitted customer, "
+                "perhaps due to an organization policy."
+            )
+        if member != "allUsers" and (email not in self.state["accounts"] or not self.ripe(f"account {email}")):
+            raise Refusal(f"INVALID_ARGUMENT: Service account {email} does not exist.")
 
     def there(self, kind):
         return {
@@ -110,15 +150,18 @@ class Project:
         }[kind]
 
     def granted(self, kind, name, role, account):
-        return any(
-            each["role"] == role and f"serviceAccount:{account}" in each["members"]
+        member = f"serviceAccount:{account}"
+        there = any(
+            each["role"] == role and member in each["members"]
             for each in self.state["policies"].get(f"{kind} {name}", [])
         )
+        return there and self.ripe(f"{kind} {name} {role} {member}")
 
     def create(self, kind, name, value):
         if name in self.there(kind):
             raise Refusal(f"ALREADY_EXISTS: {kind} {name}")
         self.there(kind)[name] = value
+        self.age(f"{kind} {name}")
 
     def delete(self, kind):
         if self.about[0] not in self.there(kind):
@@ -132,7 +175,22 @@ class Project:
         return [{"config": {"name": name}, "state": "ENABLED"} for name in self.state["enabled"]]
 
     def services_enable(self):
-        self.state["enabled"] += [name for name in self.about if name not in self.state["enabled"]]
+        for name in self.about:
+            if name not in self.state["enabled"]:
+                self.state["enabled"].append(name)
+                self.age(f"api {name}")
+
+    # where there is what, and what a policy says of it
+
+    def locations(self):
+        return [{"locationId": each} for each in REGIONS[self.words[0]]]
+
+    run_regions_list = tasks_locations_list = firestore_locations_list = locations
+
+    def resource_manager_org_policies_describe(self):
+        if self.state["policy"] is None:
+            raise Refusal("PERMISSION_DENIED: The caller does not have permission")
+        return {"constraint": "constraints/gcp.resourceLocations", "listPolicy": self.state["policy"]}
 
     # iam
 
@@ -144,6 +202,7 @@ class Project:
             raise Refusal("INVALID_ARGUMENT: an account's id has 6 to 30 characters")
         email = f"{self.about[0]}@{self.state['project']}.iam.gserviceaccount.com"
         self.create("iam service-accounts", email, self.flag("display-name"))
+        self.age(f"account {email}")
 
     def iam_service_accounts_delete(self):
         self.delete("iam service-accounts")
@@ -152,13 +211,16 @@ class Project:
 
     def database(self):
         name = self.flag("database")
-        if name not in self.state["databases"]:
-            raise Refusal(f"NOT_FOUND: the database {name} does not exist")
+        if name not in self.state["databases"] or not self.ripe(f"database {name}"):
+            raise Refusal(f"NOT_FOUND: The database {name} does not exist for project {self.state['project']}")
         return self.state["databases"][name]
 
     def firestore_databases_list(self):
         root = f"projects/{self.state['project']}/databases"
-        return [{"name": f"{root}/{name}", "type": each["type"]} for name, each in self.state["databases"].items()]
+        return [
+            {"name": f"{root}/{name}", "type": each["type"], "databaseEdition": each.get("edition", "STANDARD")}
+            for name, each in self.state["databases"].items()
+        ]
 
     def firestore_databases_create(self):
         name = self.flag("database")
@@ -167,13 +229,19 @@ class Project:
         kind = self.flag("type").upper().replace("-", "_")
         self.state["databases"][name] = {
             "type": kind,
+            "edition": self.flag("edition").upper(),
+            "key": self.flag("kms-key-name"),
             "location": self.flag("location"),
             "protected": "delete-protection" in self.flags,
             "composites": {},
             "fields": {},
             "expiring": [],
-            "deleted": [],
         }
+        self.age(f"database {name}")
+        if self.state["released"]:  # some databases come with rules that deny everything, and some with none
+            project = f"projects/{self.state['project']}"
+            self.state["rulesets"][f"{project}/rulesets/none"] = {"source": {"files": [DENY_ALL]}}
+            self.state["releases"][f"{project}/releases/cloud.firestore"] = f"{project}/rulesets/none"
 
     def path(self, collection, kind, name):
         database = f"projects/{self.state['project']}/databases/{self.flag('database')}"
@@ -181,12 +249,13 @@ class Project:
 
     def firestore_indexes_composite_list(self):
         return [
-            {"name": self.path(each["collection"], "indexes", name), "queryScope": each["scope"], "state": "READY"}
+            {"name": self.path(each["collection"], "indexes", name), "queryScope": each["scope"]}
             | {
+                "state": "READY" if self.ripe(f"index {name}") else "CREATING",
                 "fields": [
                     *each["fields"],
                     {"fieldPath": "__name__", "order": each["fields"][-1].get("order", "ASCENDING")},
-                ]
+                ],
             }
             for name, each in self.database()["composites"].items()
         ]
@@ -203,6 +272,8 @@ class Project:
             raise Refusal("ALREADY_EXISTS: index already exists")
         self.state["made"] += 1
         there[f"CICAgJ{self.state['made']}"] = index
+        if self.state["building"]:
+            self.state["young"][f"index CICAgJ{self.state['made']}"] = self.state["building"]
 
     def firestore_indexes_composite_delete(self):
         del self.database()["composites"][self.about[0]]
@@ -241,9 +312,6 @@ class Project:
         else:
             self.database()["expiring"].remove(key)
 
-    def firestore_bulk_delete(self):
-        self.database()["deleted"] += self.flag("collection-ids").split(",")
-
     # tasks
 
     def tasks_queues_list(self):
@@ -258,6 +326,51 @@ class Project:
 
     def tasks_queues_delete(self):
         self.delete("tasks queues")
+
+    def tasks_create_http_task(self):
+        if self.flag("queue") not in self.state["queues"]:
+            raise Refusal("NOT_FOUND: Queue does not exist.")
+        name = f"{self.flag('queue')}/tasks/{uuid.uuid4().int % 10**19:019}"
+        self.state["tasks"][name] = {
+            "url": self.flag("url"),
+            "email": self.flag("oidc-service-account-email"),
+            "audience": self.flag("oidc-token-audience"),
+            "body": self.flag("body-content"),
+        }
+        return {"name": name}
+
+    def tasks_describe(self):
+        """A delivery at each look at it. A task that was accepted is gone."""
+        name = f"{self.flag('queue')}/tasks/{self.about[0]}"
+        task = self.state["tasks"].get(name)
+        if task is not None and not self.state["paused"]:
+            status = self.delivered(task)
+            if status == 200:
+                del self.state["tasks"][name]
+                task = None
+            else:
+                said = {401: "UNAUTHENTICATED(16)", 403: "PERMISSION_DENIED(7)"}.get(status, "UNKNOWN(2)")
+                task["lastAttempt"] = {"responseStatus": {"code": 7, "message": f"{said}: HTTP status code {status}"}}
+        if task is None:
+            raise Refusal("NOT_FOUND: The task no longer exists, though a task with this name existed recently.")
+        return {"name": name, **task}
+
+    def delivered(self, task):
+        """What the worker answers to a task."""
+        name = task["url"].removeprefix("https://").partition(f"-{self.state['number']}.")[0]
+        if name not in self.state["services"]:
+            return 404
+        if not self.granted("run services", name, "roles/run.invoker", task["email"]):
+            return 403
+        deployed = self.state["deployed"][name]["flags"]["set-env-vars"][-1].split("|")
+        if not {f"WORKER_URL={task['audience']}", f"TASKS_INVOKER={task['email']}"} <= set(deployed):
+            return 401
+        if json.loads(task["body"]) != {"check": True}:
+            return 400
+        return self.state["worker"]
+
+    def tasks_delete(self):
+        del self.state["tasks"][f"{self.flag('queue')}/tasks/{self.about[0]}"]
 
     def limits(self):
         return {
@@ -290,7 +403,17 @@ class Project:
 
     def secrets_create(self):
         label, _, value = self.flag("labels").partition("=")
-        self.create("secrets", self.about[0], {"labels": {label: value}, "versions": []})
+        replication = self.flag("replication-policy")
+        if "replication-policy-file" in self.flags:
+            replication = json.loads(sys.stdin.read())
+        if replication == "automatic" and self.state["no_global"]:
+            raise Refusal(
+                "FAILED_PRECONDITION: Constraint constraints/gcp.resourceLocations violated for "
+                f"[orgpolicy:projects/{self.state['number']}] attempting to create a secret in [global]."
+            )
+        where = self.flag("locations")
+        kept = {"labels": {label: value}, "versions": [], "replication": replication, "locations": where}
+        self.create("secrets", self.about[0], kept)
 
     def secrets_delete(self):
         self.delete("secrets")
@@ -332,15 +455,22 @@ class Project:
             self.need_api(api)
         builder = self.flag("build-service-account").rpartition("/")[2]
         if not self.granted("projects", project, "roles/run.builder", builder):
-            raise Refusal(f"build failed; {builder} may not build")
+            raise Refusal(f"could not resolve source: googleapi: Error 403: {builder} does not have storage access")
         account = self.flag("service-account")
-        if account not in self.state["accounts"]:
+        if account not in self.state["accounts"] or not self.ripe(f"account {account}"):
             raise Refusal(f"Permission 'iam.serviceaccounts.actAs' denied on {account} (or it may not exist)")
         for each in filter(None, self.flag("set-secrets", "").split(",")):
             secret, _, number = each.partition("=")[2].partition(":")
             self.version(secret, number)
             if not self.granted("secrets", secret, "roles/secretmanager.secretAccessor", account):
                 raise Refusal(f"Permission denied on secret {secret} for Revision service account {account}")
+        others = [each["flags"] for other, each in self.state["deployed"].items() if other != name]
+        asked = sum(int(each["max-instances"][-1]) * int(each["cpu"][-1]) for each in [self.flags, *others])
+        if asked > self.state["quota"]:
+            raise Refusal(
+                "spec.template.metadata.annotations[autoscaling.knative.dev/maxScale]: Quota violated: "
+                f"CpuAllocPerProjectRegion requested: {asked}000 allowed: {self.state['quota']}000"
+            )
         service = self.state["services"].get(name)
         if service is None and "no-traffic" in self.flags:
             raise Refusal("--no-traffic not supported when creating a new service.")
@@ -361,8 +491,8 @@ class Project:
         service["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
         self.state["services"][name] = service
         self.state["deployed"][name] = {"revision": revision, "flags": self.flags}
-        if "allow-unauthenticated" in self.flags:
-            self.state["policies"][f"run services {name}"] = [{"role": "roles/run.invoker", "members": ["allUsers"]}]
+        if before is None:
+            self.age(f"run services {name}")
 
     def run_services_update_traffic(self):
         traffic = self.state["services"][self.about[0]]["spec"]
@@ -381,6 +511,14 @@ class Project:
         rest = {**first, "percent": 100 - int(share)}
         tagged = [{**each, "percent": int(share)} for each in traffic["traffic"] if each.get("tag") == tag]
         traffic["traffic"] = [rest, *tagged]
+
+
+DENY_ALL = {
+    "name": "firestore.rules",
+    "content": "rules_version = '2';\nservice cloud.firestore {\n  match /databases/{database}/documents {\n"
+    "    // Deny all, until somebody says otherwise.\n"
+    "    match /{document=**} {\n      allow read, write: if false;\n    }\n  }\n}\n",
+}
 
 
 def single(order):

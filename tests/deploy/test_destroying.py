@@ -14,8 +14,8 @@ import pytest
 from tests.deploy.cloud import PROJECT, SECONDS, SETTINGS, Cloud
 
 THEIRS = f"app@{PROJECT}.iam.gserviceaccount.com"
-DATA = ["holdfastGenerations", "holdfastRequest", "holdfastJournal"]
-EXEMPT = {"holdfastGenerations", "holdfastRequest", "holdfastJournal"}
+THEIR_GRANT = {"role": "roles/datastore.user", "members": [f"serviceAccount:{THEIRS}"]}
+COMMIT = "documents:commit"
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def shared(live: Cloud) -> Cloud:
     state["secrets"]["theirs"] = {"labels": {"app": "theirs"}, "versions": []}
     state["queues"]["theirs"] = state["queues"]["holdfast"]
     state["services"]["theirs"] = {**state["services"]["holdfast-api"], "metadata": {"name": "theirs", "labels": {}}}
-    state["policies"][f"projects {PROJECT}"][0]["members"].append(f"serviceAccount:{THEIRS}")
+    state["policies"][f"projects {PROJECT}"].append(THEIR_GRANT)
     live.state = state
     return live
 
@@ -38,7 +38,7 @@ def removed(cloud: Cloud) -> bool:
     return (
         [list(state[name]) for name in ("accounts", "secrets", "queues", "services")]
         == [[THEIRS], ["theirs"], ["theirs"], ["theirs"]]
-        and kept == {f"projects {PROJECT}": [{"role": "roles/datastore.user", "members": [f"serviceAccount:{THEIRS}"]}]}
+        and kept == {f"projects {PROJECT}": [THEIR_GRANT]}
         and list(state["databases"]) == ["(default)"]
     )
 
@@ -98,7 +98,7 @@ def test_a_second_yes_deletes_the_data_that_is_holdfast_s_own(shared: Cloud) -> 
     assert code == 0, screen
     assert removed(shared)
     database = shared.state["databases"]["(default)"]
-    assert database["deleted"] == DATA
+    assert "from holdfastGenerations" in screen
     assert database["expiring"] == []
     assert list(database["composites"]) == ["theirs"]
     assert {name.partition(".")[0] for name in database["fields"]} == {"holdfastParts"}
@@ -108,7 +108,7 @@ def test_the_yes_that_is_an_option_is_not_the_second(shared: Cloud) -> None:
     done = shared.run("destroy", "--yes")
     assert done.code == 0, done.err
     assert removed(shared)
-    assert shared.state["databases"]["(default)"]["deleted"] == []
+    assert not any("documents" in path for _, path in done.asked)
     again = shared.run("destroy", "--yes")
     assert (again.code, again.changes) == (0, [])
 
@@ -117,20 +117,31 @@ def test_both_can_be_options_and_all_of_it_can_be_made_again(shared: Cloud) -> N
     done = shared.run("destroy", "--yes", "--delete-data")
     assert done.code == 0, done.err
     assert removed(shared)
-    assert shared.state["databases"]["(default)"]["deleted"] == DATA
+    assert any(path.endswith("documents:runQuery") for _, path in done.asked)
     done = shared.run()
     assert done.code == 0, done.err
     assert shared.run().changes == []
 
 
-def test_data_is_deleted_only_by_name(shared: Cloud) -> None:
-    """Without names, Firestore would delete all there is."""
-    text = (shared.root / "firestore.indexes.json").read_text(encoding="utf-8")
-    (shared.root / "firestore.indexes.json").write_text(text.replace('"ttl": true', '"ttl": false'), encoding="utf-8")
+def test_a_grant_goes_whatever_its_condition_was(shared: Cloud) -> None:
+    state = shared.state
+    for each in state["policies"][f"projects {PROJECT}"]:
+        each.pop("condition", None)
+    shared.state = state
+    done = shared.run("destroy", "--yes")
+    assert done.code == 0, done.err
+    assert removed(shared)
+
+
+def test_where_the_data_can_not_be_deleted_it_says_so_and_keeps_the_indexes(shared: Cloud) -> None:
+    before = shared.state["databases"]
+    shared.change(login="ya29.of-somebody-else")
     done = shared.run("destroy", "--yes", "--delete-data")
     assert done.code == 1
-    assert not any("bulk-delete" in each for each in done.changes)
-    assert "nothing was deleted" in done.err
+    assert "Request had invalid authentication credentials." in done.err
+    assert "Run this again: it continues where it was interrupted." in done.err
+    assert "ya29" not in done.out + done.err
+    assert shared.state["databases"] == before
 
 
 def test_a_dry_run_prints_all_of_it_and_needs_nobody(shared: Cloud) -> None:
@@ -142,11 +153,21 @@ def test_a_dry_run_prints_all_of_it_and_needs_nobody(shared: Cloud) -> None:
     done = shared.run("destroy", "--dry-run", settings={"GOOGLE_CLOUD_PROJECT": PROJECT})
     assert (done.code, done.err) == (0, "")
     assert shared.state == before
-    told, made = ([line for line in each.out.splitlines() if line.startswith("gcloud ")] for each in (done, real))
+    told, made = (
+        [line for line in each.out.splitlines() if line.startswith(("gcloud ", "curl "))] for each in (done, real)
+    )
     assert [re.sub("delete (INDEX|CICAgJ[0-9]+)", "delete", line) for line in told] == [
         re.sub("delete CICAgJ[0-9]+", "delete", line) for line in made
     ]
     second = done.out.index("# After a second yes, or with --delete-data:")
-    assert (
-        done.out.index("gcloud iam service-accounts delete") < second < done.out.index("gcloud firestore bulk-delete")
-    )
+    assert done.out.index("gcloud iam service-accounts delete") < second < done.out.index(COMMIT)
+
+
+@pytest.mark.parametrize("command", [(), ("destroy",)])
+def test_a_dry_run_names_no_collection_that_an_app_may_have(cloud: Cloud, command: tuple[str, ...]) -> None:
+    done = cloud.run(*command, "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    named = re.findall(r"--collection-(?:group|ids)[= ](\S+)", done.out)
+    assert len(named) > 5
+    assert all(name.startswith("holdfast") for each in named for name in each.split(","))
+    assert "bulk-delete" not in done.out

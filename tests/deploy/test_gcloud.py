@@ -14,12 +14,20 @@ from typing import Any
 import pytest
 
 from tests.deploy.cloud import DEPLOYED, ROOT, Cloud, Done, real_gcloud
+from tests.deploy.test_organisation import KEY
 
 SECONDS = 300.0
 AT_ONCE = 2
 VERBS = {
-    *("list", "describe", "create", "update", "delete", "enable", "deploy", "add", "access", "bulk-delete"),
-    *("get-iam-policy", "add-iam-policy-binding", "remove-iam-policy-binding", "update-traffic", "print-access-token"),
+    *("list", "describe", "create", "update", "delete", "enable", "deploy", "add", "access"),
+    *(
+        "create-http-task",
+        "get-iam-policy",
+        "add-iam-policy-binding",
+        "remove-iam-policy-binding",
+        "update-traffic",
+        "print-access-token",
+    ),
 }
 Gcloud = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -34,11 +42,13 @@ def gcloud(tmp_path_factory: pytest.TempPathFactory) -> Gcloud:
     program, environ = found
 
     def run(*words: str, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
+        # What a file on stdin holds is read before the login is checked.
+        policy = "--replication-policy-file=-" in words
         return subprocess.run(
             [program, *words],
             cwd=cwd,
             env=environ,
-            stdin=subprocess.DEVNULL,
+            input='{"automatic": {}}' if policy else "",
             capture_output=True,
             encoding="utf-8",
             timeout=SECONDS,
@@ -65,16 +75,22 @@ def test_a_line_that_gcloud_can_not_read_is_told_from_one_that_it_can(gcloud: Gc
 
 def test_the_real_gcloud_reads_every_line(gcloud: Gcloud, first: tuple[Done, dict[str, Any]], live: Cloud) -> None:
     changed = {"WORKER_CONCURRENCY": "50", "UPSTREAM_API_KEY": "sk-another", "UPSTREAM_MODELS": "a,b"}
+    state = live.state
+    live.change(worker=500)
+    refused = live.run()
+    assert any(call[:2] == ["tasks", "delete"] for call in refused.calls)
+    live.state = state
+    organisation = {"PUBLIC": "no-check", "INGRESS": "internal", "VPC": "net,subnet", "KMS_KEY": KEY}
     runs = [
         first[0],
         live.run("--canary=10", **changed),
         live.run("--canary=100", **changed),
         live.run("destroy", "--yes", "--delete-data"),
-        live.run(UPSTREAM_API_KEY="none", FIRESTORE_DATABASE="other"),
+        live.run(FIRESTORE_DATABASE="other", **organisation),
     ]
     for done in runs:
         assert done.code == 0, done.err
-    calls = {shape(call): call for done in runs for call in done.calls}
+    calls = {shape(call): call for done in [*runs, refused] for call in done.calls}
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = list(threads.map(lambda call: gcloud(*call), calls.values()))
     unread = {
@@ -83,11 +99,19 @@ def test_the_real_gcloud_reads_every_line(gcloud: Gcloud, first: tuple[Done, dic
         if answer.returncode != 1 or "active account" not in answer.stderr
     }
     assert unread == {}
-    assert len(calls) > 30
+    assert len(calls) > 40
 
 
 def test_an_upload_holds_what_runs_and_nothing_else(gcloud: Gcloud, cloud: Cloud) -> None:
-    for name in ("deploy.env", "upstreams.toml", "key.json", "lib/notes.md", "tests/main.py", ".venv/lib/x.py"):
+    for name in (
+        "deploy.env",
+        "upstreams.toml",
+        "key.json",
+        "lib/notes.md",
+        "deploy/main.py",
+        "tests/main.py",
+        ".venv/lib/x.py",
+    ):
         (cloud.root / name).parent.mkdir(parents=True, exist_ok=True)
         (cloud.root / name).touch()
     listed = gcloud("meta", "list-files-for-upload", ".", cwd=cloud.root)
@@ -108,10 +132,10 @@ def test_a_build_s_upload_holds_what_its_tests_need(gcloud: Gcloud) -> None:
 
 def test_the_real_gcloud_reads_the_build(gcloud: Gcloud, tmp_path: Path) -> None:
     """It knows of keys that the schema lets pass, and of substitutions that nothing uses."""
-    read = gcloud("builds", "submit", "--no-source", f"--config={ROOT / 'cloudbuild.yaml'}", "--project=demo-1")
+    read = gcloud("builds", "submit", "--no-source", f"--config={ROOT / 'cloudbuild.yaml'}", "--project=demo-holdfast")
     assert read.returncode == 1
     assert "active account" in read.stderr
     text = (ROOT / "cloudbuild.yaml").read_text(encoding="utf-8")
     (tmp_path / "wrong.yaml").write_text(text.replace("timeout:", "timeouts:"), encoding="utf-8")
-    wrong = gcloud("builds", "submit", "--no-source", f"--config={tmp_path / 'wrong.yaml'}", "--project=demo-1")
+    wrong = gcloud("builds", "submit", "--no-source", f"--config={tmp_path / 'wrong.yaml'}", "--project=demo-holdfast")
     assert "timeouts: unused" in wrong.stderr

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.domain.errors import InvalidRequest
-from lib.domain.task import Task
+from lib.domain.task import Task, is_check
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
@@ -57,3 +57,16 @@ def test_what_is_no_task_is_refused_as_a_bad_request(body: bytes) -> None:
     assert refused.value.status == 400
     assert "'generation'" in refused.value.message
     assert "'message'" in refused.value.message
+
+
+@pytest.mark.parametrize("body", [b'{"check": true}', b'{"check":true}', b' {\n"check" : true }\n'])
+def test_a_check_is_one_however_it_is_written(body: bytes) -> None:
+    assert is_check(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"true", b"{}", b'{"check":false}', b'{"check":1}', b'{"check":true,"generation":"g","message":"m"}'],
+)
+def test_anything_else_is_no_check(body: bytes) -> None:
+    assert not is_check(body)

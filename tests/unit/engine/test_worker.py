@@ -574,6 +574,15 @@ def test_nobody_but_the_queue_may_enter_and_the_log_says_why(
     assert [(each.message, vars(each)["cause"]) for each in written.records] == [("task refused", "wrong_email")]
 
 
+def test_a_check_is_accepted_from_the_queue_alone_and_does_nothing(service: Service) -> None:
+    class Untouched:
+        batch = None
+
+    answer = deliver(door(service, Untouched()), b'{"check": true}')
+    assert (answer.status_code, answer.json) == (200, {"state": None})
+    assert deliver(door(service), b'{"check": true}', token="another's").status_code == 401
+
+
 def test_what_is_no_task_is_refused(service: Service) -> None:
     assert deliver(door(service), b"{}").status_code == 400
 
