@@ -14,7 +14,7 @@ from collections import deque
 from local.tasks_emulator.faults import Faults
 
 LOWEST_RATE = 1.0  # dispatches a second, which a throttled queue still has
-LOWERED_SECONDS = 1.0  # in which the rate is lowered once: forty answers of one dead worker are one sign of overload
+LOWERED_SECONDS = 0.1  # in which the rate is lowered once: forty answers of one dead worker are one sign of overload
 IDLE_SECONDS = 10.0  # without a dispatch, after which a queue ramps up again
 RAMP_SECONDS = 1.0  # in which a ramp doubles
 OVERLOADED = (429, 503)
