@@ -18,7 +18,7 @@ THROTTLING, RAMPING = Faults(throttle=4.0), Faults(ramp=20.0)
 LASTING = Faults(throttle=3600.0)  # so slow to recover that nothing is seen of it here
 
 
-def after(*statuses: int, faults: Faults = LASTING, every: float = LOWERED_SECONDS) -> Throttle:
+def after(*statuses: int, faults: Faults = LASTING, every: float = 2 * LOWERED_SECONDS) -> Throttle:
     """A queue's throttle after responses, the last of them at 100 s."""
     throttle = Throttle()
     for number, status in enumerate(statuses, 1):
