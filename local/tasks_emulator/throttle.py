@@ -14,6 +14,7 @@ from collections import deque
 from local.tasks_emulator.faults import Faults
 
 LOWEST_RATE = 1.0  # dispatches a second, which a throttled queue still has
+LOWERED_SECONDS = 0.1  # in which the rate is lowered once: forty answers of one dead worker are one sign of overload
 IDLE_SECONDS = 10.0  # without a dispatch, after which a queue ramps up again
 RAMP_SECONDS = 1.0  # in which a ramp doubles
 OVERLOADED = (429, 503)
@@ -25,7 +26,7 @@ class Throttle:
     """The effective rate of one queue. Times are those of a monotonic clock, in seconds."""
 
     def __init__(self) -> None:
-        self._share, self._lowered = 1.0, 0.0  # the share of the rate that was left, and when
+        self._share, self._lowered = 1.0, float("-inf")  # the share of the rate that was left, and when
         self._outcomes: deque[bool] = deque(maxlen=_SEEN)
         self._busy_since = self._dispatched = float("-inf")
 
@@ -48,7 +49,8 @@ class Throttle:
         """Takes the status of a response, or 0 if there was none."""
         failed = not 200 <= status < 300
         self._outcomes.append(failed)
-        if faults.throttle and (status in OVERLOADED or (failed and sum(self._outcomes) >= _MANY_ERRORS)):
+        overloaded = status in OVERLOADED or (failed and sum(self._outcomes) >= _MANY_ERRORS)
+        if faults.throttle and overloaded and now - self._lowered >= LOWERED_SECONDS:
             self._share = max(min(LOWEST_RATE / limit, 1.0), self._share_at(now, faults) / 2)
             self._lowered = now
 

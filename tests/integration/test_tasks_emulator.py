@@ -38,6 +38,7 @@ from jwt import InvalidAudienceError, PyJWKClientError
 
 from local.tasks_emulator.retry import backoff, exhausted
 from local.tasks_emulator.service import TasksEmulator
+from local.tasks_emulator.throttle import LOWERED_SECONDS
 
 LOCATION = "projects/demo/locations/europe-west1"
 PATIENCE = 20.0  # seconds that a failing test waits; a passing one never does
@@ -877,18 +878,20 @@ def test_a_fault_that_is_misspelt_is_refused_and_changes_nothing(stack: Stack, f
 
 
 def test_responses_that_say_overloaded_slow_the_whole_queue_down_until_it_recovers(stack: Stack) -> None:
-    stack.configure(max_attempts=1)
+    stack.configure({"max_dispatches_per_second": 8}, max_attempts=1)
     stack.emulator.fault(throttle=3600)
-    stack.target.will_answer(*[503] * 12)
-    failing = [stack.create() for _ in range(12)]
-    for _ in failing:
+    stack.target.will_answer(*[503] * 3)
+    for _ in range(3):
+        stack.wait_until_gone(stack.create())
         stack.target.next()
-    stack.wait_until_gone(failing[-1])
-    waiting = [stack.create() for _ in range(60)]  # a minute at the lowest rate
+        time.sleep(LOWERED_SECONDS)
+    stack.client.pause_queue(name=stack.queue)
+    waiting = [stack.create() for _ in range(8)]  # a second's worth of the queue's own rate, and eight of what is left
+    stack.client.resume_queue(name=stack.queue)
     stack.prove_a_dispatch()
     assert len(stack.target.waiting()) < len(waiting)
     shown = stack.client.get_queue(name=stack.queue).rate_limits
-    assert (shown.max_dispatches_per_second, shown.max_burst_size) == (500, 500)
+    assert (shown.max_dispatches_per_second, shown.max_burst_size) == (8, 8)
     stack.emulator.fault(throttle=0)
     stack.create()  # what is changed on the side port takes effect with the next call
     stack.wait_until_gone(waiting[-1])
