@@ -16,7 +16,11 @@ from tests.unit.dialects.test_messages import MESSAGE, delta, end, event, start
 MESSAGES = DIALECTS["messages"]
 Json = dict[str, Any]
 WORDS = st.text(max_size=12)
-JSON = st.dictionaries(st.text(max_size=4), st.recursive(st.integers(-(2**63), 2**63) | WORDS, st.lists, max_leaves=4), max_size=3)
+JSON = st.dictionaries(
+    st.text(max_size=4),
+    st.recursive(st.integers(-(1 << 63), (1 << 64) - 1) | WORDS, st.lists, max_leaves=4),
+    max_size=3,
+)
 CITATIONS = st.lists(st.fixed_dictionaries({"type": st.just("char_location"), "cited_text": WORDS}), max_size=3)
 BLOCKS = st.one_of(
     st.fixed_dictionaries({"type": st.just("text"), "text": WORDS}),
