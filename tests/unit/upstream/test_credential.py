@@ -27,7 +27,6 @@ class Tokens(GoogleTokens):
         token = self._left.pop(0)
         if token is None:
             raise NoToken
-        assert token != refused
         return token
 
 
@@ -67,7 +66,7 @@ def test_where_no_token_is_to_be_had_another_attempt_may_find_one() -> None:
     assert (fault.value.reason, fault.value.passing, fault.value.status) == ("upstream_key", True, 502)
 
 
-@pytest.mark.parametrize("tokens", [("a", None), ("a", "b")])
+@pytest.mark.parametrize("tokens", [("a", None), ("a", "a"), ("a", "b")])
 def test_a_401_is_tried_once_more_with_another_token_and_then_stands(
     session: Session, serve: Serve, tokens: tuple[str | None, ...]
 ) -> None:
@@ -76,9 +75,9 @@ def test_a_401_is_tried_once_more_with_another_token_and_then_stands(
     assert made.open().status == 401
     made.close()
     shown = [server.requests.get(timeout=WAIT_SECONDS) for _ in range(server.requests.qsize())]
-    assert len(shown) == len([token for token in tokens if token])
+    assert len(shown) == len({token for token in tokens if token})
     assert b"Authorization: Bearer a\r\n" in shown[0]
-    assert b"Authorization: Bearer b\r\n" in shown[-1] or tokens[-1] is None
+    assert b"Authorization: Bearer b\r\n" in shown[-1] or tokens[-1] != "b"
 
 
 def test_the_answer_to_the_second_token_is_read_like_any_other(session: Session, serve: Serve) -> None:
