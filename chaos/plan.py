@@ -35,8 +35,8 @@ class Plan:
     hog_answers: int = 10
     hog_viewers: int = 40
     hog_uploads: int = 10
-    hog_bodies: int = 2
-    hog_bytes: int = 60_000
+    hog_bodies: int = 4
+    hog_bytes: int = 9 << 20
     lag: float = 0.5
 
 

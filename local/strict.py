@@ -1,8 +1,8 @@
 """Strict mode: what Google Cloud does, and emulators do not, each switched on by its name.
 
-`make run STRICT=1` and the tests use `DEFAULT`. `STRICT=reads,latency` takes these alone, and `STRICT=all` every one. A
-strict stack has a proxy before Firestore and a front end before each function, whatever is switched on. What they
-imitate is cited in `local.firestore_proxy.faults`, `local.tasks_emulator.faults` and `local.front_end.limits`.
+`make run STRICT=1` and the tests take all of it, and `STRICT=reads,latency` these alone. A strict stack has a proxy
+before Firestore and a front end before each function, whatever is switched on. What they imitate is cited in
+`local.firestore_proxy.faults`, `local.tasks_emulator.faults` and `local.front_end.limits`.
 """
 
 from __future__ import annotations
@@ -42,19 +42,17 @@ class Strict:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], default: str = "0") -> Self | None:
-        """What HOLDFAST_STRICT says: 0 (no strict stack), 1, all, or names. Errors: `ValueError`, with the remedy."""
+        """What HOLDFAST_STRICT says: 0 (not strict), 1 (all of it), or names. Errors: `ValueError`, with the remedy."""
         match environ.get("HOLDFAST_STRICT", "").strip() or default:
             case "0":
                 return None
             case "1":
-                return cls.of(DEFAULT)
-            case "all":
                 return cls.of(STRICTNESSES)
             case given:
                 names = [name.strip() for name in given.split(",")]
                 if unknown := [name for name in names if name not in STRICTNESSES]:
                     raise ValueError(
-                        f"STRICT must be 0, 1, all, or some of {','.join(STRICTNESSES)}, and has '{unknown[0]}'."
+                        f"STRICT must be 0, 1, or some of {','.join(STRICTNESSES)}, and has '{unknown[0]}'."
                     )
                 return cls.of(names)
 
@@ -79,7 +77,3 @@ STRICTNESSES: Mapping[str, Strict] = {
     "idle": Strict(front={"idle_seconds": 60.0}),
     "signatures": Strict(worker_front={"strip": True}, settings={"WORKER_TOKENS": "platform"}),
 }
-# What the service does not stand yet: it answers 503 to a task that is held, fails on a read that fails, takes CURRENT
-# alone for a dead stream, and verifies a token's signature always.
-PENDING = frozenset({"missing", "reads", "throttle", "signatures"})
-DEFAULT = tuple(name for name in STRICTNESSES if name not in PENDING)

@@ -218,4 +218,15 @@ def _named(fault: Fault) -> Fault:
     """The fault with the name of its status as its code, as it is in Google's errors."""
     said = json_text.read_object(fault.body.encode()).get("error") if fault.body else None
     name = said.get("status") if isinstance(said, dict) else None
-    return replace(fault, code=name) if isinstance(name, str) and name in _STATUS else fault
+    named = replace(fault, code=name) if isinstance(name, str) and name in _STATUS else fault
+    return replace(named, about_key=isinstance(said, dict) and _is_about_key(said))
+
+
+def _is_about_key(error: Json) -> bool:
+    """Whether the upstream refused this service's key, which the Gemini API does with a 400.
+
+    https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto
+    """
+    details = error.get("details")
+    reasons = [each.get("reason") for each in details if isinstance(each, dict)] if isinstance(details, list) else []
+    return any(isinstance(reason, str) and reason.startswith("API_KEY_") for reason in reasons)

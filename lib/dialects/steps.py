@@ -92,7 +92,8 @@ class Fault:
     """The upstream's own error, with limited length.
 
     `status` is an HTTP status from 400 to 599, if the upstream sent one. `passing` means that the error is transient,
-    so that another call may succeed. `body` is the error as JSON text in the API's own format, or empty.
+    so that another call may succeed. `about_key`: the upstream refused this service's key, whatever the status says.
+    `body` is the error as JSON text in the API's own format, or empty.
     """
 
     message: str
@@ -101,6 +102,7 @@ class Fault:
     param: str | None = None
     status: int | None = None
     passing: bool = False
+    about_key: bool = False
     body: str = ""
 
 

@@ -212,8 +212,7 @@ class Reader:
 
     def _refusal(self, head: Head) -> UpstreamFault:
         if head.status in (401, 403):
-            # The upstream refused this service's key, which is for the operator to fix and must not reach the client.
-            return UpstreamFault("upstream_key", "The upstream refused this service's credentials.")
+            return _key_refused()
         if not 400 <= head.status < 600:
             return UpstreamFault(
                 "upstream_status", f"The upstream answered with status {head.status} instead of an answer."
@@ -226,6 +225,8 @@ class Reader:
             pass  # the status alone says enough
         body = body[:ERROR_BODY_BYTES]
         said = self._dialect.fault(head.status, body)
+        if said.about_key:
+            return _key_refused()
         if kind(head.media_type, beginning(body)) is Body.JSON:
             said = replace(said, body=body.decode("utf-8", "replace"))  # the client gets it as it came
         return UpstreamFault(
@@ -240,6 +241,11 @@ class Reader:
 
     def _active(self) -> None:
         self.last_activity = time.monotonic()
+
+
+def _key_refused() -> UpstreamFault:
+    """The upstream refused this service's key, which is for the operator to fix and must not reach the client."""
+    return UpstreamFault("upstream_key", "The upstream refused this service's credentials.")
 
 
 def _upstream_error(said: Fault) -> UpstreamFault:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from local.client import Client, Frame, question
+from local.client import Client, Frame
+from local.client import question as asking
 from local.demo_text import seed_of, text
 from local.token import id_token
 from tests.e2e.callable_lines import heard
@@ -27,6 +28,7 @@ RUN = [
     "### Web",
     "## OpenAI's SDKs",
     "## Anthropic's SDKs",
+    "## Google's SDKs",
     "## AI SDK",
     "## curl",
 ]
@@ -48,7 +50,7 @@ def test_each_snippet_is_run_or_says_that_it_is_not() -> None:
 
 def ask() -> dict[str, Any]:
     """The variables that the snippets have."""
-    messages = question(uuid.uuid4().hex, 1)["messages"]
+    messages = asking(uuid.uuid4().hex, 1)["messages"]
     return {"messages": messages, "key": "k", "expected": text(seed_of(messages), UNLESS_SAID)}
 
 
@@ -99,8 +101,19 @@ def test_the_documented_client_is_the_one_that_is_tested(section: str, file: str
             )
             for section in ("## OpenAI's SDKs", "## Anthropic's SDKs")
         ],
+        (
+            "## Google's SDKs",
+            0,
+            """
+                let shown = '';
+                const show = (text) => { shown += text; };
+                const question = messages[0].content;
+                SNIPPET
+                say(shown);
+            """,
+        ),
     ],
-    ids=["callable", "AI SDK", "OpenAI", "Anthropic"],
+    ids=["callable", "AI SDK", "OpenAI", "Anthropic", "Google"],
 )
 def test_the_documented_javascript_shows_the_answer(client: Client, section: str, at: int, around: str) -> None:
     asked = ask()
@@ -108,7 +121,7 @@ def test_the_documented_javascript_shows_the_answer(client: Client, section: str
     assert run(code, url=client.url, token=id_token(client.user), **asked) == [asked["expected"]]
 
 
-@pytest.mark.parametrize("section", ["## OpenAI's SDKs", "## Anthropic's SDKs"])
+@pytest.mark.parametrize("section", ["## OpenAI's SDKs", "## Anthropic's SDKs", "## Google's SDKs"])
 def test_the_documented_python_shows_the_answer(
     client: Client,
     upstream_calls: Callable[[str], list[dict[str, Any]]],
@@ -117,11 +130,12 @@ def test_the_documented_python_shows_the_answer(
 ) -> None:
     (code,) = snippets(section, "python")
     asked = ask()
-    given = {"url": client.url, "token": id_token(client.user), "messages": asked["messages"], "key": "k"}
+    question = asked["messages"][0]["content"]
+    given = {"url": client.url, "token": id_token(client.user), **asked, "question": question}
     for _ in range(2):
         exec(textwrap.dedent(code) + "\nclient.close()", dict(given))
         assert capsys.readouterr().out == asked["expected"]
-    assert len(upstream_calls(asked["messages"][0]["content"])) == 1
+    assert len(upstream_calls(question)) == 1
 
 
 def test_the_documented_curl_streams_and_resumes(client: Client, tmp_path: Path) -> None:

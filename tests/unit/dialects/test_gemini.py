@@ -238,6 +238,14 @@ def test_a_refusal_has_the_upstream_s_words_and_says_whether_it_passes() -> None
     assert GEMINI.fault(400, b"<html>").message == "The upstream answered with status 400."
 
 
+def test_a_refusal_of_this_service_s_key_is_told_from_one_of_the_request() -> None:
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+    error = {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}
+    for details, about_key in (([{"@type": "x"}, info], True), ([{"reason": "OTHER"}, 7], False), (None, False)):
+        body = json.dumps({"error": {**error, "details": details}}).encode()
+        assert GEMINI.fault(400, body).about_key is about_key
+
+
 @pytest.mark.parametrize(
     ("error", "code", "status"),
     [

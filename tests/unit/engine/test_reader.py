@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.dialects import DIALECTS
-from lib.dialects.protocol import Answer, Asked
+from lib.dialects.protocol import Answer, Asked, Dialect
 from lib.domain.event import Event
 from lib.engine.buffer import Buffer, Signal
 from lib.engine.reader import BULK_BYTES, ERROR_BODY_BYTES, LONGEST_SLEEP_SECONDS, Pace, Reader
@@ -66,6 +66,7 @@ class Reads:
         asked: Asked | None = None,
         answer: Answer | None = None,
         max_event: int = 8 << 20,
+        dialect: Dialect = CHAT,
     ):
         self.call = call
         self.buffer = buffer or Buffer(0)
@@ -74,10 +75,10 @@ class Reads:
             cast(Call, call),
             self.buffer,
             pace or AtOnce(),
-            dialect=CHAT,
-            reading=CHAT.reading(),
+            dialect=dialect,
+            reading=dialect.reading(),
             asked=self.asked,
-            answer=answer or CHAT.answer(self.asked.choices),
+            answer=answer or dialect.answer(self.asked.choices),
             max_event=max_event,
         )
         self.entries: list[Entry] = []
@@ -622,6 +623,13 @@ def test_a_refusal_of_any_other_is_for_good(status: int) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_is_the_operator_s_matter_and_none_of_the_client_s(status: int) -> None:
     fault = refused(status, b'{"error":{"message":"Incorrect API key provided: sk-secret"}}').fault
+    assert (fault.reason, fault.status, fault.passing, fault.said) == ("upstream_key", 502, False, None)
+    assert "secret" not in fault.message
+
+
+def test_a_refused_key_is_the_operator_s_matter_too_where_the_api_says_that_with_another_status() -> None:
+    error = {"code": 400, "message": "API key sk-secret not valid.", "details": [{"reason": "API_KEY_INVALID"}]}
+    fault = read(head_of(400, JSON), json.dumps({"error": error}).encode(), dialect=DIALECTS["gemini"]).fault
     assert (fault.reason, fault.status, fault.passing, fault.said) == ("upstream_key", 502, False, None)
     assert "secret" not in fault.message
 

@@ -578,7 +578,7 @@ def test_a_check_is_accepted_from_the_queue_alone_and_does_nothing(service: Serv
     class Untouched:
         batch = None
 
-    answer = deliver(door(service, Untouched()), b'{"check": true}')
+    answer = deliver(door(service, worker_store=Untouched()), b'{"check": true}')
     assert (answer.status_code, answer.json) == (200, {"state": None})
     assert deliver(door(service), b'{"check": true}', token="another's").status_code == 401
 
@@ -658,7 +658,7 @@ def test_while_firestore_can_not_be_reached_a_task_comes_again_more_and_more_rar
         waits += queue.waits()
         queue.remove_all()
     shortest, longest = OUTAGE_SECONDS
-    assert waits == sorted(waits)
+    assert waits[:-1] == sorted(waits[:-1])  # the last two are of the same length, but for their jitter
     assert shortest / 2 <= waits[0] <= shortest + 1.0
     assert longest / 2 <= waits[-1] <= longest + 1.0
 

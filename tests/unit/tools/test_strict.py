@@ -8,7 +8,7 @@ import pytest
 
 from local.firestore_proxy.faults import Faults as FirestoreFaults
 from local.front_end.limits import Limits
-from local.strict import DEFAULT, PENDING, STRICTNESSES, Strict
+from local.strict import STRICTNESSES, Strict
 from local.tasks_emulator.faults import Faults as TasksFaults
 
 PRIVATE = {"invoker": "i@p.iam.gserviceaccount.com", "audience": "https://w.example/", "certs_url": "http://c.example"}
@@ -33,13 +33,9 @@ def test_strictnesses_add_up_and_none_hides_another() -> None:
             assert fields.items() <= getattr(every, part).items(), name
 
 
-def test_the_default_has_all_that_the_service_stands() -> None:
-    assert set(DEFAULT) == set(STRICTNESSES) - PENDING
-
-
 @pytest.mark.parametrize(
     ("given", "names"),
-    [("1", DEFAULT), ("all", tuple(STRICTNESSES)), ("reads, latency", ("reads", "latency")), ("budget", ("budget",))],
+    [("1", tuple(STRICTNESSES)), ("reads, latency", ("reads", "latency")), ("budget", ("budget",))],
 )
 def test_the_environment_says_which(given: str, names: tuple[str, ...]) -> None:
     assert Strict.from_env({"HOLDFAST_STRICT": given}) == Strict.of(names)
@@ -47,10 +43,10 @@ def test_the_environment_says_which(given: str, names: tuple[str, ...]) -> None:
 
 def test_nothing_is_strict_unless_it_is_asked_for_or_the_default() -> None:
     assert Strict.from_env({}) is None
-    assert Strict.from_env({"HOLDFAST_STRICT": ""}, default="1") == Strict.of(DEFAULT)
+    assert Strict.from_env({"HOLDFAST_STRICT": ""}, default="1") == Strict.of(STRICTNESSES)
     assert Strict.from_env({"HOLDFAST_STRICT": "0"}, default="1") is None
 
 
 def test_a_strictness_that_is_misspelt_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"STRICT must be 0, 1, all, or some of indexes,.*and has 'raeds'"):
+    with pytest.raises(ValueError, match=r"STRICT must be 0, 1, or some of indexes,.*and has 'raeds'"):
         Strict.from_env({"HOLDFAST_STRICT": "budget,raeds"})

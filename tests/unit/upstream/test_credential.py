@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lib.cloud.credentials import GoogleTokens, NoToken
+from lib.dialects.protocol import Outgoing
 from lib.runtime.catalog import Auth, Upstream
 from lib.upstream.call import Session
 from lib.upstream.credential import Credential
@@ -117,3 +118,11 @@ def test_fixed_headers_and_the_query_go_with_each_call(session: Session, serve: 
     assert b"api-key: k\r\n" in sent
     assert sent.lower().count(b"user-agent:") == 1
     assert b"USER-AGENT: ours\r\n" in sent
+
+
+def test_a_query_of_the_request_s_own_stays_beside_the_catalog_s(session: Session, serve: Serve) -> None:
+    server = serve(lambda peer: peer.send(head("Content-Length: 0")))
+    streaming = Outgoing(path="/models/a%2Fb@1:streamGenerateContent?alt=sse", body=b"{}")
+    answer(call(session, server.base_url, outgoing=streaming, query=(("api-version", "1"),)))
+    sent = server.requests.get(timeout=WAIT_SECONDS)
+    assert sent.startswith(b"POST /v1/models/a%2Fb@1:streamGenerateContent?alt=sse&api-version=1 HTTP/1.1\r\n")

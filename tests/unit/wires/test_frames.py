@@ -60,6 +60,15 @@ def test_each_line_of_an_events_data_is_a_line_of_its_frame() -> None:
     ]
 
 
+def test_a_bare_event_is_one_line_without_its_number() -> None:
+    events = [Event(b'{\n  "a": 1\n}'), Event(b'{\r\n"b":2}', b"named"), Event(b"")]
+    assert frames.framed(Piece(events, 3), bare=True) == [
+        b'data: {  "a": 1}\n\n',
+        b'event: named\ndata: {"b":2}\n\n',
+        b"data: \n\n",
+    ]
+
+
 DATA = st.lists(st.sampled_from([b"a", b": ", b"data: ", b"\r", b"\n", b"\r\n", b" "]), max_size=6).map(b"".join)
 
 
