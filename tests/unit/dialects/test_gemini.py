@@ -108,6 +108,7 @@ CALL = {"name": "look_up", "args": {"a": [1]}}
         (said({"functionCall": {"id": "f", "name": "n"}}), (ToolCall(-1, "f", "n", "{}"),)),
         (said({"functionCall": {"id": "f", "name": "n", "willContinue": True}}), (Other(),)),
         (said({"functionCall": {"partialArgs": [{"jsonPath": "$.a"}]}}), (Other(),)),
+        (said({"functionCall": {"id": "f", "name": "n", "partialArgs": []}}), (Other(),)),
         (
             said({"inlineData": {"mimeType": "image/png", "data": "AAAA"}, "thoughtSignature": "c2k="}),
             (File("data:image/png;base64,AAAA", "image/png"),),
