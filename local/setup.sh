@@ -24,6 +24,9 @@ wanted=$(cat requirements.txt requirements-dev.txt requirements-java.txt | cksum
 if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
     echo "Setting up .venv"
     "$PYTHON" -m venv --clear .venv || fail "$PYTHON can't make an environment: install its venv package (python3-venv)."
+    # An older pip does not take a pin for one with an extra, so the first package is pip itself.
+    sed -n '/^pip==/,/[^\\]$/p' requirements-dev.txt >.venv/pip.txt
+    install -r .venv/pip.txt || fail "pip could not be updated: see its output above."
     install -r requirements.txt -r requirements-dev.txt || fail "The packages could not be installed: see pip's output above."
     echo "$wanted" >.venv/installed
 fi
