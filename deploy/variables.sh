@@ -75,6 +75,7 @@ check_variables() {
     needed GOOGLE_CLOUD_PROJECT my-project
     if [ "$command" = deploy ] && [ -z "${UPSTREAMS_FILE:-}" ]; then
         needed UPSTREAM_BASE_URL https://api.openai.com/v1
+        [ -z "$dry" ] || needed UPSTREAM_MODELS gpt-4o # without one, the check of the settings says what it is for
     fi
     [ -z "$faults" ] || fail "${faults%?}"
 

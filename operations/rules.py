@@ -30,6 +30,8 @@ _MERGED = "//\n// There, in the match of shared chats, isMember(chat) takes the 
 def rules(message_path: str = MESSAGE_PATH, chat_members: str | None = None) -> str:
     """The rules for messages at a valid `message_path`. `chat_members` is the field of a shared chat's document."""
     shipped = SHIPPED.read_text(encoding="utf-8")
+    if message_path == MESSAGE_PATH:
+        return shipped
     (chat,) = _CHAT.findall(shipped)
     placed = chat.replace(f"/{MESSAGE_PATH}", f"/{message_path}")
     if not is_shared(message_path):

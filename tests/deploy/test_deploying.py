@@ -188,7 +188,7 @@ def test_a_dry_run_prints_what_a_real_run_does_and_does_nothing(
 def test_a_dry_run_needs_no_variable_and_says_what_stands_in(cloud: Cloud) -> None:
     done = cloud.run("--dry-run", settings={})
     assert (done.code, done.err) == (0, "")
-    for name in ("GOOGLE_CLOUD_PROJECT", "UPSTREAM_BASE_URL", "UPSTREAM_API_KEY"):
+    for name in ("GOOGLE_CLOUD_PROJECT", "UPSTREAM_BASE_URL", "UPSTREAM_MODELS", "UPSTREAM_API_KEY"):
         assert f"# {name} is not set: " in done.out
 
 
@@ -538,12 +538,13 @@ def test_a_worker_that_is_public_and_an_api_that_is_not_are_no_success(
 
 
 def test_variables_may_be_in_a_file_and_the_environment_wins(cloud: Cloud) -> None:
-    lines = ["# ours", "", f"GOOGLE_CLOUD_PROJECT={PROJECT}", "UPSTREAM_BASE_URL=https://a.example/?b=c", "REGION=x"]
+    lines = ["# ours", "", f"GOOGLE_CLOUD_PROJECT={PROJECT}", "UPSTREAM_BASE_URL=https://a.example/b=c", "REGION=x"]
     (cloud.root / "deploy.env").write_text("\n".join(lines), encoding="utf-8")
-    done = cloud.run("--dry-run", settings={"REGION": "europe-west1", "UPSTREAM_API_KEY": "none"})
+    settings = {"REGION": "europe-west1", "UPSTREAM_API_KEY": "none", "UPSTREAM_MODELS": "*"}
+    done = cloud.run("--dry-run", settings=settings)
     assert done.code == 0, done.err
     assert f"--project={PROJECT}" in done.out
-    assert "|UPSTREAM_BASE_URL=https://a.example/?b=c|" in done.out
+    assert "|UPSTREAM_BASE_URL=https://a.example/b=c|" in done.out
     assert "--region=europe-west1" in done.out
 
 

@@ -21,7 +21,7 @@ from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
 from local.ports import free_port
-from local.stack import LOCATION, Stack
+from local.stack import QUEUE, Stack
 from local.token import PROJECT
 from operations.measure import main
 
