@@ -25,6 +25,8 @@ from local.stack import QUEUE, Stack
 from local.token import PROJECT
 from operations.measure import main
 
+LOCATION = QUEUE.partition("/queues/")[0]
+
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 60.0
 HERE = ("--location", "us-central1")
