@@ -157,9 +157,12 @@ def test_headers_that_are_a_part_of_a_request_are_kept_and_tell_it_from_another(
     begun = service.start(uid, replace(asked, headers={"anthropic-beta": "a"}))
     begun.tail.close()
     assert store.generation(begun.generation.id).headers == {"anthropic-beta": "a"}
-    assert service.start(uid, replace(asked, headers={"anthropic-beta": "a"})).attached
-    with pytest.raises(Conflict):
-        service.start(uid, replace(asked, headers={"anthropic-beta": "b"}))
+    again = service.start(uid, replace(asked, headers={"anthropic-beta": "a"}))
+    again.tail.close()
+    assert again.attached
+    other = service.start(uid, replace(asked, headers={"anthropic-beta": "b"}))
+    other.tail.close()
+    assert other.generation.id != begun.generation.id
     for value in ("x" * 1001, "a\nb", "\u20ac"):
         with pytest.raises(InvalidRequest, match="anthropic-beta"):
             service.start(uid, replace(asked, headers={"anthropic-beta": value}))
@@ -552,10 +555,10 @@ def test_viewers_have_a_limit_each_and_together_and_leave_it_again(service_over,
     service.start(f"{uid}-3", request()).tail.close()
 
 
-@pytest.mark.parametrize("asked", [{"chat_id": "c/d"}, {"raw": b"{"}, {"key": "key"}])
+@pytest.mark.parametrize("asked", [{"chat_id": "c/d"}, {"raw": b"{"}, {"chat_id": "c", "message_id": "m"}])
 def test_a_start_that_is_refused_takes_no_viewer_s_place(service_over, uid, asked):
     service = service_over(MAX_USER_VIEWERS="2")
-    begun = service.start(uid, request("first", key="key"))
+    begun = service.start(uid, request("first", chat_id="c", message_id="m"))
     for _ in range(3):
         with pytest.raises((InvalidRequest, Conflict)):
             service.start(uid, request("second", **asked) if "raw" not in asked else request(**asked))

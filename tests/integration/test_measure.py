@@ -135,24 +135,28 @@ def test_without_a_location_tasks_are_not_measured_and_it_says_so(run: Run, left
 def test_contention_is_counted_and_no_interval_is_suggested(
     stack: Stack, run: Run, left: Callable[[], list[str]]
 ) -> None:
-    host, faults = stack.add_firestore_proxy()
-    try:
-        requests.post(f"{faults}/faults", json={"share": 0.5, "done": 0.0}, timeout=WAIT_SECONDS).raise_for_status()
-        arguments = ["--seconds", "3", "--rates", "20", "--project", PROJECT]
-        with subprocess.Popen(
-            [sys.executable, "-m", "operations.measure", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "FIRESTORE_EMULATOR_HOST": host},
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as measuring:
-            assert measuring.stdout is not None
-            lines = iter(measuring.stdout.readline, "")
-            printed = [next(line for line in lines if rows(line))]
-            requests.post(f"{faults}/faults", json={"share": 0.0}, timeout=WAIT_SECONDS).raise_for_status()
-            printed += lines
-    finally:
-        stack.end("firestore-proxy")
+    between = [sys.executable, "-m", "local.firestore_proxy", "--target", stack.firestore_host]
+    with subprocess.Popen(between, cwd=ROOT, stdout=subprocess.PIPE, text=True) as proxy:
+        try:
+            assert proxy.stdout is not None
+            addresses = dict(part.split("=", 1) for part in proxy.stdout.readline().split() if "=" in part)
+            host, faults = addresses["grpc"], addresses["http"]
+            requests.post(f"{faults}/faults", json={"share": 0.5, "done": 0.0}, timeout=WAIT_SECONDS).raise_for_status()
+            arguments = ["--seconds", "3", "--rates", "20", "--project", PROJECT]
+            with subprocess.Popen(
+                [sys.executable, "-m", "operations.measure", *arguments],
+                cwd=ROOT,
+                env={**os.environ, "FIRESTORE_EMULATOR_HOST": host},
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as measuring:
+                assert measuring.stdout is not None
+                lines = iter(measuring.stdout.readline, "")
+                printed = [next(line for line in lines if rows(line))]
+                requests.post(f"{faults}/faults", json={"share": 0.0}, timeout=WAIT_SECONDS).raise_for_status()
+                printed += lines
+        finally:
+            proxy.terminate()
     ((_, made, *_, aborted, failed, missed),) = rows("".join(printed))
     assert made > 0
     assert aborted > 0

@@ -128,7 +128,7 @@ def test_a_taken_port_is_one_line_with_the_remedy() -> None:
         ({"FIRESTORE_EMULATOR_JAR": "/nowhere.jar"}, "FIRESTORE_EMULATOR_JAR names /nowhere.jar, which is no file."),
         (
             {"HOLDFAST_STRICT": "raeds"},
-            f"STRICT must be 0, 1, all, or some of {','.join(STRICTNESSES)}, and has 'raeds'.",
+            f"STRICT must be 0, 1, or some of {','.join(STRICTNESSES)}, and has 'raeds'.",
         ),
     ],
     ids=["port", "jar", "strict"],
