@@ -106,9 +106,13 @@ def shown(error: Exception) -> HoldfastError:
     return HoldfastError("Something went wrong here. Try again.")
 
 
-def written(error: HoldfastError, dialect: Dialect | None) -> Event:
-    """An error as the dialect writes it, or as OpenAI does if there is none. An upstream's error is its own."""
+def written(error: HoldfastError, dialect: Dialect | None, *, streamed: bool) -> Event:
+    """An error as the dialect writes it, or as OpenAI does if there is none.
+
+    In a stream an upstream's error is its own. The response to a request for a whole body also says what was saved.
+    """
     own = error.upstream.body.encode() if isinstance(error, UpstreamFailure) and error.upstream is not None else b""
+    own = own if streamed else b""
     return dialect.error(error, own) if dialect is not None else Event(orjson.dumps(error.body()))
 
 

@@ -95,4 +95,4 @@ def _planned_end(tail: Tail, dialect: Dialect | None) -> bytes:
 
 
 def error_frame(error: HoldfastError, dialect: Dialect | None) -> bytes:
-    return _unnumbered(*written(error, dialect))
+    return _unnumbered(*written(error, dialect, streamed=True))

@@ -88,7 +88,9 @@ def refusal(error: HoldfastError, headers: Mapping[str, str] | None = None, dial
     if upstream is not None:
         answer = Response(upstream.body, status=error.status, content_type=upstream.content_type)
     else:
-        answer = Response(written(error, dialect).data, status=error.status, mimetype="application/json")
+        answer = Response(
+            written(error, dialect, streamed=False).data, status=error.status, mimetype="application/json"
+        )
     answer.headers.update(headers or {})
     if error.retry_after:
         answer.headers["Retry-After"] = str(error.retry_after)
