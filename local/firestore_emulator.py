@@ -84,7 +84,7 @@ def command(
 
     `saved` is the result of `save`: the initial data.
     """
-    flags = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx1g", "-Duser.language=en"]
+    flags = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx2g", "-Duser.language=en"]
     options = [f"--host={HOST}", f"--port={port}", f"--project_id={project}"]
     if rules is not None:
         options.append(f"--rules={rules}")
