@@ -49,7 +49,8 @@ undelivered() { # what the last attempt at a task came to, if there was one
         '') fail "The queue $TASKS_QUEUE has delivered no task in $((PATIENCE / 60)) minutes. Is it paused? See
 gcloud tasks queues describe $TASKS_QUEUE --location=$TASKS_LOCATION; or run this again." ;;
         *401*) remedy="The worker refuses the token of $invoker: its log says why. If WORKER_URL or TASKS_INVOKER
-was changed by hand, run ./deploy.sh --force." ;;
+was changed by hand, run ./deploy.sh --force.
+If it says signature_removed, set WORKER_TOKENS=platform." ;;
         *403*) remedy="Cloud Run refuses $invoker: it must have roles/run.invoker on $HOLDFAST_NAME-worker. If it was just granted, run
 this again in some minutes. If a policy of your organisation removes it, ask for an exception." ;;
         *404*) remedy="Nothing answers at $WORKER_URL: was $HOLDFAST_NAME-worker deleted, or its URL disabled?" ;;

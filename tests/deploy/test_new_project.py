@@ -293,6 +293,7 @@ def test_each_run_ends_with_a_task_that_the_worker_accepts(live: Cloud) -> None:
     ("changed", "said", "remedy"),
     [
         ({"worker": 401}, "UNAUTHENTICATED(16): HTTP status code 401", "its log says why"),
+        ({"worker": 401}, "UNAUTHENTICATED(16): HTTP status code 401", "set WORKER_TOKENS=platform"),
         ({"worker": 500}, "HTTP status code 500", "See the log of holdfast-worker."),
         ({"worker": 503}, "HTTP status code 503", "No instance was available"),
         ({"paused": True}, "has delivered no task in 7 minutes", "Is it paused?"),
