@@ -18,6 +18,7 @@ from lib.dialects.continuation import Seam, continued
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.request import is_streamed, read_request
 from lib.dialects.steps import (
     OUTPUT,
     EndMark,
@@ -56,29 +57,17 @@ class ChatCompletions:
     headers: tuple[str, ...] = ()
 
     def check(self, body: object) -> Asked:
-        if not isinstance(body, dict):
-            raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            raise InvalidRequest("'model' must be a non-empty string.", param="model")
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise InvalidRequest("'messages' must be a non-empty list.", param="messages")
-        for index, message in enumerate(messages):
-            if not isinstance(message, dict):
-                raise InvalidRequest(f"'messages[{index}]' must be an object.", param=f"messages[{index}]")
-        streamed = body.get("stream")
-        if not isinstance(streamed, bool | None):
-            raise InvalidRequest("'stream' must be true or false.", param="stream")
-        options = body.get("stream_options")
+        request, model = read_request(body, "messages")
+        streamed = is_streamed(request)
+        options = request.get("stream_options")
         if not isinstance(options, dict | None):
             raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
         if options is not None and not streamed:
             raise InvalidRequest("'stream_options' is only allowed with 'stream': true.", param="stream_options")
-        count = body.get("n")
+        count = request.get("n")
         if count is not None and (type(count) is not int or not 1 <= count <= _MAX_CHOICES):
             raise InvalidRequest(f"'n' must be a whole number from 1 to {_MAX_CHOICES}.", param="n")
-        limits = {name: body[name] for name in _TOKEN_LIMITS if body.get(name) is not None}
+        limits = {name: request[name] for name in _TOKEN_LIMITS if request.get(name) is not None}
         for name, limit in limits.items():
             if type(limit) is not int or limit < 1:
                 raise InvalidRequest(f"'{name}' must be a whole number above 0.", param=name)
@@ -86,7 +75,7 @@ class ChatCompletions:
         usage_asked = bool((options or {}).get("include_usage"))
         return Asked(
             model=model,
-            streamed=bool(streamed),
+            streamed=streamed,
             choices=count or 1,
             output_tokens=limits.get(most),
             output_tokens_field=most,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lib.dialects.conversation import Attachment, Conversation, Json, Role, Tool, ToolResult, ToolUse, Turn, Words
+from lib.dialects.request import check_options
 from lib.domain.errors import InvalidRequest
 
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
@@ -16,9 +17,7 @@ _OWN = ("model", "messages", "tools", "stream")
 
 def written(conversation: Conversation) -> Json:
     """The request. Errors: `InvalidRequest`, which names what this API can't express."""
-    for name in _OWN:
-        if name in conversation.options:
-            raise InvalidRequest(f"'options' must not have '{name}': the request says that itself.", param="options")
+    check_options(conversation, _OWN)
     messages: list[Json] = []
     if conversation.instructions:
         messages.append({"role": "system", "content": conversation.instructions})

@@ -23,6 +23,7 @@ from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_sta
 from lib.dialects.gemini_request import written
 from lib.dialects.gemini_response import steps_of
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.request import is_streamed, read_request
 from lib.dialects.steps import Fault, Json
 from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
@@ -62,21 +63,9 @@ class Gemini:
     headers: tuple[str, ...] = ()
 
     def check(self, body: object) -> Asked:
-        if not isinstance(body, dict):
-            raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            raise InvalidRequest("'model' must be a non-empty string.", param="model")
-        contents = body.get("contents")
-        if not isinstance(contents, list) or not contents:
-            raise InvalidRequest("'contents' must be a non-empty list.", param="contents")
-        for index, content in enumerate(contents):
-            if not isinstance(content, dict):
-                raise InvalidRequest(f"'contents[{index}]' must be an object.", param=f"contents[{index}]")
-        streamed = body.get("stream")
-        if not isinstance(streamed, bool | None):
-            raise InvalidRequest("'stream' must be true or false.", param="stream")
-        config = _given(body, "generationConfig")
+        request, model = read_request(body, "contents")
+        streamed = is_streamed(request)
+        config = _given(request, "generationConfig")
         if not isinstance(config, dict | None):
             raise InvalidRequest("'generationConfig' must be an object.", param="generationConfig")
         count = _given(config or {}, "candidateCount")
@@ -89,7 +78,7 @@ class Gemini:
             raise InvalidRequest(f"'{field}' must be a whole number above 0.", param=field)
         return Asked(
             model=model,
-            streamed=bool(streamed),
+            streamed=streamed,
             choices=count or 1,
             choices_field="generationConfig.candidateCount",
             output_tokens=limit,

@@ -13,7 +13,7 @@ from lib.dialects import payload as json_text
 from lib.dialects.conversation import Attachment, Conversation, Json, Part, Role, Tool, ToolResult, ToolUse, Words
 from lib.dialects.gemini_response import OWN_ID
 from lib.dialects.protocol import Malformed
-from lib.domain.errors import InvalidRequest
+from lib.dialects.request import check_options
 
 # Stands for the signature of a call that has lost its own: https://ai.google.dev/gemini-api/docs/thought-signatures
 UNSIGNED = "skip_thought_signature_validator"
@@ -23,9 +23,7 @@ _ROLES = {Role.USER: "user", Role.ASSISTANT: "model"}
 
 def written(conversation: Conversation) -> Json:
     """The request. Errors: `InvalidRequest`, which names what this API can't express."""
-    for name in _OWN:
-        if name in conversation.options:
-            raise InvalidRequest(f"'options' must not have '{name}': the request says that itself.", param="options")
+    check_options(conversation, _OWN)
     contents: list[Json] = []
     for turn in conversation.turns:
         parts = [each for part in turn.parts if (each := _part(part)) is not None]

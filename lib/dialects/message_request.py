@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from lib.dialects import payload as json_text
 from lib.dialects.conversation import Attachment, Conversation, Json, Part, Role, Tool, ToolResult, ToolUse, Turn, Words
 from lib.dialects.protocol import Malformed
+from lib.dialects.request import check_options
 from lib.domain.errors import InvalidRequest
 
 MAX_TOKENS = 4096  # the API wants a limit, and any of its models can say as much
@@ -20,9 +21,7 @@ _OWN = ("model", "messages", "system", "tools", "stream")
 
 def written(conversation: Conversation) -> Json:
     """The request. Errors: `InvalidRequest`, which names what this API can't express."""
-    for name in _OWN:
-        if name in conversation.options:
-            raise InvalidRequest(f"'options' must not have '{name}': the request says that itself.", param="options")
+    check_options(conversation, _OWN)
     messages: list[Json] = []
     for turn in conversation.turns:
         content = [each for part in _results_first(turn) if (each := _block(part)) is not None]

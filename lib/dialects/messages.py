@@ -20,6 +20,7 @@ from lib.dialects.message_events import inner_error, steps_of, stream_of
 from lib.dialects.message_request import written
 from lib.dialects.prefill import Seam, continued
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.request import is_streamed, read_request
 from lib.dialects.steps import EndMark, Fault, Json
 from lib.dialects.turn import Turn
 from lib.domain.errors import HoldfastError, InvalidRequest
@@ -65,24 +66,12 @@ class Messages:
     headers: tuple[str, ...] = ("anthropic-version", "anthropic-beta")
 
     def check(self, body: object) -> Asked:
-        if not isinstance(body, dict):
-            raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            raise InvalidRequest("'model' must be a non-empty string.", param="model")
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise InvalidRequest("'messages' must be a non-empty list.", param="messages")
-        for index, message in enumerate(messages):
-            if not isinstance(message, dict):
-                raise InvalidRequest(f"'messages[{index}]' must be an object.", param=f"messages[{index}]")
-        limit = body.get("max_tokens")
+        request, model = read_request(body, "messages")
+        limit = request.get("max_tokens")
         if limit is not None and (type(limit) is not int or limit < 0):
             raise InvalidRequest("'max_tokens' must be a whole number.", param="max_tokens")
-        streamed = body.get("stream")
-        if not isinstance(streamed, bool | None):
-            raise InvalidRequest("'stream' must be true or false.", param="stream")
-        return Asked(model=model, streamed=bool(streamed), output_tokens=limit)
+        streamed = is_streamed(request)
+        return Asked(model=model, streamed=streamed, output_tokens=limit)
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002
         """Usage is a part of every answer, so it need not be asked for."""

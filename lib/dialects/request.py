@@ -1,0 +1,40 @@
+"""What the requests of all APIs have in common, and how it is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lib.dialects.conversation import Conversation
+from lib.dialects.steps import Json
+from lib.domain.errors import InvalidRequest
+
+
+def read_request(body: object, turns: str) -> tuple[Json, str]:
+    """A request's fields and its model. `turns` names its list of turns. Errors: `InvalidRequest`."""
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest("'model' must be a non-empty string.", param="model")
+    given = body.get(turns)
+    if not isinstance(given, list) or not given:
+        raise InvalidRequest(f"'{turns}' must be a non-empty list.", param=turns)
+    for index, turn in enumerate(given):
+        if not isinstance(turn, dict):
+            raise InvalidRequest(f"'{turns}[{index}]' must be an object.", param=f"{turns}[{index}]")
+    return body, model
+
+
+def is_streamed(request: Json) -> bool:
+    """Whether the request asks for a stream. Errors: `InvalidRequest`."""
+    streamed = request.get("stream")
+    if not isinstance(streamed, bool | None):
+        raise InvalidRequest("'stream' must be true or false.", param="stream")
+    return bool(streamed)
+
+
+def check_options(conversation: Conversation, own: Iterable[str]) -> None:
+    """Checks that the options have none of the fields that a conversation says itself. Errors: `InvalidRequest`."""
+    for name in own:
+        if name in conversation.options:
+            raise InvalidRequest(f"'options' must not have '{name}': the request says that itself.", param="options")
