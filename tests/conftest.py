@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,12 +53,13 @@ def client(stack: Stack) -> Iterator[Client]:
     client.session.close()
 
 
+def calls_of(stack: Stack, text: str = "") -> list[dict[str, Any]]:
+    """The calls of a stack's demo upstream with this text, in whichever API."""
+    every = requests.get(f"{stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
+    return [call for call in every if json.dumps(text)[1:-1] in json.dumps(call["request"])]
+
+
 @pytest.fixture
 def upstream_calls(stack: Stack) -> Callable[[str], list[dict[str, Any]]]:
     """The calls the demo upstream got for a question's text."""
-
-    def calls(text: str) -> list[dict[str, Any]]:
-        every = requests.get(f"{stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
-        return [call for call in every if json.dumps(text) in json.dumps(call["request"])]
-
-    return calls
+    return partial(calls_of, stack)

@@ -7,95 +7,85 @@ https://ai-sdk.dev/docs/ai-sdk-ui/chatbot-resume-streams
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Flask, Response, jsonify, request
-from werkzeug.datastructures import Headers
 
 from lib.dialects.protocol import Dialect, Malformed
 from lib.domain.end import LIVE, End, State
 from lib.domain.errors import Conflict, Unavailable
 from lib.domain.generation import Generation
 from lib.domain.ids import document_id
-from lib.runtime.settings import Settings
 from lib.serving.feed import Piece
-from lib.serving.generations import Generations
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
-from lib.wires.bodies import Bodies
 from lib.wires.failures import Interrupted, UpstreamRefusal, shown, summary
 from lib.wires.frames import KEEP_ALIVE
 from lib.wires.responses import bound_writes, first_piece, header, named, refusal, streamed
+from lib.wires.service import Service
 from lib.wires.ui_messages import read
 from lib.wires.ui_stream import UiStream
 
 STREAM_VERSION = {"x-vercel-ai-ui-message-stream": "v1"}
 
 
-def register(
-    app: Flask,
-    settings: Settings,
-    generations: Generations,
-    identify: Callable[[Headers], str],
-    dialects: Mapping[str, Dialect],
-    bodies: Bodies,
-) -> None:
-    """Adds the routes. `identify` returns the uid for a request's headers."""
+def register(app: Flask, service: Service) -> None:
+    """Adds the routes."""
     wire = Blueprint("ai_sdk", __name__)
 
     @wire.post("/api/chat")
     def start() -> Response:
-        generation, tail, rendered = begin(identify(request.headers))
-        bound_writes(settings.send_seconds)
+        generation, tail, rendered = begin(service.identify(request.headers))
+        bound_writes(service.settings.send_seconds)
         try:
-            first = first_piece(tail, settings.status_wait_seconds)
+            first = first_piece(tail, service.settings.status_wait_seconds)
         except BaseException:
             tail.close()
             raise
         return respond(generation, tail, first, rendered)
 
     def begin(user: str) -> tuple[Generation, Tail, UiStream]:
-        with bodies.json(user) as body:
-            asked = read(body, settings.chat_model)
+        with service.bodies.json(user) as body:
+            asked = read(body, service.settings.chat_model)
             request = StartRequest(
                 body=asked.conversation,
                 chat_id=asked.chat_id,
                 message_id=header("X-Message-Id"),
                 idempotency_key=header("Idempotency-Key"),
             )
-            started = generations.start(user, request)
+            started = service.generations.start(user, request)
             message_id = None if asked.continues else started.generation.message_id
             return started.generation, started.tail, UiStream(message_id, asked.need_approval)
 
     @wire.get("/api/chat/<chat_id>/stream")
     def resume(chat_id: str) -> Response:
-        live = newest_live(identify(request.headers), chat_id)
+        live = newest_live(service.identify(request.headers), chat_id)
         if live is None:
             return Response(status=204)
-        tail = generations.resume(live, 0)
-        bound_writes(settings.send_seconds)
+        tail = service.generations.resume(live, 0)
+        bound_writes(service.settings.send_seconds)
         return respond(live, tail, Piece([], 0), UiStream(live.message_id))
 
     @wire.post("/api/chat/<chat_id>/stop")
     def stop(chat_id: str) -> Response:
-        user = identify(request.headers)
+        user = service.identify(request.headers)
         live = newest_live(user, chat_id)
         try:
-            stopped = generations.stop(user, live.id)[0] if live else None
+            stopped = service.generations.stop(user, live.id)[0] if live else None
         except Conflict:
             stopped = None  # it ended just now
         return jsonify(stopped=stopped.id) if stopped else Response(status=204)
 
     def newest_live(user: str, chat_id: str) -> Generation | None:
         chat = document_id(chat_id, "chatId")
-        found = generations.list(user, chat_id=chat, states=LIVE, after=None, limit=1)
+        found = service.generations.list(user, chat_id=chat, states=LIVE, after=None, limit=1)
         return next((generation for generation, _ in found if not generation.state.terminal), None)
 
     def respond(generation: Generation, tail: Tail, first: Piece, rendered: UiStream) -> Response:
-        dialect = dialects.get(generation.dialect)
-        bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
+        dialect = service.dialects.get(generation.dialect)
+        bounds = {"keepalive": service.settings.keepalive_seconds, "seconds": service.settings.response_seconds}
         pieces = chunks(generation, tail, first, dialect, rendered, **bounds)
         return streamed(tail, pieces, {**named(generation), **STREAM_VERSION})
 

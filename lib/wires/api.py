@@ -23,6 +23,7 @@ from lib.wires import generations as generations_wire
 from lib.wires.bodies import Bodies
 from lib.wires.failures import shown
 from lib.wires.responses import EXPOSED_HEADERS, refusal
+from lib.wires.service import Service
 
 _PREFLIGHT_SECONDS = 3600
 
@@ -42,12 +43,9 @@ def create_api(
     CORS(app, origins=list(settings.cors_origins), expose_headers=list(EXPOSED_HEADERS), max_age=_PREFLIGHT_SECONDS)
     bodies = Bodies(settings)
     app.after_request(bodies.discard)
-    openai_chat.register(app, settings, generations, identify, dialects["chat_completions"], bodies)
-    messages.register(app, settings, generations, identify, dialects["messages"], bodies)
-    gemini.register(app, settings, generations, identify, dialects["gemini"], bodies)
-    generations_wire.register(app, settings, generations, identify, dialects)
-    firebase_callable.register(app, settings, generations, identify, dialects, bodies)
-    ai_sdk.register(app, settings, generations, identify, dialects, bodies)
+    service = Service(settings=settings, generations=generations, identify=identify, dialects=dialects, bodies=bodies)
+    for wire in (openai_chat, messages, gemini, generations_wire, firebase_callable, ai_sdk):
+        wire.register(app, service)
 
     @app.errorhandler(RequestEntityTooLarge)
     @app.errorhandler(Exception)

@@ -10,12 +10,11 @@ adds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 from flask import Flask, Response, request
-from werkzeug.datastructures import Headers
 
 from lib.dialects.protocol import Dialect, Malformed
 from lib.domain.end import End, State
@@ -23,15 +22,14 @@ from lib.domain.errors import HoldfastError, InvalidRequest, Unavailable
 from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.message import Said
-from lib.runtime.settings import Settings
 from lib.serving.feed import Piece
-from lib.serving.generations import Generations, Started
+from lib.serving.generations import Started
 from lib.serving.tail import Tail
-from lib.wires.bodies import Bodies
 from lib.wires.callable_request import Resume, Start, Stop, read
 from lib.wires.callable_values import encoded, line
 from lib.wires.failures import UpstreamRefusal, shown, summary
 from lib.wires.responses import STREAM_HEADERS, bound_writes, streamed
+from lib.wires.service import Service
 
 _PARAMS = {"X-Chat-Id": "chatId", "X-Message-Id": "messageId", "Idempotency-Key": "idempotencyKey"}
 _STATUS = {
@@ -71,26 +69,19 @@ Json = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-def register(
-    app: Flask,
-    settings: Settings,
-    generations: Generations,
-    identify: Callable[[Headers], str],
-    dialects: Mapping[str, Dialect],
-    bodies: Bodies,
-) -> None:
-    """Adds the route. `identify` returns the uid for a request's headers."""
+def register(app: Flask, service: Service) -> None:
+    """Adds the route."""
 
     @app.post("/")
     def call() -> Response:
         wants_stream = "text/event-stream" in request.headers.get("Accept", "")
-        bound_writes(settings.send_seconds)
+        bound_writes(service.settings.send_seconds)
         try:
-            user = identify(request.headers)
+            user = service.identify(request.headers)
             asked = begin(user)
             if isinstance(asked, Stop):
-                generation, _ = generations.stop(user, asked.generation)
-                stopped = result(*generations.answer(generation))
+                generation, _ = service.generations.stop(user, asked.generation)
+                stopped = result(*service.generations.answer(generation))
                 return Response(reply(stopped, wants_stream), headers=STREAM_HEADERS if wants_stream else _JSON_HEADERS)
             generation, tail = (asked.generation, asked.tail) if isinstance(asked, Started) else follow(user, asked)
             return respond(generation, tail, wants_stream)
@@ -102,23 +93,23 @@ def register(
 
     def begin(user: str) -> Started | Resume | Stop:
         """Reads the call. A start is made while its body counts as held."""
-        with bodies.json(user) as body:
+        with service.bodies.json(user) as body:
             asked = read(body)
-            return generations.start(user, asked.request) if isinstance(asked, Start) else asked
+            return service.generations.start(user, asked.request) if isinstance(asked, Start) else asked
 
     def follow(user: str, asked: Resume) -> tuple[Generation, Tail]:
-        generation, head = generations.find(user, asked.generation)
+        generation, head = service.generations.find(user, asked.generation)
         if asked.after > head.last:
             raise InvalidRequest(f"'after' must be from 0 to {head.last}, the last there is.", param="after")
-        return generation, generations.resume(generation, asked.after)
+        return generation, service.generations.resume(generation, asked.after)
 
     def respond(generation: Generation, tail: Tail, wants_stream: bool) -> Response:
         def ending() -> Json:
-            return ended(*generations.answer(generation))
+            return ended(*service.generations.answer(generation))
 
-        bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
+        bounds = {"keepalive": service.settings.keepalive_seconds, "seconds": service.settings.response_seconds}
         if wants_stream:
-            dialect = dialects.get(generation.dialect)
+            dialect = service.dialects.get(generation.dialect)
             return streamed(tail, messages(generation, tail, dialect, ending, **bounds))
         for _ in tail.follow(Piece([], tail.cursor), **bounds):
             pass

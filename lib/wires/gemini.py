@@ -6,33 +6,22 @@ https://ai.google.dev/api/generate-content. Google's SDKs read each line of a st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, request
-from werkzeug.datastructures import Headers
 
-from lib.dialects.protocol import Dialect
 from lib.domain.errors import InvalidRequest, NotFound
-from lib.runtime.settings import Settings
-from lib.serving.generations import Generations
 from lib.wires import native
-from lib.wires.bodies import Bodies
+from lib.wires.service import Service
 
 PATH = "/<any(v1, v1beta):version>/models/<path:model>:<method>"  # the SDKs differ in the version
 _STREAMED = {"generateContent": False, "streamGenerateContent": True}
 
 
-def register(
-    app: Flask,
-    settings: Settings,
-    generations: Generations,
-    identify: Callable[[Headers], str],
-    dialect: Dialect,
-    bodies: Bodies,
-) -> None:
-    """Adds the route. `dialect` is gemini. `identify` returns the uid for a request's headers."""
-    native.register(app, PATH, dialect, settings, generations, identify, bodies, beside=_asked, bare=True)
+def register(app: Flask, service: Service) -> None:
+    """Adds the route."""
+    native.register(app, PATH, service.dialects["gemini"], service, beside=_asked, bare=True)
 
 
 def _asked(model: str, method: str, version: str) -> Mapping[str, Any]:  # noqa: ARG001

@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.datastructures import Headers
 
-from lib.dialects.protocol import Dialect
 from lib.domain.end import State
 from lib.domain.errors import InvalidRequest
 from lib.domain.generation import Generation
 from lib.domain.ids import document_id
-from lib.runtime.settings import Settings
 from lib.serving.feed import Piece
-from lib.serving.generations import MAX_PAGE, Generations
+from lib.serving.generations import MAX_PAGE
 from lib.wires.failures import summary
 from lib.wires.responses import in_frames
+from lib.wires.service import Service
 
 PAGE = 20
 
 
-def register(
-    app: Flask,
-    settings: Settings,
-    generations: Generations,
-    identify: Callable[[Headers], str],
-    dialects: Mapping[str, Dialect],
-) -> None:
-    """Adds the routes. `identify` returns the uid for a request's headers."""
+def register(app: Flask, service: Service) -> None:
+    """Adds the routes."""
 
     @app.get("/v1/generations/<generation_id>")
     def show(generation_id: str) -> Response:
-        generation, head = generations.find(identify(request.headers), generation_id)
+        generation, head = service.generations.find(service.identify(request.headers), generation_id)
         if "text/event-stream" not in request.headers.get("Accept", ""):
             return jsonify(shown(generation, head.last))
-        tail = generations.resume(generation, cursor(head.last))
-        return in_frames(generation, tail, Piece([], tail.cursor), dialects.get(generation.dialect), settings)
+        tail = service.generations.resume(generation, cursor(head.last))
+        return in_frames(
+            generation, tail, Piece([], tail.cursor), service.dialects.get(generation.dialect), service.settings
+        )
 
     @app.get("/v1/generations")
     def index() -> Response:
-        user = identify(request.headers)
+        user = service.identify(request.headers)
         limit = page_size()
         chat_id = request.args.get("chat_id")
         after = request.args.get("cursor")
-        found = generations.list(
+        found = service.generations.list(
             user,
             chat_id=document_id(chat_id, "chat_id") if chat_id is not None else None,
             states=states(),
@@ -58,12 +51,12 @@ def register(
 
     @app.post("/v1/generations/<generation_id>/stop")
     def stop(generation_id: str) -> tuple[Response, int]:
-        generation, head = generations.stop(identify(request.headers), generation_id)
+        generation, head = service.generations.stop(service.identify(request.headers), generation_id)
         return jsonify(shown(generation, head.last)), 200 if generation.state.terminal else 202
 
     @app.delete("/v1/generations/<generation_id>")
     def delete(generation_id: str) -> tuple[str, int]:
-        generations.delete(identify(request.headers), generation_id)
+        service.generations.delete(service.identify(request.headers), generation_id)
         return "", 204
 
 

@@ -9,17 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Blueprint, Flask, Response, request
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from lib.dialects.protocol import Asked, Dialect
 from lib.domain.errors import HoldfastError
 from lib.domain.generation import Generation
-from lib.runtime.settings import Settings
-from lib.serving.generations import Generations, Started
+from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
-from lib.wires.bodies import Bodies
 from lib.wires.failures import shown
 from lib.wires.responses import (
     bound_writes,
@@ -31,21 +28,19 @@ from lib.wires.responses import (
     retried,
     whole_body,
 )
+from lib.wires.service import Service
 
 
 def register(
     app: Flask,
     path: str,
     dialect: Dialect,
-    settings: Settings,
-    generations: Generations,
-    identify: Callable[[Headers], str],
-    bodies: Bodies,
+    service: Service,
     *,
     beside: Callable[..., Mapping[str, Any]] = dict,
     bare: bool = False,
 ) -> None:
-    """Adds the route at `path`, whose errors are the dialect's too. `identify` returns the uid for headers.
+    """Adds the route at `path`, whose errors are the dialect's too.
 
     `beside` returns the fields of a request that are not in its body, given the variable parts of its path. `bare`: the
     API's own clients know only lines of `data:`.
@@ -54,12 +49,12 @@ def register(
 
     @wire.post(path)
     def start(**named_in_path: str) -> Response:
-        started = begin(identify(request.headers), beside(**named_in_path))
+        started = begin(service.identify(request.headers), beside(**named_in_path))
         return respond(started.generation, started.tail, started.asked)
 
     def begin(user: str, beside: Mapping[str, Any]) -> Started:
-        with bodies.json(user) as body:
-            return generations.start(
+        with service.bodies.json(user) as body:
+            return service.generations.start(
                 user,
                 StartRequest(
                     body=body,
@@ -74,11 +69,11 @@ def register(
             )
 
     def respond(generation: Generation, tail: Tail, asked: Asked) -> Response:
-        bound_writes(settings.send_seconds)
+        bound_writes(service.settings.send_seconds)
         try:
-            first = first_piece(tail, settings.status_wait_seconds)
+            first = first_piece(tail, service.settings.status_wait_seconds)
             if not asked.streamed:
-                body = whole_body(tail, first, dialect, asked.choices, settings.response_seconds)
+                body = whole_body(tail, first, dialect, asked.choices, service.settings.response_seconds)
                 return Response(body, mimetype="application/json", headers=named(generation))
         except HoldfastError as error:
             tail.close()
@@ -86,7 +81,7 @@ def register(
         except BaseException:
             tail.close()
             raise
-        return in_frames(generation, tail, first, dialect, settings, bare=bare)
+        return in_frames(generation, tail, first, dialect, service.settings, bare=bare)
 
     @wire.errorhandler(RequestEntityTooLarge)
     @wire.errorhandler(Exception)

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.datastructures import Headers
 
-from lib.dialects.protocol import Dialect
 from lib.domain.errors import InvalidRequest, NotFound
-from lib.runtime.settings import Settings
-from lib.serving.generations import Generations
 from lib.wires import native
-from lib.wires.bodies import Bodies
+from lib.wires.service import Service
 
 
-def register(
-    app: Flask,
-    settings: Settings,
-    generations: Generations,
-    identify: Callable[[Headers], str],
-    dialect: Dialect,
-    bodies: Bodies,
-) -> None:
-    """Adds the routes. `dialect` is chat completions. `identify` returns the uid for a request's headers."""
+def register(app: Flask, service: Service) -> None:
+    """Adds the routes."""
 
-    native.register(app, "/v1/chat/completions", dialect, settings, generations, identify, bodies)
+    native.register(app, "/v1/chat/completions", service.dialects["chat_completions"], service)
 
     @app.get("/v1/models")
     def models() -> Response:
-        identify(request.headers)
-        named = [each for each in settings.catalog.models() if not each[0].endswith("*")]  # a pattern is no model
+        service.identify(request.headers)
+        named = [
+            each for each in service.settings.catalog.models() if not each[0].endswith("*")
+        ]  # a pattern is no model
         return jsonify(object="list", data=[shown(*each) for each in named])
 
     @app.get("/v1/models/<path:model>")
     def model(model: str) -> Response:
-        identify(request.headers)
+        service.identify(request.headers)
         try:
-            return jsonify(shown(model, settings.catalog.serving(model).name))
+            return jsonify(shown(model, service.settings.catalog.serving(model).name))
         except InvalidRequest as error:
             raise NotFound(error.message, code=error.code, param=error.param) from error
 

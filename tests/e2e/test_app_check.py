@@ -16,7 +16,7 @@ from local.demo_text import seed_of, text
 from local.ports import Ports
 from local.stack import Stack
 from local.token import id_token
-from tests.conftest import STRICT
+from tests.conftest import STRICT, calls_of
 from tests.e2e.breaking_proxy import BreakingProxy
 from tests.e2e.callable_lines import heard
 from tests.e2e.node_script import run
@@ -134,8 +134,7 @@ def test_without_a_token_of_the_app_no_door_opens(
     streamed = {door for door in found if door.startswith("call") and door.endswith("streamed")}
     assert len(streamed) == 3
     assert found == {door: (200 if door in streamed else 401, REFUSED[which]) for door in found}
-    calls = requests.get(f"{guarded.upstream_url}/demo/calls", timeout=SECONDS).json()
-    assert not [call for call in calls if call["request"]["messages"][0]["content"] == what]
+    assert not calls_of(guarded, what)
 
 
 def test_with_the_app_s_token_every_door_opens(app: Client) -> None:

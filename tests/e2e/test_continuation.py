@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-import requests
 
 from local.client import Client, Frame, Stream, question
 from local.demo_text import seed_of, text
 from local.ports import HOST, Ports
 from local.stack import Stack
-from tests.conftest import STRICT, database_of
+from tests.conftest import STRICT, calls_of, database_of
 
 WAIT_SECONDS = 60.0
 STYLES = ("openrouter", "anthropic", "vllm")
@@ -89,8 +88,7 @@ class Asked:
             return list(stream.frames())
 
     def calls(self, stack: Stack) -> list[dict[str, Any]]:
-        every = requests.get(f"{stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
-        return [call for call in every if call["request"]["messages"][0] == self.body["messages"][0]]
+        return calls_of(stack, self.body["messages"][0]["content"])
 
 
 def said(frames: list[Frame]) -> str:

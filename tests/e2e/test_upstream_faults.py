@@ -26,7 +26,6 @@ from typing import Any
 
 import grpc
 import pytest
-import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -40,7 +39,7 @@ from local.demo_text import seed_of, text
 from local.ports import HOST, Ports
 from local.stack import Stack
 from local.token import PROJECT
-from tests.conftest import database_of
+from tests.conftest import calls_of, database_of
 from tests.e2e.scripted_upstream import DONE, ROLE, SAID, TOKENS, Peer, Script, Server, catalog, delta, event
 
 WAIT_SECONDS = 60.0
@@ -474,8 +473,7 @@ class World:
         return len(self.demo_calls(what)) if server is None else server.calls(what)
 
     def demo_calls(self, what: str = "") -> list[dict[str, Any]]:
-        every = requests.get(f"{self.stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
-        return [call for call in every if what in call["request"]["messages"][0]["content"]]
+        return calls_of(self.stack, what)
 
     def tasks(self) -> list[tasks_v2.Task]:
         with grpc.insecure_channel(self.stack.tasks_host) as channel:

@@ -21,6 +21,7 @@ from local.demo_text import seed_of, text
 from local.ports import Ports
 from local.stack import Stack
 from local.strict import STRICTNESSES
+from tests.conftest import calls_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_SECONDS = 60.0
@@ -189,6 +190,5 @@ def test_another_upstream_can_take_the_demo_upstreams_place(stack: Stack) -> Non
             list(stream.frames())
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=WAIT_SECONDS)
-    calls = requests.get(f"{stack.upstream_url}/demo/calls", timeout=WAIT_SECONDS).json()
-    call = next(call for call in calls if call["request"]["messages"][0]["content"] == "elsewhere")
+    (call,) = calls_of(stack, "elsewhere")
     assert {name.lower(): value for name, value in call["headers"].items()}["authorization"] == f"Bearer {key}"
