@@ -76,7 +76,7 @@ async function* follow(callable, request, options) {
     } catch (error) {
       signal?.throwIfAborted();
       if (!mayPass(error, id !== undefined)) throw error;
-      trouble = connection.signal.aborted ? connection.signal.reason : error;
+      trouble = error;
     } finally {
       connection.close();
     }

@@ -30,14 +30,23 @@ export async function* framesOf(chunks) {
  * @returns {{ kind: 'event' | 'end' | 'resume' | 'quiet', id?: number, problem?: string }}
  */
 export function read(frame, bare) {
-  const name = /^event: (.*)$/m.exec(frame)?.[1] ?? '';
-  const id = /^id: (\d+)$/m.exec(frame)?.[1];
+  const lines = frame.split('\n'); // and at no other line end, such as those of Unicode that data may have
+  const [id] = valuesOf('id: ', lines);
+  const [name = ''] = valuesOf('event: ', lines);
+  const data = valuesOf('data: ', lines);
   if (id !== undefined) return { kind: LAST.includes(name) ? 'end' : 'event', id: Number(id) };
-  const data = /^data: (.*)$/m.exec(frame)?.[1];
-  if (data === undefined || name === 'ping') return { kind: 'quiet' };
-  const error = errorOf(data);
+  if (data.length === 0 || name === 'ping') return { kind: 'quiet' };
+  const error = errorOf(data.join('\n'));
   if (RESUMABLE.includes(codeOf(error))) return { kind: 'resume', problem: error.message };
   return { kind: bare && !error ? 'event' : 'end' };
+}
+
+/**
+ * @param {string} start
+ * @param {string[]} lines
+ */
+function valuesOf(start, lines) {
+  return lines.filter((line) => line.startsWith(start)).map((line) => line.slice(start.length));
 }
 
 /**

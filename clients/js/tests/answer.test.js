@@ -153,15 +153,20 @@ for (const amid of ['a stream', 'a pause', 'nothing yet']) {
   test(`an abort amid ${amid} ends it at once, with the signal's reason`, async () => {
     const leaving = new AbortController();
     const reason = new Error('left');
+    let broken = 0;
     const callable = callableOf((request) => ({ ...rest(request, 3), hangs: amid === 'a stream' }));
     const asking = answer(callable, { model: 'demo' }, {
       signal: leaving.signal,
       delay: () => 3_600_000,
       onUpdate: ({ seq }) => amid === 'a stream' && seq === 3 && setImmediate(() => leaving.abort(reason)),
-      onBreak: () => setImmediate(() => leaving.abort(reason)),
+      onBreak: () => {
+        broken += 1;
+        setImmediate(() => leaving.abort(reason));
+      },
     });
     if (amid === 'nothing yet') leaving.abort(reason);
     await assert.rejects(asking, reason);
+    assert.equal(broken, amid === 'a pause' ? 1 : 0);
     assert.ok(callable.calls.length <= 1);
   });
 }

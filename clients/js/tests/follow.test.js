@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { mock, test } from 'node:test';
 
 import { follow, HoldfastError } from 'holdfast-client';
@@ -158,6 +159,7 @@ test('what a device has kept of a journal, with a gap in it, is no text', async 
   const { texts, followed } = following(db);
   await settled();
   db.commit(journal({ 1: [1, 8, 'all to the '] }));
+  db.commit({ [`${PATH}/holdfastJournal/1`]: null });
   assert.deepEqual(texts, ['', 'all to the end']);
   db.commit(ended(''));
   await followed;
@@ -167,12 +169,13 @@ test('texts beyond the message document are put where they belong', async () => 
   const db = new Firestore();
   const part = (field, text) => ({ field, text });
   db.commit({
-    ...ended('a', { reasoning: 'r', toolCalls: [{ name: 't', arguments: 'x' }], parts: ['1-0', '1-1', '1-2', '1-3', '1-4'] }),
+    ...ended('a', { reasoning: 'r', toolCalls: [{ name: 't', arguments: 'x' }], parts: ['1-0', '1-1', '1-2', '1-3', '1-4', '1-5'] }),
     [`${PATH}/holdfastParts/1-0`]: part('content', 'b'),
     [`${PATH}/holdfastParts/1-1`]: part('content', 'c'),
     [`${PATH}/holdfastParts/1-2`]: part('toolCalls.0.arguments', 'y'),
     [`${PATH}/holdfastParts/1-3`]: part('reasoning', 's'),
     [`${PATH}/holdfastParts/1-4`]: part('gone.1.text', '?'),
+    [`${PATH}/holdfastParts/1-5`]: part('toolCalls.0.gone', '?'),
   });
   const { content, reasoning, toolCalls } = await following(db).followed;
   assert.deepEqual([content, reasoning, toolCalls], ['abc', 'rs', [{ name: 't', arguments: 'xy' }]]);
@@ -217,6 +220,7 @@ test("an abort ends the listening, with the signal's reason", async () => {
   leaving.abort();
   await assert.rejects(followed, { name: 'AbortError' });
   assert.equal(db.listeners.size, 0);
+  assert.equal(getEventListeners(leaving.signal, 'abort').length, 0);
   await assert.rejects(following(db, { signal: leaving.signal }).followed, { name: 'AbortError' });
 });
 

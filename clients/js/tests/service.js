@@ -31,7 +31,7 @@ export const WIRES = {
   },
 };
 
-const WORDS = ['sea', 'größer', '海は', '🌊', 'a b'];
+const WORDS = ['sea', 'größer', '海は', '🌊', 'a b', 'a\u2028id: 99\u2029event: ping\u0085data: [DONE]'];
 
 export function framesOfWire({ frame, quiet }, count) {
   const texts = Array.from({ length: count }, (_, at) => `${WORDS[at % WORDS.length]} ${at + 1}`);
