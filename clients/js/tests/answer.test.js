@@ -149,7 +149,7 @@ test('a connection that falls silent is broken', async () => {
   assert.equal(why.message, 'Nothing came for 20 ms.');
 });
 
-for (const amid of ['a stream', 'a pause', 'nothing yet']) {
+for (const amid of ['a stream', 'a break', 'a pause', 'nothing yet']) {
   test(`an abort amid ${amid} ends it at once, with the signal's reason`, async () => {
     const leaving = new AbortController();
     const reason = new Error('left');
@@ -161,12 +161,13 @@ for (const amid of ['a stream', 'a pause', 'nothing yet']) {
       onUpdate: ({ seq }) => amid === 'a stream' && seq === 3 && setImmediate(() => leaving.abort(reason)),
       onBreak: () => {
         broken += 1;
+        if (amid === 'a break') leaving.abort(reason);
         setImmediate(() => leaving.abort(reason));
       },
     });
     if (amid === 'nothing yet') leaving.abort(reason);
     await assert.rejects(asking, reason);
-    assert.equal(broken, amid === 'a pause' ? 1 : 0);
+    assert.equal(broken, amid === 'a pause' || amid === 'a break' ? 1 : 0);
     assert.ok(callable.calls.length <= 1);
   });
 }

@@ -4,23 +4,13 @@ import { test } from 'node:test';
 
 import { HoldfastError, resumingFetch } from 'holdfast-client';
 
-import { bytesOf, chance, framesOfWire, PLACE, send, serving, stream, WIRES } from './service.js';
+import { bytesOf, chance, framesOfWire, PLACE, send, serveAnswer, serving, stream, WIRES } from './service.js';
 
 const ROUNDS = 40;
 const NO_DELAY = { delay: () => 0 };
 const CHAT = WIRES['chat completions'];
 
 const post = (fetch, url, init) => fetch(url, { method: 'POST', body: '{}', ...init });
-
-/** Serves an answer from where it is asked for; `broken(number, bytes)`: after how many bytes to break, or undefined. */
-function serveAnswer(t, wire, frames, { broken = () => undefined, size } = {}) {
-  return serving(t, ({ after }, response, number) => {
-    stream(response);
-    const bytes = bytesOf(frames.slice(after).join('') + wire.end);
-    const at = broken(number, bytes.length);
-    send(response, at === undefined ? bytes : bytes.subarray(0, at), { size, broken: at !== undefined });
-  });
-}
 
 for (const [name, wire] of Object.entries(WIRES)) {
   test(`${name}: an answer that breaks at any bytes comes whole and once`, async (t) => {
@@ -123,6 +113,17 @@ for (const [name, error] of Object.entries(ERRORS)) {
     assert.equal(calls.length, 1);
   });
 }
+
+test('a connection whose response has ended in a word to resume is closed', async (t) => {
+  let closed;
+  const { url } = await serving(t, (_, response, number) => {
+    stream(response);
+    if (number === 1) closed = once(response, 'close');
+    response.write(number === 1 ? CHAT.frame(1, 'word') + ERRORS['chat completions']('still_running') : CHAT.end);
+  });
+  await (await post(resumingFetch(), url)).text();
+  await closed;
+});
 
 test('a service that only says that it goes on is a failure in the end', async (t) => {
   const { url, calls } = await serving(t, (_, response) => {
@@ -241,59 +242,3 @@ test('a reader that cancels the body closes the connection', async (t) => {
   assert.equal((await next).done, true);
   await closed;
 });
-
-test('a resumption sends what the request did, and the headers that were renewed', async (t) => {
-  const frames = framesOfWire(CHAT, 3);
-  const { url, calls } = await serveAnswer(t, CHAT, frames, { broken: (number) => (number === 1 ? 100 : undefined) });
-  const headers = { Authorization: 'Bearer old', 'X-Firebase-AppCheck': 'app', 'Content-Type': 'application/json' };
-  const renewed = async () => ({ Authorization: 'Bearer new' });
-  await (await post(resumingFetch({ ...NO_DELAY, headers: renewed }), `${url}/v1/chat/completions`, { headers })).text();
-  const { method, url: path, headers: sent } = calls[1];
-  assert.deepEqual([method, path, sent['last-event-id'], sent.accept], ['GET', PLACE, '1', 'text/event-stream']);
-  assert.deepEqual([sent.authorization, sent['x-firebase-appcheck']], ['Bearer new', 'app']);
-  assert.equal(sent['content-type'], undefined);
-  assert.equal(calls[0].headers.authorization, 'Bearer old');
-});
-
-test('a Request may be given, with its headers and its signal', async (t) => {
-  const frames = framesOfWire(CHAT, 3);
-  const { url, calls } = await serveAnswer(t, CHAT, frames, { broken: (number) => (number === 1 ? 100 : undefined) });
-  const request = new Request(url, { method: 'POST', body: '{}', headers: { Authorization: 'Bearer mine' } });
-  assert.equal(await (await resumingFetch(NO_DELAY)(request)).text(), frames.join('') + CHAT.end);
-  assert.equal(calls[1].headers.authorization, 'Bearer mine');
-  const aborted = new Request(url, { signal: AbortSignal.abort() });
-  await assert.rejects(resumingFetch()(aborted), { name: 'AbortError' });
-});
-
-test('the rest of a stream without numbers is asked for without them', async (t) => {
-  const wire = WIRES.gemini;
-  const frames = framesOfWire(wire, 3);
-  const { url, calls } = await serveAnswer(t, wire, frames, { broken: (number) => (number === 1 ? 90 : undefined) });
-  await (await post(resumingFetch(NO_DELAY), url + wire.path)).text();
-  assert.equal(calls[1].url, `${PLACE}?bare_events=1`);
-  assert.equal(calls[1].headers['last-event-id'], '1');
-});
-
-test('the response is the first one but for its body', async (t) => {
-  const { url } = await serveAnswer(t, CHAT, framesOfWire(CHAT, 2));
-  const response = await post(resumingFetch(), `${url}/v1/chat/completions`);
-  assert.equal(response.url, `${url}/v1/chat/completions`);
-  assert.equal(response.status, 200);
-  assert.equal(response.headers.get('Location'), PLACE);
-  await response.body.cancel();
-});
-
-const OTHERS = {
-  'a body that is not streamed': [200, { 'Content-Type': 'application/json', Location: PLACE }],
-  'a refusal': [429, { 'Content-Type': 'text/event-stream', Location: PLACE }],
-  'a stream of another service': [200, { 'Content-Type': 'text/event-stream' }],
-  "useChat's": [200, { 'Content-Type': 'text/event-stream', Location: PLACE, 'x-vercel-ai-ui-message-stream': 'v1' }],
-};
-
-for (const [name, [status, headers]] of Object.entries(OTHERS)) {
-  test(`${name} is passed through`, async () => {
-    const theirs = new Response('data: {"a":1}\n\n', { status, headers });
-    const fetch = resumingFetch({ fetch: async () => theirs });
-    assert.equal(await post(fetch, 'http://service/'), theirs);
-  });
-}

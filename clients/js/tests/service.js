@@ -84,3 +84,13 @@ export async function send(response, bytes, { size = () => bytes.length, broken 
 }
 
 export const bytesOf = (text) => new TextEncoder().encode(text);
+
+/** Serves an answer from where it is asked for; `broken(number, bytes)`: after how many bytes to break, or undefined. */
+export function serveAnswer(t, wire, frames, { broken = () => undefined, size } = {}) {
+  return serving(t, ({ after }, response, number) => {
+    stream(response);
+    const bytes = bytesOf(frames.slice(after).join('') + wire.end);
+    const at = broken(number, bytes.length);
+    send(response, at === undefined ? bytes : bytes.subarray(0, at), { size, broken: at !== undefined });
+  });
+}
