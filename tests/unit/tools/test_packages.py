@@ -1,4 +1,4 @@
-"""The npm packages of the page and the clients' tests: exact versions, and the same version everywhere."""
+"""The npm packages of the pages and the clients' tests: exact versions, and the same version everywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-MANIFESTS = [ROOT / "examples" / "web" / "package.json", *ROOT.glob("tests/e2e/*/package.json")]
+MANIFESTS = [*ROOT.glob("examples/*/package.json"), *ROOT.glob("tests/e2e/*/package.json")]
 
 
 def test_each_package_has_one_exact_version_everywhere() -> None:
