@@ -172,6 +172,15 @@ def test_a_page_that_could_not_come_back_at_once_is_no_reason_for_another_answer
     assert len(upstream_calls(question)) == 1
 
 
+def test_a_question_that_is_asked_before_the_page_knows_what_runs_is_answered_once(
+    run: Run, upstream_calls: Calls
+) -> None:
+    question = asked()
+    (seen,) = run("atOnce", question=question, tokens=300, rate=60)
+    assert only(seen)["texts"] == [text(seed(question), 300)]
+    assert seen["asked"] == len(upstream_calls(question)) == 1
+
+
 @pytest.mark.parametrize("decision", ["Allow", "Deny"])
 def test_a_tool_call_waits_for_the_user_across_reloads_and_then_the_answer_goes_on(
     run: Run, decision: str, upstream_calls: Calls

@@ -36,10 +36,10 @@ export function Conversation({ id, kept }) {
   const waiting = last?.role === 'assistant' && last.parts.some(isWaiting);
   const unanswered = isUnanswered(messages);
 
-  transport.onReturn = (runs) => setMessages((shown) => {
-    setDue(!runs && isUnanswered(settled(shown)));
-    return settled(shown);
-  });
+  transport.onReturn = (runs) => {
+    setMessages(settled);
+    setDue(!runs && isUnanswered(kept.read(id).messages));
+  };
   useEffect(() => {
     if (!due || status !== 'ready') return;
     setDue(false);

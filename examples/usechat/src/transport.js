@@ -35,6 +35,10 @@ export class Transport extends DefaultChatTransport {
   async reconnectToStream(options) {
     this.returning = true;
     const stream = await super.reconnectToStream(options);
+    if (!this.returning) {
+      await stream?.cancel(); // something was asked meanwhile
+      return null;
+    }
     this.onReturn(stream !== null);
     return stream;
   }
