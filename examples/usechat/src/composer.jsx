@@ -54,10 +54,15 @@ export function Composer({ busy, blocked, note, send, stop }) {
         <details>
           <summary>{config.model === 'demo' ? 'Files, and what the model does' : 'Files'}</summary>
           <div className="fields">
-            <label>Files <input type="file" name="files" multiple accept="image/*,application/pdf" onChange={limit} /></label>
+            <label>
+              Files <input type="file" name="files" multiple accept="image/*,application/pdf" onChange={limit} />
+            </label>
             {config.model === 'demo' && (
               <>
-                <label>The model <select name="does">{Object.keys(DEMO).map((each) => <option key={each}>{each}</option>)}</select></label>
+                <label>
+                  The model
+                  <select name="does">{Object.keys(DEMO).map((each) => <option key={each}>{each}</option>)}</select>
+                </label>
                 <label>Tokens <input type="number" name="tokens" min={1} max={20000} defaultValue={300} /></label>
                 <label>A second <input type="number" name="rate" min={1} max={5000} defaultValue={40} /></label>
               </>

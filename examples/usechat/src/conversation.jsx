@@ -26,7 +26,12 @@ export function Conversation({ id, kept }) {
     throttle: FRAME_MS,
     sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
     onFinish({ message, messages }) {
-      if (!isLive(message) && kept.read(id).key === transport.key) kept.save(id, messages, transport.key);
+      if (isLive(message) || kept.read(id).key !== transport.key) return;
+      try {
+        kept.save(id, messages, transport.key);
+      } catch {
+        // The storage is full. The question is in it, and the service has the answer.
+      }
     },
   });
   const { messages, status, error, setMessages, sendMessage, resumeStream, regenerate, addToolOutput } = chat;
@@ -84,11 +89,12 @@ export function Conversation({ id, kept }) {
 
   function decide(part, allowed) {
     const call = { tool: part.type.slice('tool-'.length), toolCallId: part.toolCallId };
-    if (!allowed) return addToolOutput({ ...call, state: 'output-error', errorText: 'The user denied this tool call.' });
+    const without = (errorText) => addToolOutput({ ...call, state: 'output-error', errorText });
+    if (!allowed) return without('The user denied this tool call.');
     try {
       return addToolOutput({ ...call, output: run(call.tool, part.input, kept) });
     } catch (why) {
-      return addToolOutput({ ...call, state: 'output-error', errorText: why.message });
+      return without(why.message);
     }
   }
 
@@ -109,10 +115,13 @@ export function Conversation({ id, kept }) {
         {status === 'submitted' && last?.role === 'user' && <p className="hint thinking">Waiting for the first word</p>}
         {failed && <p className="error" role="alert">{failed}</p>}
         {status === 'error' && !cut && (transport.returning || unanswered) && (
-          <button type="button" onClick={() => (transport.returning ? resumeStream() : sendMessage())}>Try again</button>
+          <button type="button" onClick={() => (transport.returning ? resumeStream() : sendMessage())}>
+            Try again
+          </button>
         )}
       </main>
-      <Composer busy={busy} blocked={waiting || cut || !online} note={noteOf(cut, online)} send={sendMessage} stop={end} />
+      <Composer busy={busy} blocked={waiting || cut || !online} note={noteOf(cut, online)} send={sendMessage}
+        stop={end} />
     </>
   );
 }

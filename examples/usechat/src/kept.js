@@ -1,6 +1,7 @@
 // Local storage: each chat's messages, and the key of the request with which they were last sent.
 //
-// Nothing of a running answer is kept, since the service has it. An app would keep the same in Firestore: see the README.
+// Nothing of a running answer is kept, since the service has it. An app would keep the same in Firestore: see the
+// README.
 
 export class Kept {
   constructor(user, storage = localStorage) {

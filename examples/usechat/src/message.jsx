@@ -12,7 +12,9 @@ const STATES = {
 /** `again` asks for another answer, or is null where there can be none now. */
 export function Message({ message, live, decide, again }) {
   const { id, role, parts, metadata = {} } = message;
-  const shown = parts.map((part, at) => <Part key={at} part={part} live={live && at === parts.length - 1} decide={decide} />);
+  const shown = parts.map((part, at) => (
+    <Part key={at} part={part} live={live && at === parts.length - 1} decide={decide} />
+  ));
   if (role === 'user') return <li className="question"><h3 className="unseen">You asked</h3>{shown}</li>;
   const tokens = tokensOf(metadata.usage);
   return (
@@ -49,8 +51,12 @@ function Part({ part, live, decide }) {
       );
     case 'file':
       // A picture from elsewhere is a link: fetching it would tell its server what the answer says.
-      if (part.url.startsWith('data:image/')) return <img className="picture" src={part.url} alt={part.filename ?? 'Picture'} />;
-      return <p className="file"><a href={part.url} download={part.filename ?? ''}>{part.filename ?? part.mediaType}</a></p>;
+      if (part.url.startsWith('data:image/')) {
+        return <img className="picture" src={part.url} alt={part.filename ?? 'Picture'} />;
+      }
+      return (
+        <p className="file"><a href={part.url} download={part.filename ?? ''}>{part.filename ?? part.mediaType}</a></p>
+      );
     case 'source-url':
       return <p className="source"><a href={part.url} rel="noreferrer" target="_blank">{part.title ?? part.url}</a></p>;
     default:

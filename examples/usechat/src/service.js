@@ -29,7 +29,7 @@ export async function headers() {
   return { Authorization: `Bearer ${await auth.currentUser.getIdToken()}` };
 }
 
-/** Ends the chat's running answer. What there is of it is saved. The SDK's own `stop` would only close the connection. */
+/** Ends the chat's running answer. What there is of it is saved. The SDK's own `stop` only closes the connection. */
 export async function stop(chat) {
   const response = await fetch(`${api}/${encodeURIComponent(chat)}/stop`, { method: 'POST', headers: await headers() });
   if (!response.ok) throw new Error(await response.text());

@@ -1,8 +1,8 @@
 // How a chat comes back, whatever became of the page, the tab or the network.
 //
-// What runs is asked for by GET, which the SDK does by itself, and is told again from its start. Where nothing runs, the
-// question may have been answered meanwhile, or may never have arrived. So it is sent once more, under the key that it
-// was sent with: the service then tells the answer that there is, and starts one only where there is none.
+// What runs is asked for by GET, which the SDK does by itself, and is told again from its start. Where nothing runs,
+// the question may have been answered meanwhile, or may never have arrived. So it is sent once more, under the key that
+// it was sent with: the service then tells the answer that there is, and starts one only where there is none.
 import { DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } from 'ai';
 
 import { api, config, headers } from './service.js';

@@ -80,7 +80,10 @@ export class Visitor extends Someone {
         state: each.dataset.state,
         texts: [...each.querySelectorAll(':scope > .text')].map((text) => text.textContent),
         reasoning: [...each.querySelectorAll('.reasoning .text')].map((text) => text.textContent),
-        tools: [...each.querySelectorAll('.tool')].map((tool) => [tool.dataset.state, tool.querySelector('.text').textContent]),
+        tools: [...each.querySelectorAll('.tool')].map((tool) => [
+          tool.dataset.state,
+          tool.querySelector('.text').textContent,
+        ]),
         about: each.querySelector('footer').textContent,
       })),
     }));
