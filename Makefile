@@ -18,7 +18,7 @@ check: lint            ## lint, types and unit tests, in a minute: before each c
 run: setup             ## the local stack in the foreground, until Ctrl-C: STRICT=1 as strict as Google Cloud
 	@HOLDFAST_STRICT=$(STRICT) exec $(RUN) -m local.stack
 
-web: setup             ## the web example, with its own local stack or that of make run
+web: setup             ## the web examples, with their own local stack or that of make run
 	@./local/setup.sh web
 	@exec $(RUN) -m local.web
 
@@ -67,4 +67,4 @@ lock: setup            ## compile the lock files from the .in files
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/e2e/*/node_modules bench/node/node_modules \
-		clients/js/node_modules examples/web/node_modules examples/web/public/app.js examples/web/public/app.js.map build
+		clients/js/node_modules examples/*/node_modules examples/*/public/app.js examples/*/public/app.js.map build

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the local stack and the tests need: the environment in .venv, Java, and the Firestore emulator. For
-# anything that it can't install it prints one line with the remedy. With `web` it also installs the web example's
+# anything that it can't install it prints one line with the remedy. With `web` it also installs the web examples'
 # packages, with `bench` the benchmark's peers and tools, and with `tests` all of these, the client SDKs and Chromium.
 # What uses clients/js is given what `npm pack` makes of it, as apps are.
 set -eu
@@ -46,9 +46,9 @@ if ! .venv/bin/python -m local.firestore_emulator jar; then
 fi
 
 case "${1:-}" in
-    tests) locks="clients/js/package-lock.json examples/web/package-lock.json bench/node/package-lock.json $(echo tests/e2e/*/package-lock.json)" ;;
+    tests) locks="clients/js/package-lock.json $(echo examples/*/package-lock.json tests/e2e/*/package-lock.json) bench/node/package-lock.json" ;;
     bench) locks=bench/node/package-lock.json ;;
-    web) locks=examples/web/package-lock.json ;;
+    web) locks=$(echo examples/*/package-lock.json) ;;
     *) exit 0 ;;
 esac
 

@@ -1,4 +1,4 @@
-"""Serves the web example: the page, its configuration, and sign-in.
+"""Serves the web examples: the pages, their configuration, and sign-in.
 
 `python -m local.web` runs it in the foreground until Ctrl-C. It starts the local stack, or uses one that is running.
 """
@@ -25,32 +25,35 @@ from local.process import ProcessFault
 from local.stack import ROOT, Stack
 from local.token import PROJECT
 
-EXAMPLE = ROOT / "examples" / "web"
-_PUBLIC = EXAMPLE / "public"
+_EXAMPLES = ROOT / "examples"
+PAGES = {"/": _EXAMPLES / "web", "/usechat/": _EXAMPLES / "usechat"}  # the folder of each page
 _WATCH_SECONDS = 0.2
 
 
 class BuildFault(Exception):
-    """The page could not be built. The message is the bundler's output."""
+    """A page could not be built. The message is the bundler's output."""
 
 
 def build() -> None:
-    """Bundles the page's modules and Firebase's packages into one file. Errors: `BuildFault`."""
+    """Bundles each page's modules and packages into one file. Errors: `BuildFault`."""
     npm = shutil.which("npm")
     if npm is None:
-        raise BuildFault("There is no npm, which builds the page: install Node.js 20 or newer.")
-    built = subprocess.run([npm, "run", "--silent", "build"], cwd=EXAMPLE, capture_output=True, encoding="utf-8")
-    if built.returncode:
-        raise BuildFault(f"The page could not be built. Has './local/setup.sh web' been run?\n{built.stderr}")
+        raise BuildFault("There is no npm, which builds the pages: install Node.js 20 or newer.")
+    for folder in PAGES.values():
+        built = subprocess.run([npm, "run", "--silent", "build"], cwd=folder, capture_output=True, encoding="utf-8")
+        if built.returncode:
+            raise BuildFault(f"A page could not be built. Has './local/setup.sh web' been run?\n{built.stderr}")
 
 
 def application(api_url: str, model: str = "demo") -> web.Application:
-    """The page for the API at this URL. `model` is what it asks for; the demo upstream's sets a length and a speed."""
+    """The pages for the API at this URL. `model` is what they ask for: the demo upstream's has a length and a speed."""
     config = {"apiUrl": api_url, "project": PROJECT, "model": model}
     headers = {
-        # Only the page's own files, this origin (for sign-in) and the API are allowed, so no CDN can be used by
-        # mistake.
-        "Content-Security-Policy": f"default-src 'self'; connect-src 'self' {api_url}; frame-ancestors 'none'",
+        # Only the pages' own files, this origin (for sign-in) and the API are allowed, so no CDN can be used by
+        # mistake. A model's picture is in its answer: fetching one would tell its server what the answer says.
+        "Content-Security-Policy": (
+            f"default-src 'self'; img-src 'self' data:; connect-src 'self' {api_url}; frame-ancestors 'none'"
+        ),
         "Cache-Control": "no-cache",
         "X-Content-Type-Options": "nosniff",
     }
@@ -58,16 +61,17 @@ def application(api_url: str, model: str = "demo") -> web.Application:
     async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(headers)
 
-    async def page(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(_PUBLIC / "index.html")
+    async def page(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(PAGES[request.path] / "public" / "index.html")
 
     async def configuration(_: web.Request) -> web.Response:
         return web.json_response(config)
 
     app = web.Application()
     app.on_response_prepare.append(add_headers)
-    app.add_routes([web.get("/", page), web.get("/config.json", configuration), *auth_emulator.routes()])
-    app.router.add_static("/", _PUBLIC)
+    app.add_routes([web.get("/config.json", configuration), *auth_emulator.routes()])
+    for path in sorted(PAGES, reverse=True):  # the root's files last, since their route takes any path
+        app.add_routes([web.get(path, page), web.static(path, PAGES[path] / "public")])
     return app
 
 
@@ -101,7 +105,7 @@ async def _serve_until_ended(app: web.Application, port: int, stack: Stack | Non
 
 
 def run(environ: Mapping[str, str], port: int, api_url: str | None) -> int:
-    """Serves the page in the foreground until a signal. Returns the exit code."""
+    """Serves the pages in the foreground until a signal. Returns the exit code."""
     settings = {name: environ[name] for name in ("UPSTREAM_BASE_URL", "UPSTREAM_API_KEY") if environ.get(name)}
     with ExitStack() as running:
         stack = None
@@ -117,7 +121,7 @@ def run(environ: Mapping[str, str], port: int, api_url: str | None) -> int:
         except (BuildFault, PortFault, EmulatorMissing, ProcessFault) as fault:
             print(fault, file=sys.stderr)
         except OSError as error:
-            print(f"The page can't be served at port {port} ({error.strerror}): set WEB_PORT.", file=sys.stderr)
+            print(f"The pages can't be served at port {port} ({error.strerror}): set WEB_PORT.", file=sys.stderr)
     return 1
 
 
@@ -130,7 +134,7 @@ def _is_up(api_url: str) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m local.web", description="The web example.")
+    parser = argparse.ArgumentParser(prog="python -m local.web", description="The web examples.")
     parser.add_argument("--port", type=int, default=int(os.environ.get("WEB_PORT") or 8000), help="(%(default)s)")
     parser.add_argument("--api-url", help="the API, where no local stack is to be used")
     options = parser.parse_args(argv)

@@ -20,9 +20,10 @@ class Generation:
 
     `message_path` is the path of the message document. `dialect` names the API in which `request` is written and which
     `upstream` supports. `request` is the client's body; if it is too large, it is stored in `request_parts` further
-    documents instead. `headers` are the client's headers that are a part of the request. `request_hash` distinguishes a
-    repeated request from a different one. `retried` means that the client has repeated its request after a failure.
-    `watchers` has the expiry of a lease for each api process with viewers.
+    documents instead. `headers` are the client's headers that are a part of the request. `need_approval` names the
+    tools whose calls the user must approve. `request_hash` distinguishes a repeated request from a different one.
+    `retried` means that the client has repeated its request after a failure. `watchers` has the expiry of a lease for
+    each api process with viewers.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Generation:
     upstream: str
     request: bytes
     headers: dict[str, str] = field(default_factory=dict)
+    need_approval: list[str] = field(default_factory=list)
     request_parts: int = 0
     request_hash: str
     retried: bool = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -34,7 +34,8 @@ class StartRequest:
     `dialect` names the API that the body is written in. It is None if the client protocol belongs to no model API: then
     the body is a conversation, or in the dialect that the model's upstream supports, and the upstream is always asked
     for a stream. `beside` are fields of the request that its API has outside of the body, and `headers` those headers
-    that are a part of a request in this API. `retried`: the client says that it repeats a request that failed.
+    that are a part of a request in this API. `need_approval` names the tools whose calls the user must approve.
+    `retried`: the client says that it repeats a request that failed.
     """
 
     body: bytes | Conversation
@@ -45,6 +46,7 @@ class StartRequest:
     retried: bool = False
     beside: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    need_approval: Collection[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,6 +154,7 @@ def new_generation(
         upstream=checked.upstream.name,
         request=checked.body,
         headers=dict(request.headers),
+        need_approval=sorted(request.need_approval),
         request_hash=checked.body_hash,
         retried=request.retried,
         created_at=now,

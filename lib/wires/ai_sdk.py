@@ -54,6 +54,7 @@ def register(app: Flask, service: Service) -> None:
                 chat_id=asked.chat_id,
                 message_id=header("X-Message-Id"),
                 idempotency_key=header("Idempotency-Key"),
+                need_approval=asked.need_approval,
             )
             started = service.generations.start(user, request)
             message_id = None if asked.continues else started.generation.message_id
@@ -66,7 +67,7 @@ def register(app: Flask, service: Service) -> None:
             return Response(status=204)
         tail = service.generations.resume(live, 0)
         bound_writes(service.settings.send_seconds)
-        return respond(live, tail, Piece([], 0), UiStream(live.message_id))
+        return respond(live, tail, Piece([], 0), UiStream(live.message_id, live.need_approval))
 
     @wire.post("/api/chat/<chat_id>/stop")
     def stop(chat_id: str) -> Response:

@@ -27,6 +27,8 @@ from lib.dialects.conversation import (
 from lib.domain.errors import InvalidRequest
 from lib.domain.ids import document_id
 
+MOST_APPROVALS = 128  # tools that need approval: their names are kept with the generation
+LONGEST_NAME = 128  # characters of such a tool's name: the most that a model API takes
 _DENIED = "The user denied this tool call."
 
 
@@ -74,6 +76,12 @@ def read(body: bytes, default_model: str | None) -> ChatRequest:
     if not isinstance(given, list):
         raise InvalidRequest("'tools' must be a list.", param="tools")
     tools = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(given)]
+    need_approval = frozenset(tool["name"] for tool in given if tool.get("needsApproval") is True)
+    if len(need_approval) > MOST_APPROVALS or any(len(name) > LONGEST_NAME for name in need_approval):
+        raise InvalidRequest(
+            f"'tools' may have at most {MOST_APPROVALS} with 'needsApproval', named in {LONGEST_NAME} characters.",
+            param="tools",
+        )
     instructions, turns = _turns(messages, system)
     return ChatRequest(
         chat_id=document_id(chat_id, "id"),
@@ -81,7 +89,7 @@ def read(body: bytes, default_model: str | None) -> ChatRequest:
             model=model, turns=turns, instructions=instructions, tools=tuple(tools), options=options
         ),
         continues=messages[-1].get("role") == "assistant",
-        need_approval=frozenset(tool["name"] for tool in given if tool.get("needsApproval") is True),
+        need_approval=need_approval,
     )
 
 

@@ -7,7 +7,7 @@ https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#ui-message-stream-protocol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class UiStream:
     whose calls the user must approve.
     """
 
-    def __init__(self, message_id: str | None, need_approval: frozenset[str] = frozenset()):
+    def __init__(self, message_id: str | None, need_approval: Collection[str] = ()):
         self._message_id = message_id
         self._need_approval = need_approval
         self._open: str | None = None  # the type of the open block: text or reasoning

@@ -16,14 +16,14 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 SECONDS = 300.0
 
 
-def browse(scenario: str, **order: Any) -> list[Any]:
-    """What a scenario of `scenarios.mjs` says: a value at a time."""
+def browse(scenario: str, scenarios: str = "scenarios", **order: Any) -> list[Any]:
+    """What a scenario of `scenarios.mjs`, or of another such module, says: a value at a time."""
     assert (SCRIPTS / "node_modules").is_dir(), "The browser's driver is not there: run './local/setup.sh tests'."
     browser = chromium()
     assert browser, "There is no Chromium: run './local/setup.sh tests'."
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     (SCREENSHOTS.parent / ".gitignore").write_text("*\n")
-    order |= {"scenario": scenario, "chromium": browser, "screenshots": str(SCREENSHOTS)}
+    order |= {"scenario": scenario, "scenarios": scenarios, "chromium": browser, "screenshots": str(SCREENSHOTS)}
     with subprocess.Popen(
         ["node", "browse.mjs"], cwd=SCRIPTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
     ) as node:

@@ -124,7 +124,7 @@ class Peer(socketserver.StreamRequestHandler):
         self.asked = json.loads(self.rfile.read(int(head["content-length"])))
         self.what = self.question()
         self.call = self.server.called(self.what, self.asked, head)
-        self.server.scripts.get(self.asked.get("script"), Peer.answer)(self)
+        self.server.scripts.get(self.asked.get("script"), type(self).answer)(self)
 
     def question(self) -> str:
         """What tells the calls of one request from all others."""

@@ -279,6 +279,32 @@ def test_a_call_that_the_user_must_approve_waits_and_a_refusal_reaches_the_model
     assert second[-1]["content"] == "The user denied this tool call. Not now."
 
 
+@pytest.mark.parametrize("version", [6, 7])
+def test_a_page_that_came_back_while_the_call_was_written_is_asked_for_approval_as_well(
+    client: Client, version: int
+) -> None:
+    _, before, after = said(
+        client,
+        version,
+        """
+            const chat = chatOf();
+            chat.sendMessage({ text: order.what });
+            const call = ({ messages }) => messages.at(-1)?.parts.find((part) => part.type === 'tool-look');
+            await until(() => call(chat));
+            await chat.stop();
+            say(call(chat).state);
+            const tab = chatOf({ messages: chat.messages.slice(0, 1) });
+            await tab.resumeStream();
+            say(call(tab).state);
+        """,
+        tokens=30,
+        rate=15,
+        tool_calls=1,
+        tools=[{**TOOL, "needsApproval": True}],
+    )
+    assert (before, after) == ("input-streaming", "approval-requested")
+
+
 @pytest.mark.parametrize(
     ("demo", "words"),
     [

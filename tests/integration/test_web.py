@@ -1,4 +1,4 @@
-"""The web example as a command: it starts a stack or uses a running one, and cleans up."""
+"""The web examples as a command: it starts a stack or uses a running one, and cleans up."""
 
 from __future__ import annotations
 
@@ -77,17 +77,21 @@ def test_the_page_goes_beside_a_stack_that_is_up(stack: Stack) -> None:
         assert parts(process) == []
 
 
-def test_the_page_has_its_own_files_alone_and_may_call_the_api_and_nobody_else(stack: Stack) -> None:
+def test_each_page_has_its_own_files_alone_and_may_call_the_api_and_nobody_else(stack: Stack) -> None:
     with running(stack.ports, "--api-url", stack.url) as process:
         url = ready(process)
-        page = requests.get(url, timeout=WAIT_SECONDS)
-        assert page.headers["Content-Security-Policy"] == (
-            f"default-src 'self'; connect-src 'self' {stack.url}; frame-ancestors 'none'"
-        )
-        assert "//" not in page.text.partition("<body>")[0]
-        for file in ("app.js", "style.css", "icon.svg"):
-            assert f"/{file}" in page.text
-            assert requests.get(f"{url}/{file}", timeout=WAIT_SECONDS).status_code == 200
+        for path, other in (("/", "/usechat/"), ("/usechat/", "/")):
+            page = requests.get(url + path, timeout=WAIT_SECONDS)
+            assert page.headers["Content-Security-Policy"] == (
+                f"default-src 'self'; img-src 'self' data:; connect-src 'self' {stack.url}; frame-ancestors 'none'"
+            )
+            assert "//" not in page.text.partition("<body>")[0]
+            for file in ("app.js", "style.css", "icon.svg"):
+                assert f'"{path}{file}"' in page.text
+                own = requests.get(url + path + file, timeout=WAIT_SECONDS)
+                assert own.status_code == 200
+                if file != "icon.svg":
+                    assert own.content != requests.get(url + other + file, timeout=WAIT_SECONDS).content
 
 
 def test_a_taken_port_is_one_line_with_the_remedy(stack: Stack) -> None:
@@ -96,7 +100,7 @@ def test_a_taken_port_is_one_line_with_the_remedy(stack: Stack) -> None:
         with running(stack.ports, WEB_PORT=str(port)) as process:
             out, err = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, out) == (1, "")
-    assert err.startswith(f"The page can't be served at port {port} (")
+    assert err.startswith(f"The pages can't be served at port {port} (")
     assert err.endswith("): set WEB_PORT.\n")
 
 
@@ -104,7 +108,7 @@ def test_without_npm_there_is_one_line_with_the_remedy(stack: Stack, tmp_path: P
     with running(stack.ports, PATH=str(tmp_path)) as process:
         out, err = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, out) == (1, "")
-    assert err == "There is no npm, which builds the page: install Node.js 20 or newer.\n"
+    assert err == "There is no npm, which builds the pages: install Node.js 20 or newer.\n"
 
 
 def test_when_a_part_of_its_stack_dies_the_page_says_which_and_ends() -> None:

@@ -3,12 +3,10 @@ import { text } from 'node:stream/consumers';
 
 import { chromium } from 'playwright-core';
 
-import { Visitor } from './visitor.mjs';
-import * as scenarios from './scenarios.mjs';
-
 const WAIT_MS = 60_000;
 
 const order = JSON.parse(await text(process.stdin));
+const { Visitor, ...scenarios } = await import(`./${order.scenarios}.mjs`);
 const browser = await chromium.launch({ executablePath: order.chromium });
 const faults = [];
 

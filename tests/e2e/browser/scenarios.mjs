@@ -1,6 +1,8 @@
 // What is done in the browser. What must be true of it is said in tests/e2e/test_browser.py.
 export * from './client_package.mjs';
 
+export { Visitor } from './visitor.mjs';
+
 export async function reload(visitor, order, say) {
   const me = await visitor();
   await me.page.goto(me.url);

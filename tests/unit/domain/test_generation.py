@@ -42,6 +42,7 @@ generations = st.builds(
     dialect=texts,
     upstream=texts,
     request=st.binary(max_size=8),
+    need_approval=st.lists(texts, max_size=2),
     request_parts=st.integers(0, 20),
     request_hash=texts,
     created_at=moments,

@@ -1,4 +1,4 @@
-"""The npm packages of the page, the client package and the tests: exact versions, and the same ones everywhere."""
+"""The npm packages of the pages, the client package and the tests: exact versions, and the same ones everywhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
-MANIFESTS = [ROOT / "examples" / "web" / "package.json", *ROOT.glob("tests/e2e/*/package.json")]
+MANIFESTS = [*ROOT.glob("examples/*/package.json"), *ROOT.glob("tests/e2e/*/package.json")]
 PACKAGE = ROOT / "clients" / "js" / "package.json"
 
 

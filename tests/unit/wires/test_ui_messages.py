@@ -141,6 +141,8 @@ def test_a_chat_without_a_model_has_the_service_s() -> None:
         ({"tools": [{}]}, "tools[0]"),
         ({"tools": [{"name": "a", "inputSchema": 7}]}, "tools[0].inputSchema"),
         ({"tools": [{"name": "a", "description": 7}]}, "tools[0].description"),
+        ({"tools": [{"name": f"a{n}", "needsApproval": True} for n in range(129)]}, "tools"),
+        ({"tools": [{"name": "a" * 129, "needsApproval": True}]}, "tools"),
         ({"options": []}, "options"),
     ],
 )
