@@ -3,12 +3,11 @@
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { isStepCount, jsonSchema, streamText, tool } from 'ai';
 
-function asked({ url, token, question, tokens, demo, headers }) {
+function asked({ url, token, question, demo, headers }) {
   const provider = createOpenAICompatible({ name: 'holdfast', baseURL: `${url}/v1`, apiKey: token, includeUsage: true });
   return {
     model: provider('demo'),
     prompt: question,
-    maxOutputTokens: tokens,
     headers,
     providerOptions: { holdfast: { demo } },
     onError: () => {}, // it is in the stream

@@ -21,7 +21,6 @@ def model(order: Order) -> ChatOpenAI:
         model="demo",
         base_url=f"{order['url']}/v1",
         api_key=order["token"],
-        max_tokens=order["tokens"],
         stream_usage=True,
         default_headers=order["headers"],
         extra_body={"demo": order["demo"]},

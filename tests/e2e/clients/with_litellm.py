@@ -21,7 +21,6 @@ def asked(order: Order, **more: Any) -> dict[str, Any]:
         "model": "openai/demo",
         "api_base": f"{order['url']}/v1",
         "api_key": order["token"],
-        "max_tokens": order["tokens"],
         "messages": [{"role": "user", "content": order["question"]}],
         "extra_headers": order["headers"],
         "extra_body": {"demo": order["demo"]},

@@ -21,7 +21,6 @@ def model(order: Order, **more: Any) -> OpenAILike:
         model="demo",
         api_base=f"{order['url']}/v1",
         api_key=order["token"],
-        max_tokens=order["tokens"],
         is_chat_model=True,
         is_function_calling_model=True,
         default_headers=order["headers"],

@@ -19,7 +19,6 @@ def look_up(text: str) -> str:
 def agent(order: Order, **more: Any) -> Agent:
     client = AsyncOpenAI(base_url=f"{order['url']}/v1", api_key=order["token"])
     settings = ModelSettings(
-        max_tokens=order["tokens"],
         include_usage=True,
         extra_headers=order["headers"],
         extra_body={"demo": order["demo"]},

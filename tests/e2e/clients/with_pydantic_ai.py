@@ -13,7 +13,6 @@ Order = dict[str, Any]
 def agent(order: Order, **more: Any) -> Agent:
     provider = OpenAIProvider(base_url=f"{order['url']}/v1", api_key=order["token"])
     settings = {
-        "max_tokens": order["tokens"],
         "extra_headers": order["headers"],
         "extra_body": {"demo": order["demo"]},
     }

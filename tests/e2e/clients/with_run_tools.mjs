@@ -2,9 +2,9 @@
 
 import OpenAI from 'openai';
 
-function asked({ url, token, question, tokens, demo, headers }) {
+function asked({ url, token, question, demo, headers }) {
   const { completions } = new OpenAI({ baseURL: `${url}/v1`, apiKey: token, defaultHeaders: headers }).chat;
-  const body = { model: 'demo', messages: [{ role: 'user', content: question }], max_tokens: tokens, demo, stream: true };
+  const body = { model: 'demo', messages: [{ role: 'user', content: question }], demo, stream: true };
   return { completions, body };
 }
 

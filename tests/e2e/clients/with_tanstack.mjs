@@ -3,10 +3,10 @@
 import { chat, toolDefinition } from '@tanstack/ai';
 import { openaiCompatibleText } from '@tanstack/ai-openai/compatible';
 
-async function* heard({ url, token, question, tokens, demo, headers }, tools = []) {
+async function* heard({ url, token, question, demo, headers }, tools = []) {
   const adapter = openaiCompatibleText('demo', { baseURL: `${url}/v1`, apiKey: token, defaultHeaders: headers });
   const messages = [{ role: 'user', content: question }];
-  for await (const event of chat({ adapter, messages, tools, modelOptions: { max_tokens: tokens, demo } })) {
+  for await (const event of chat({ adapter, messages, tools, modelOptions: { demo } })) {
     if (event.type === 'RUN_ERROR') throw new Error(event.message);
     yield event;
   }
