@@ -60,7 +60,7 @@ docs: setup            ## write the table of settings from lib/runtime/settings.
 	$(RUN) -m operations.settings_table
 
 lock: setup            ## compile the lock files from the .in files
-	for name in requirements requirements-dev requirements-java; do \
+	for name in requirements requirements-dev requirements-clients requirements-java; do \
 		.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" $$name.in -o $$name.txt; \
 	done

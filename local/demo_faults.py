@@ -16,6 +16,7 @@ from local.demo_text import DONE_TEXT, Answer, Json, NotThisAnswer, blob, place,
 MAX_ANSWER = 64 << 20  # bytes, all choices and calls together
 MAX_SECONDS = 3600.0
 MAX_RECORDED = 100_000  # tokens of an answer whose writes are recorded
+_THOUGHTS = 20  # tokens of reasoning, where a request does not say how many
 _LEAST_TOKEN = 16  # bytes assumed for a token without padding, to limit the size of answers
 
 Check = Callable[[str, Any], Any]
@@ -235,7 +236,7 @@ _DEMO: dict[str, Check] = {
     "first_token_delay": number(0, MAX_SECONDS),
     "prefill": one_of("anthropic", "vllm"),
     "rate": number(0, 100_000),
-    "reasoning": switch(20, 100_000),
+    "reasoning": switch(_THOUGHTS, 100_000),
     "record": flag,
     "refusal": flag,
     "seed": seed,
@@ -316,7 +317,7 @@ def _answer(given: Json, demo: Json, at_most: bool) -> Answer:
         tokens=wanted if limit is None else start + limit,
         token_bytes=token_bytes,
         choices=whole(1, 128)("n", given.get("n", 1)),
-        reasoning=demo.get("reasoning", 0),
+        reasoning=demo.get("reasoning", _THOUGHTS if given.get("reasoning_effort", "none") != "none" else 0),
         refusal=demo.get("refusal", False),
         tools=_tools(given.get("tools"), messages[-1], demo.get("tool_calls", int(_must_call(given)))),
         cut=limit is not None,

@@ -53,6 +53,7 @@ class Gemini:
             "messages": [_message(each) for each in contents] if isinstance(contents, list) else contents,
             "n": config.get("candidateCount"),
             "max_tokens": config.get("maxOutputTokens"),
+            "tool_choice": "required" if _must_call(body) else None,
             "demo": demo,
         }
         if isinstance(body.get("tools"), list) and not _is_result(contents):
@@ -166,6 +167,13 @@ class Gemini:
         no_error = {"error": None} if self._kind == "null_error" else {}
         sent = {"t": time.time()} if self._order.timestamps else {}
         return {"modelVersion": self._order.model, "responseId": f"response-{self._answer.seed}", **no_error, **sent}
+
+
+def _must_call(body: Json) -> bool:
+    """Whether the model has to call a function: https://ai.google.dev/api/caching#FunctionCallingConfig."""
+    config = body.get("toolConfig") or body.get("tool_config") or {}
+    calling = config.get("functionCallingConfig") or config.get("function_calling_config") or {}
+    return calling.get("mode") == "ANY"
 
 
 def _message(content: Any) -> Any:

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what the local stack and the tests need: the environment in .venv, Java, and the Firestore emulator. For
 # anything that it can't install it prints one line with the remedy. With `web` it also installs the web examples'
-# packages, with `bench` the benchmark's peers and tools, and with `tests` all of these, the client SDKs and Chromium.
+# packages, with `bench` the benchmark's peers and tools, and with `tests` all of these, the client SDKs, Chromium, and
+# in build/clients those of Python's clients whose dependencies are not the project's.
 # What uses clients/js is given what `npm pack` makes of it, as apps are.
 set -eu
 cd "$(dirname "$0")/.."
@@ -83,6 +84,17 @@ if [ "$1" = bench ] || [ "$1" = tests ]; then
     PATH=$PATH:/usr/sbin:/usr/local/sbin
     command -v redis-server >/dev/null || install_system redis-server "the bench"
     command -v nghttpx >/dev/null || install_system nghttp2-proxy "the bench"
+fi
+
+wanted=$(cksum <requirements-clients.txt)
+if [ "$1" = tests ] && [ "$(cat build/clients/installed 2>/dev/null)" != "$wanted" ]; then
+    echo "Setting up build/clients"
+    # These are large, and uv takes seconds for what takes pip minutes.
+    {
+        .venv/bin/uv venv --quiet --clear --python .venv/bin/python build/clients &&
+            .venv/bin/uv pip sync --quiet --require-hashes --python build/clients/bin/python requirements-clients.txt
+    } || fail "Python's clients could not be installed: see uv's output above."
+    echo "$wanted" >build/clients/installed
 fi
 
 if [ "$1" = tests ] && ! .venv/bin/python -m tests.e2e.browser.chromium; then

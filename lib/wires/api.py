@@ -6,13 +6,14 @@ to call the upstream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from flask import Flask, Response, request
 from flask_cors import CORS
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.routing import Map
 
 from lib.dialects.protocol import Dialect
 from lib.domain.errors import NotFound
@@ -26,6 +27,7 @@ from lib.wires.responses import EXPOSED_HEADERS, refusal
 from lib.wires.service import Service
 
 _PREFLIGHT_SECONDS = 3600
+_MOST_PARTS = 8  # of a wrong path that are looked at
 
 
 def create_api(
@@ -58,7 +60,7 @@ def create_api(
         allowed = dict(error.get_headers()).get("Allow")
         if allowed:
             words += f" It takes {allowed}."
-        elif meant := _meant(request.path, [rule.rule for rule in app.url_map.iter_rules()]):
+        elif meant := _meant(request.path, app.url_map):
             words += f" Did you mean {meant}?"
         answer = refusal(NotFound(words, code="no_such_route"))
         answer.status_code = error.code or 500
@@ -69,8 +71,12 @@ def create_api(
     return app
 
 
-def _meant(path: str, routes: Sequence[str]) -> str | None:
-    """The route that a wrong path was probably meant to be: most often the base URL's version is missing or twice."""
-    ends = [route for route in routes if len(route) > 1 and f"/{path.strip('/')}".endswith(route)]
-    starts = [route for route in routes if route == f"/v1/{path.strip('/')}"]
-    return next(iter([*ends, *starts, *get_close_matches(path, routes, n=1)]), None)
+def _meant(path: str, routes: Map) -> str | None:
+    """The path that a wrong one was probably meant to be: most often the base URL's version is missing or twice."""
+    parts = path.strip("/").split("/")[-_MOST_PARTS:]
+    ends = ["/" + "/".join(parts[at:]) for at in range(len(parts))]
+    there = routes.bind("")
+    nearly = (each for end in ends for each in (end, f"/v1{end}") if len(end) > 1 and there.allowed_methods(each))
+    return next(nearly, None) or next(
+        iter(get_close_matches(path, [rule.rule for rule in routes.iter_rules()], 1)), None
+    )

@@ -19,6 +19,8 @@ from local.demo_text import seed_of, text
 from local.token import id_token
 from tests.e2e.callable_lines import heard
 from tests.e2e.node_script import run
+from tests.e2e.test_popular_clients import HERE as POPULAR
+from tests.e2e.test_popular_clients import PYTHON
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
 UNLESS_SAID = 120  # tokens
@@ -29,6 +31,12 @@ RUN = [
     "## OpenAI's SDKs",
     "## Anthropic's SDKs",
     "## Google's SDKs",
+    "### LangChain",
+    "### LiteLLM",
+    "### LlamaIndex",
+    "### pydantic-ai",
+    "### OpenAI's agents",
+    "### TanStack AI",
     "## AI SDK",
     "## curl",
 ]
@@ -83,10 +91,34 @@ REPLACED = """
     ids=["callable", "AI SDK", "OpenAI", "Anthropic", "Google"],
 )
 def test_the_documented_javascript_shows_the_answer(client: Client, section: str, around: str) -> None:
-    asked = ask()
     (snippet,) = snippets(section, "js")
-    code = "const { url, token, messages, key } = order;\n" + around.replace("SNIPPET", snippet)
-    assert run(code, url=client.url, token=id_token(client.user), **asked) == [asked["expected"]]
+    shows_the_answer(client, around.replace("SNIPPET", snippet))
+
+
+def shows_the_answer(client: Client, code: str, **where: Any) -> None:
+    asked = ask()
+    code = f"const {{ url, token, messages, key }} = order;\n{code}"
+    assert run(code, url=client.url, token=id_token(client.user), **where, **asked) == [asked["expected"]]
+
+
+def test_the_documented_tanstack_shows_the_answer(client: Client) -> None:
+    (code,) = snippets("### TanStack AI", "js")
+    code = f"let shown = '';\nconst show = (text) => {{ shown += text; }};\n{code}\nsay(shown);"
+    shows_the_answer(client, code, folder=POPULAR, imports="import { order, say } from '../node/order.mjs';")
+
+
+@pytest.mark.parametrize(
+    "section", ["### LangChain", "### LiteLLM", "### LlamaIndex", "### pydantic-ai", "### OpenAI's agents"]
+)
+def test_the_documented_framework_prints_the_answer(client: Client, section: str) -> None:
+    (code,) = snippets(section, "python")
+    asked = ask()
+    given = {"url": client.url, "token": id_token(client.user), **asked, "question": asked["messages"][0]["content"]}
+    command = [PYTHON, "-W", "ignore", "-c", f"import json, sys\nglobals().update(json.load(sys.stdin))\n{code}"]
+    printed = subprocess.run(
+        command, input=json.dumps(given), capture_output=True, encoding="utf-8", timeout=180, check=True
+    ).stdout
+    assert printed == asked["expected"]
 
 
 @pytest.mark.parametrize("section", ["## OpenAI's SDKs", "## Anthropic's SDKs", "## Google's SDKs"])

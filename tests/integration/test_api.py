@@ -283,6 +283,10 @@ def test_a_compressed_body_is_refused_with_the_remedy(client: Client) -> None:
         ("/v1/v1/chat/completions", "/v1/chat/completions"),
         ("/v1/chat/completion", "/v1/chat/completions"),
         ("/models", "/v1/models"),
+        ("/v1beta/v1beta/models/demo:generateContent", "/v1beta/models/demo:generateContent"),
+        ("/models/demo:generateContent", "/v1/models/demo:generateContent"),
+        ("/v1/v1/generations/abc", "/v1/generations/abc"),
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
     ],
 )
 def test_a_path_that_is_nearly_right_is_answered_with_the_right_one(client: Client, path: str, meant: str) -> None:
