@@ -132,8 +132,7 @@ _MODELS_MISSING = (
     "it must list the models that users may ask for, such as gpt-4o or gpt-*, since you pay for each; '*' allows all"
 )
 _KEYS = {"base_url", "models", "speaks", "key_env", "auth", "headers", "query", "usage", "continue", "prefill_style"}
-_KEYS |= {"background"}
-_KEYS |= _DEADLINES.keys()
+_KEYS |= {"background", *_DEADLINES}
 _KEYLESS = (Auth.GOOGLE, Auth.GOOGLE_ID_TOKEN)
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _NAME = re.compile(r"[A-Za-z0-9._$-]+")  # of a header or of a parameter of the query
@@ -242,7 +241,7 @@ def _faults(name: str, table: Any) -> list[str]:
     background = table.get("background", False)
     if not isinstance(background, bool):
         faults.append(f"upstream {name}: background must be true or false (on or off in UPSTREAM_BACKGROUND)")
-    elif background and "responses" not in speaks:
+    elif background and not (isinstance(speaks, list) and "responses" in speaks):
         faults.append(f"upstream {name}: background goes with speaks = ['responses'], the API that has it")
     for key in _DEADLINES:
         value = table.get(key, 1)
