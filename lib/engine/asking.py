@@ -67,7 +67,7 @@ class Asking:
 
 
 def most_attempts(upstream: Upstream, max_attempts: int) -> int:
-    """How often a generation may be claimed that has events."""
+    """How often a generation may be claimed. Those beyond `max_attempts` may only read on at the cursor."""
     return max_attempts + RESUMPTIONS if upstream.background else max_attempts
 
 

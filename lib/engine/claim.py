@@ -71,7 +71,7 @@ def claim(
     task: Task,
     lease: timedelta,
     clock: Clock,
-    most: Callable[[Generation, Head], int],
+    most: Callable[[Generation], int],
     given_time: Version = None,
 ) -> Claim | Exhausted | None:
     """Claims a task's generation. Returns None if it has ended or was deleted.
@@ -94,7 +94,7 @@ def claim(
         if head.claims and not head.released and head.version != given_time:
             _show_that_commits_work(store, generation, now)
             raise RanOut(head.version)
-        if head.claims >= most(generation, head):
+        if head.claims >= most(generation):
             return Exhausted(generation, head)
         try:
             return _claim(store, generation, head, lease, clock, partial(store.request, generation))

@@ -177,11 +177,9 @@ class Worker:
         key = self._environ.get(upstream.key_env) if upstream.key_env else None
         return Credential(upstream, key, self._tokens)
 
-    def _most_claims(self, generation: Generation, head: Head) -> int:
-        """How often it may be claimed: more often once it has events that may have a cursor to go on from."""
+    def _most_claims(self, generation: Generation) -> int:
         catalog, most = self._settings.catalog, self._settings.max_attempts
-        has_upstream = head.last > 0 and generation.upstream in catalog
-        return most_attempts(catalog[generation.upstream], most) if has_upstream else most
+        return most_attempts(catalog[generation.upstream], most) if generation.upstream in catalog else most
 
     def _cancel_left(self, task: Task) -> None:
         """Cancels what an upstream still generates for an answer that was ended without a worker, as by a stop."""

@@ -57,6 +57,9 @@ class Scripted(ThreadingHTTPServer):
         self.bodies: list[bytes] = []
         self.base_url = f"http://127.0.0.1:{self.server_port}/v1"
 
+    def handle_error(self, *_: Any) -> None:
+        """A call that is cut is no error here."""
+
     @property
     def cancelled(self) -> int:
         return self.calls.count(f"POST /v1/responses/{ID}/cancel")
@@ -181,6 +184,16 @@ def test_what_has_no_event_yet_is_called_no_more_often_than_any_other(
     server, generation = upstream(lambda *_: (503, [])), begin(service)
     assert worked(worker_of(service, server), generation)[-1] == Ended(State.FAILED)
     assert server.calls == ["POST /v1/responses"] * 2
+
+
+@pytest.mark.parametrize("events", [[], [said("0 ")]])
+def test_what_has_no_cursor_is_called_no_more_often_either_where_its_workers_are_lost(
+    service: Service, upstream: Callable[..., Scripted], events: list[Json]
+) -> None:
+    server = upstream(breaking_off(9))
+    generation = service.lost(*events, claims=2, dialect="responses", request=REQUEST)
+    assert worker_of(service, server).work(task_of(generation)) in (Ended(State.FAILED), Ended(State.INCOMPLETE))
+    assert (service.kept(generation).reason, server.calls) == ("worker_lost", [])
 
 
 def test_an_answer_that_has_failed_itself_is_not_read_on(service: Service, upstream: Callable[..., Scripted]) -> None:
