@@ -135,9 +135,14 @@ class Attempt:
         try:
             return self._exchange(answer)
         except Fenced:
-            if self._asking.cancelling(answer) is not None and self._store.generation(self._generation.id) is None:
-                self._cancel(answer)  # it was deleted
+            if self._asking.cancelling(answer) is not None and self._is_deleted():
+                self._cancel(answer)
             raise
+
+    def _is_deleted(self) -> bool:
+        """Whether the generation was deleted, of which the head goes first. Otherwise another worker holds it."""
+        head = self._store.read_head(self._generation)
+        return head is None or head.created_at != self._generation.created_at
 
     def _asking_of(self, request: bytes) -> Asking:
         return Asking(self._generation, self._dialect, self._upstream, self._settings.max_attempts, request)

@@ -242,7 +242,11 @@ def test_an_answer_that_was_ended_without_a_worker_is_cancelled_by_the_task_that
     assert server.cancelled == 1
 
 
-def test_a_deletion_cancels(service: Service, upstream: Callable[..., Scripted]) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_a_deletion_cancels_whether_it_is_told_or_met(
+    service: Service, upstream: Callable[..., Scripted], told: bool
+) -> None:
+    """The head is deleted first, and the document that is watched last."""
     go_on = threading.Event()
 
     def script(method: str, path: str) -> tuple[int, list[Json]]:
@@ -262,8 +266,11 @@ def test_a_deletion_cancels(service: Service, upstream: Callable[..., Scripted])
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(worker.work, task_of(generation))
         eventually(lambda: len(server.calls) == 2)
-        service.documents.lose(generation.path)
-        service.listener.watching[0](None)
+        service.documents.lose(generation.head_path)
+        if told:
+            service.listener.watching[0](None)
+        else:
+            go_on.set()
         assert working.result(PATIENCE) == Ended(None)
         go_on.set()
     assert server.cancelled == 1
