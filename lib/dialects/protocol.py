@@ -68,15 +68,17 @@ class Outgoing:
     """A request to an upstream. `path` is appended to the base URL, and `headers` must not contain credentials."""
 
     path: str
-    body: bytes
+    body: bytes = b""
+    method: str = "POST"
     headers: tuple[tuple[str, str], ...] = ()
 
 
 class Read(NamedTuple):
     """One event and its meaning. A tuple for speed, since there is one per token.
 
-    `payload` is the event's JSON with well-formed texts. `kept`: the event belongs into the journal, which end marks
-    and bare errors do not. `usage_only`: it contains only usage, and is kept only if the client wants to see that.
+    `payload` is the event's JSON with well-formed texts. `kept`: the event belongs into the journal. Bare errors do
+    not, nor does an end mark that says nothing else. `usage_only`: it contains only usage, and is kept only if the
+    client wants to see that.
     """
 
     event: Event
@@ -107,7 +109,7 @@ class Answer(ABC):
         self.text_events = 0  # events that added visible text: a lower bound for the tokens used
 
     def add(self, read: Read) -> None:
-        """Adds an event. Events must be in order, and must not be end marks or bare errors."""
+        """Adds an event. Events must be in order, and must be such as are kept."""
         self.events += 1
         visible = False
         for step in read.steps:
@@ -180,18 +182,48 @@ class Rest:
     reading: Reading
 
 
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """The request that goes on with an answer at the upstream's own cursor, and the reading of what it brings."""
+
+    outgoing: Outgoing
+    reading: Reading
+
+
+class Background(Protocol):
+    """What an API has for answers that the upstream generates without a connection, and keeps for a while.
+
+    Such an answer is read on from any of its events. So it is generated once, however often the reading breaks off.
+    """
+
+    def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:
+        """The request for an answer in the background. Like `Dialect.outgoing` if the client does not want that."""
+        ...
+
+    def resumption(self, answer: Answer) -> Resumption | None:
+        """How to go on with `answer` at the upstream's cursor, or None if it is not in the background."""
+        ...
+
+    def cancelling(self, answer: Answer) -> Outgoing | None:
+        """The request that ends the generating of `answer`, or None if it is not in the background."""
+        ...
+
+
 class Dialect(Protocol):
     """One model API."""
 
     name: str
     end_mark: Event | None
-    """The event that ends a stream of this API, if it has one."""
+    """The event that ends a stream of this API, if it has one that is not kept in the journal."""
 
     ping: Event | None
     """The event that keeps a silent stream of this API alive, if it has one. Otherwise comments do."""
 
     headers: tuple[str, ...]
     """The client's headers that are a part of a request in this API, in lower case. No credentials."""
+
+    background: Background | None
+    """What this API has for answers in the background, if it has that."""
 
     def check(self, body: object) -> Asked:
         """Validates a request's JSON. Errors: `InvalidRequest`, which names the field."""

@@ -67,11 +67,17 @@ class Exhausted:
 
 
 def claim(
-    store: Store, task: Task, lease: timedelta, clock: Clock, max_attempts: int, given_time: Version = None
+    store: Store,
+    task: Task,
+    lease: timedelta,
+    clock: Clock,
+    most: Callable[[Generation], int],
+    given_time: Version = None,
 ) -> Claim | Exhausted | None:
     """Claims a task's generation. Returns None if it has ended or was deleted.
 
-    `given_time` is the `version` of an earlier `RanOut`, whose worker has had `TAKEOVER_SECONDS` to write the head.
+    `most` says how often a generation may be claimed. `given_time` is the `version` of an earlier `RanOut`, whose
+    worker has had `TAKEOVER_SECONDS` to write the head.
     Errors: `Held`; `RanOut`; `Unreachable`, after which the claim may have taken effect and cost one attempt.
     """
     if task.created is not None and given_time is None:
@@ -88,7 +94,7 @@ def claim(
         if head.claims and not head.released and head.version != given_time:
             _show_that_commits_work(store, generation, now)
             raise RanOut(head.version)
-        if head.claims >= max_attempts:
+        if head.claims >= most(generation):
             return Exhausted(generation, head)
         try:
             return _claim(store, generation, head, lease, clock, partial(store.request, generation))

@@ -29,9 +29,9 @@ def task_of(generation):
 def claimed(store, task, clock, max_attempts=5):
     """What a worker gets: where a lease ran out, once its worker was given time."""
     try:
-        return claim(store, task, LEASE, clock, max_attempts)
+        return claim(store, task, LEASE, clock, lambda *_: max_attempts)
     except RanOut as ran_out:
-        return claim(store, task, LEASE, clock, max_attempts, ran_out.version)
+        return claim(store, task, LEASE, clock, lambda *_: max_attempts, ran_out.version)
 
 
 class Together(Store):
@@ -248,7 +248,7 @@ def test_who_takes_over_a_lease_that_ran_out_first_shows_that_commits_work(begin
     clock.advance(timedelta(minutes=1))
     faulty.fail()
     with pytest.raises(Unreachable):
-        claim(store_over(faulty), task_of(generation), LEASE, clock, 5)
+        claim(store_over(faulty), task_of(generation), LEASE, clock, lambda *_: 5)
     assert faulty.asked["commit"] == 1
 
 
@@ -257,17 +257,17 @@ def test_a_worker_that_was_given_time_and_used_it_keeps_its_generation(begin, ho
     journal = hold(generation).journal
     clock.advance(timedelta(minutes=1))
     with pytest.raises(RanOut) as ran_out:
-        claim(store, task_of(generation), LEASE, clock, 5)
+        claim(store, task_of(generation), LEASE, clock, lambda *_: 5)
     journal.append(entries(1, 3))
     with pytest.raises(Held):
-        claim(store, task_of(generation), LEASE, clock, 5, ran_out.value.version)
+        claim(store, task_of(generation), LEASE, clock, lambda *_: 5, ran_out.value.version)
     journal.append(entries(4, 5))
 
 
 def test_a_released_generation_is_claimed_without_waiting(begin, hold, store, clock):
     generation = begin()
     hold(generation).journal.release()
-    assert isinstance(claim(store, task_of(generation), LEASE, clock, 5), Claim)
+    assert isinstance(claim(store, task_of(generation), LEASE, clock, lambda *_: 5), Claim)
 
 
 @pytest.mark.parametrize("given_up", ["released", "lost"])
@@ -291,7 +291,7 @@ def test_a_claim_that_firestore_does_not_take_is_given_up_soon(begin, faulty, st
     generation = begin()
     faulty.fail(times=50)
     with pytest.raises(Unreachable):
-        claim(store_over(faulty), task_of(generation), LEASE, clock, 5)
+        claim(store_over(faulty), task_of(generation), LEASE, clock, lambda *_: 5)
     assert 1 < faulty.failed < 50
 
 
