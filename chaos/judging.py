@@ -110,6 +110,9 @@ def _about_the_journal(seen: Observation, last: Saved, gone: Sequence[int]) -> I
     numbers = [frame.id for frame in last.journal]
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"expected the journal's events to be 1, 2, 3 and so on, {_first_odd(numbers)}"
+    unnamed = [frame.id for frame in last.journal if frame.name != seen.dialect.event_name(json.loads(frame.data))]
+    if unnamed:
+        yield f"expected every event to have its API's name, {len(unnamed)} have not, first {unnamed[0]}"
     if last.ended and last.last != _last(last.journal):
         yield f"expected the generation's last event to be {_last(last.journal)}, the journal's, it says {last.last}"
     if last.text != "".join(text_of(seen.dialect, frame) for frame in last.journal):

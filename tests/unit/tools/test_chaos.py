@@ -326,9 +326,10 @@ def test_an_event_that_a_client_has_parsed_may_be_written_otherwise_and_say_noth
     assert judge(observed(WHOLE, watched=(replace(parsed, frames=other),))).lost == 1
 
 
-def test_an_event_with_another_name_is_another_event() -> None:
+def test_an_event_with_another_name_is_another_event_and_not_its_api_s() -> None:
     named = (*WHOLE[:5], replace(WHOLE[5], name="ping"), *WHOLE[6:])
     assert judge(observed(WHOLE, watched=watched(named, end=DONE))).lost == 1
+    assert judge(observed(named)).broken == ("expected every event to have its API's name, 1 have not, first 6",)
 
 
 def test_an_answer_that_continues_too_late_is_named() -> None:
