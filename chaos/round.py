@@ -106,12 +106,14 @@ class Round:
             leaves = chance.sample(range(1, question.tokens), k=chance.randint(0, self.fault.leaves))
             client = Client(self.stage.stack.url, question.user)
             asker = viewers[0] if viewers else None
-            wire = self._wire(chance) if question.streamed or asker else Whole
+            wire = self._wire(question, chance) if question.streamed or asker else Whole
             viewers.append(Viewer(question, client, wire, chance, self._over, asker=asker, leaves=leaves))
         return Asked(question, viewers)
 
-    def _wire(self, chance: random.Random) -> type[Wire]:
-        return Native if self.fault.native or chance.random() < NATIVE else chance.choice(WIRES)
+    def _wire(self, question: Question, chance: random.Random) -> type[Wire]:
+        """One of all, but megabytes only where who comes back need not read them again."""
+        native = self.fault.native or question.token_bytes or chance.random() < NATIVE
+        return Native if native else chance.choice(WIRES)
 
     def play(self) -> list[Verdict]:
         """Runs the round, and restores the stage in any case."""

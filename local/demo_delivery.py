@@ -32,9 +32,10 @@ _MARK = "漢"  # in an event that a fault cuts or corrupts
 class Call:
     """One call, as `GET /demo/calls` shows it. `ended` is null while it runs, and `seed` if the request is invalid.
 
-    `started` and `ended` are Unix seconds. `headers` has lower-case names.
+    `started` and `ended` are Unix seconds. `path` has the query behind it. `headers` has lower-case names.
     """
 
+    path: str = ""
     seed: str | None = None
     model: str | None = None
     stream: bool | None = None

@@ -17,8 +17,6 @@ import signal
 import sys
 import threading
 import time
-from array import array
-from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -28,77 +26,32 @@ from typing import Self, TypeVar
 
 from aiohttp import web
 
+from local.demo_calls import CallLog
 from local.demo_chat import Chat
 from local.demo_delivery import Call, Delivery
-from local.demo_faults import BadField, Order
+from local.demo_faults import BadField
 from local.demo_gemini import Gemini
 from local.demo_messages import Messages
 from local.demo_text import Json
 
 HOST = "127.0.0.1"
 MAX_REQUEST = 32 << 20
-_MAX_CALLS = 10_000
-_MAX_REMEMBERED = 64 << 20
-_MAX_RECORDS = 256
-_KEY_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key")
+_KEY_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key", "api-key")
 _MODELS = {"object": "list", "data": [{"id": "demo", "object": "model", "created": 0, "owned_by": "local"}]}
 
 Result = TypeVar("Result")
 Spoken = type[Chat | Messages | Gemini]
 
-
-class CallLog:
-    """The last calls, how often each seed's fault has occurred, and when recorded answers' tokens were written.
-
-    The number of calls and the bytes of their requests are limited.
-    """
-
-    def __init__(self) -> None:
-        self._calls: deque[tuple[Call, int]] = deque()
-        self._size = 0
-        self._strikes: OrderedDict[str, int] = OrderedDict()
-        self._records: OrderedDict[str, array[int]] = OrderedDict()
-
-    def add(self, call: Call, size: int) -> None:
-        """Records a call whose request has `size` bytes, and drops the oldest ones if there are too many."""
-        self._calls.append((call, size))
-        self._size += size
-        while len(self._calls) > _MAX_CALLS or (self._size > _MAX_REMEMBERED and len(self._calls) > 1):
-            self._size -= self._calls.popleft()[1]
-
-    def still_strikes(self, order: Order) -> bool:
-        """Whether the fault applies to this call of the seed. Counts the call."""
-        if order.fault is None or order.fault.times is None:
-            return True
-        struck = self._strikes.pop(order.answer.seed, 0) + 1
-        self._strikes[order.answer.seed] = struck
-        if len(self._strikes) > _MAX_CALLS:
-            self._strikes.popitem(last=False)
-        return struck <= order.fault.times
-
-    def record(self, order: Order) -> array[int] | None:
-        """An array for the times of the order's tokens, which replaces the seed's earlier one. None if not recorded."""
-        if not order.record:
-            return None
-        self._records.pop(order.answer.seed, None)
-        if len(self._records) >= _MAX_RECORDS:
-            self._records.popitem(last=False)
-        return self._records.setdefault(order.answer.seed, array("q"))
-
-    def recorded(self, seed: str) -> list[int]:
-        """When each token of the seed's last call was written, in nanoseconds on the monotonic clock."""
-        return list(self._records.get(seed, ()))
-
-    def clear(self) -> None:
-        """Deletes all calls, fault counts and recorded times."""
-        self._records.clear()
-        self._calls.clear()
-        self._strikes.clear()
-        self._size = 0
-
-    def shown(self) -> list[Json]:
-        """The calls as JSON, newest last."""
-        return [vars(call).copy() for call, _ in self._calls]
+# Where else vendors have these APIs. They are called as docs/operations.md says.
+_VERTEX = "/v1/projects/{project}/locations/{location}"
+_ELSEWHERE: tuple[tuple[str, Spoken], ...] = (
+    ("/api/v1/chat/completions", Chat),  # OpenRouter
+    ("/openai/v1/chat/completions", Chat),  # Azure
+    ("/openai/deployments/{deployment}/chat/completions", Chat),  # Azure, as before
+    ("/v1beta/openai/chat/completions", Chat),  # the Gemini API
+    (f"{_VERTEX}/endpoints/openapi/chat/completions", Chat),
+    (f"{_VERTEX}/publishers/google{Gemini.path}", Gemini),
+)
 
 
 class Provider:
@@ -116,6 +69,8 @@ class Provider:
         app.router.add_post(Messages.path, partial(self._answer, Messages))
         for version in ("/v1", "/v1beta"):
             app.router.add_post(version + Gemini.path, partial(self._answer, Gemini))
+        for path, tongue in _ELSEWHERE:
+            app.router.add_post(path, partial(self._answer, tongue))
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/demo/calls", self._show_calls)
         app.router.add_delete("/demo/calls", self._clear_calls)
@@ -140,7 +95,7 @@ class Provider:
         return self._locked_out(request, Chat) or web.json_response(_MODELS)
 
     async def _answer(self, tongue: Spoken, request: web.Request) -> web.StreamResponse:
-        call = Call(headers={name.lower(): value for name, value in request.headers.items()})
+        call = Call(path=request.raw_path, headers={name.lower(): value for name, value in request.headers.items()})
         raw = await request.read()
         self.calls.add(call, len(raw))
         try:
@@ -156,7 +111,7 @@ class Provider:
     async def _deliver(self, tongue: Spoken, request: web.Request, call: Call, raw: bytes) -> web.StreamResponse:
         try:
             call.request = _parsed(raw)
-            in_path: Json = dict(request.match_info)
+            in_path: Json = {name: value for name, value in request.match_info.items() if name in ("model", "method")}
             order = tongue.order(call.request, **in_path)
         except BadField as error:
             return _error(tongue, 400, str(error), "invalid_value", error.param)
