@@ -100,7 +100,7 @@ class Messages:
         return str(delta["text"]) if delta.get("type") == "text_delta" else ""
 
     def event_name(self, said: Json) -> str:
-        return str(said["type"])
+        return "" if said["type"] == "message" else str(said["type"])  # a whole body
 
     def code(self, error: Json) -> str:
         own = error["error"]
