@@ -76,6 +76,7 @@ destroy() {
 
     revoke "$api" roles/datastore.user
     revoke "$worker" roles/datastore.user
+    [ -z "$dry" ] || note 'Where an upstream is Vertex AI:'
     revoke "$worker" roles/aiplatform.user
     revoke "$builder" roles/run.builder
     there=$(look iam service-accounts list --format='value(email)')

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from local.demo_faults import Fault, Order, framing
+from local.demo_faults import Fault, Order
+from local.demo_framing import framing
 from local.demo_json import dumps
 from local.demo_text import Json
 

@@ -29,7 +29,7 @@ from aiohttp import web
 from local.demo_calls import CallLog
 from local.demo_chat import Chat
 from local.demo_delivery import Call, Delivery
-from local.demo_faults import BadField
+from local.demo_fields import BadField
 from local.demo_gemini import Gemini
 from local.demo_messages import Messages
 from local.demo_text import Json
