@@ -114,11 +114,15 @@ class CommitsRefused(Fault):
 
 
 class ReadsFail(Fault):
-    """A twentieth of all reads fail: documents, queries and counts."""
+    """A tenth of all reads fail: documents, queries and counts."""
 
     key = "reads-fail"
     title = "reads that fail"
-    share = 0.05
+    share = 0.1
+
+    def load(self, plan: Plan) -> int:
+        """Enough for a hundred reads in a short run."""
+        return 2 * plan.load
 
     def begin(self, on: Round) -> None:
         usual = on.stage.stack.strict
