@@ -15,6 +15,7 @@ cd "$(dirname "$0")"
 
 deploy() {
     apis artifactregistry cloudbuild cloudresourcemanager cloudtasks firebaserules firestore iam run secretmanager storage
+    vertex apis aiplatform
     places
 
     account "$api" 'Holdfast: serves the clients'
@@ -37,6 +38,7 @@ deploy() {
     grant "$worker" roles/cloudtasks.enqueuer 'tasks queues' "$TASKS_QUEUE" --location="$TASKS_LOCATION"
     grant "$worker" roles/iam.serviceAccountUser 'iam service-accounts' "$invoker"
     each_key readable
+    vertex grant "$worker" roles/aiplatform.user projects "$GOOGLE_CLOUD_PROJECT"
     grant "$builder" roles/run.builder projects "$GOOGLE_CLOUD_PROJECT"
 
     # The worker is deployed first, because it must understand the tasks of the new api.
@@ -48,6 +50,7 @@ deploy() {
     serves
     delivers
     built
+    elsewhere
     farewell
 }
 
@@ -73,6 +76,8 @@ destroy() {
 
     revoke "$api" roles/datastore.user
     revoke "$worker" roles/datastore.user
+    [ -z "$dry" ] || note 'Where an upstream is Vertex AI:'
+    revoke "$worker" roles/aiplatform.user
     revoke "$builder" roles/run.builder
     there=$(look iam service-accounts list --format='value(email)')
     for each in "$api" "$worker" "$invoker" "$builder"; do

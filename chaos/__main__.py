@@ -18,7 +18,7 @@ from chaos.fault import Fault
 from chaos.faults import FAULTS
 from chaos.lane import Left, played
 from chaos.plan import FULL, SHORT, Plan
-from chaos.report import NOTES, Played, conclusion, progress, table
+from chaos.report import NOTES, Played, conclusion, progress, table, table_of_dialects
 
 INTERRUPTED = 130
 
@@ -50,7 +50,8 @@ def play(plan: Plan, faults: Sequence[type[Fault]], rounds: int, seed: int, lane
     order = [fault.title for fault in faults]
     every.sort(key=lambda each: (order.index(each.title), each.number))
     words, status = conclusion(every)
-    print(f"\n{table(every)}\n\n" + "\n".join([*NOTES, "", *failures, words]), flush=True)
+    tables = f"\n{table(every)}\n\n{table_of_dialects(every)}\n\n"
+    print(tables + "\n".join([*NOTES, "", *failures, words]), flush=True)
     if status or failures:
         errors = [line for each in left for line in each.errors]
         print("\n".join(["", "What the functions logged as errors:", *(errors or ["nothing"])]))

@@ -14,6 +14,7 @@ from chaos.question import Question
 from chaos.round import Asked, Round
 from chaos.stage import Stage
 
+MAX_ATTEMPTS = 3  # of a generation, by default
 ENDS_OR_BREAKS_OFF = frozenset({"completed", "incomplete"})
 
 
@@ -25,6 +26,7 @@ class Fault:
     recovery: ClassVar[str | None] = None
     viewers: ClassVar[tuple[int, int]] = (1, 2)  # per generation
     leaves: ClassVar[int] = 1  # how often a viewer leaves, at most
+    native: ClassVar[bool] = False  # all viewers stream in their model's own API, since their times are measured
 
     def load(self, plan: Plan) -> int:
         """How many questions a round has."""
@@ -38,10 +40,9 @@ class Fault:
         """The smallest and largest number of tokens of an answer."""
         return plan.tokens
 
-    def question(self, on: Round, name: str, place: int) -> Question:
-        """The question of one generation. Every other generation's upstream supports continuation."""
-        tokens = on.chance.randint(*self.tokens(on.plan))
-        return Question(name=name, tokens=tokens, rate=on.plan.rate, prefill=bool(place % 2))
+    def question(self, on: Round, usual: Question, place: int) -> Question:
+        """The question of one generation, from the `usual` one. Every other one's upstream supports continuation."""
+        return usual
 
     def begin(self, on: Round) -> None:
         """Runs before anything is asked."""
@@ -65,11 +66,16 @@ class Fault:
 
 
 class WorkerFault(Fault):
-    """The worker is lost. Answers that an upstream can continue complete; the others end with what was committed."""
+    """The worker is lost. Answers that an upstream can continue complete; the others end with what was committed.
+
+    Of a body that comes whole nothing is committed before its end, so it is asked for again.
+    """
 
     no_more = True
 
     def promise(self, plan: Plan, question: Question) -> Promise:
-        if question.prefill:
+        if not question.streamed:
+            return Promise(calls=MAX_ATTEMPTS)
+        if question.continues:
             return Promise(recover=plan.recover)
         return Promise(states=ENDS_OR_BREAKS_OFF, no_more=self.no_more, calls=1)

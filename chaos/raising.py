@@ -12,7 +12,7 @@ from typing import Any
 import main
 from lib.cloud.listen import Listener
 from lib.cloud.store import Store
-from lib.dialects.chat_completions import ChatCompletions
+from lib.dialects import DIALECTS
 from lib.engine.attempt import Attempt
 from lib.engine.buffer import Buffer
 from lib.engine.reader import Reader
@@ -22,7 +22,7 @@ SHARE = 0.4  # of the attempts
 PLACES: tuple[tuple[type, str], ...] = (
     (Store, "request"),
     (Listener, "watch"),
-    (ChatCompletions, "outgoing"),
+    *((type(dialect), "outgoing") for dialect in DIALECTS.values()),
     (Buffer, "take"),
     (Reader, "look"),
     (Journal, "prepare"),
@@ -30,6 +30,7 @@ PLACES: tuple[tuple[type, str], ...] = (
     (Journal, "committed"),
     (Journal, "finish"),
 )
+NAMES = sorted({name for _, name in PLACES})
 
 _chance = random.Random(int(os.environ.get("CHAOS_SEED", "0")))
 _lock = threading.Lock()
@@ -46,7 +47,7 @@ def _arm(run: Callable[..., Any]) -> Callable[..., Any]:
     def armed(*given: Any, **more: Any) -> Any:
         with _lock:
             if _chance.random() < SHARE:
-                _armed.append(_chance.choice(PLACES)[1])
+                _armed.append(_chance.choice(NAMES))
         return run(*given, **more)
 
     return armed

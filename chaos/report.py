@@ -1,4 +1,4 @@
-"""The output of a run: one line per round, then a table with one row per fault, and a line per broken promise."""
+"""The output of a run: a line per round, then a table of the faults, one of the dialects, and every broken promise."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from statistics import median
 
 from chaos.promise import Verdict
 
-_HEADINGS = (
-    "fault",
-    "rounds",
-    "sent",
-    "saved",
-    "lost",
-    "duplicated",
-    "out of order",
-    "stuck",
-    "recover (s)",
-    "from",
-)
+_COUNTS = {
+    "sent": "sent",
+    "saved": "saved",
+    "lost": "lost",
+    "duplicated": "duplicated",
+    "disordered": "out of order",
+    "stuck": "stuck",
+    "left_open": "left open",
+}
+_BY_FAULT = ("fault", "rounds", *_COUNTS.values(), "recover (s)", "from")
+_BY_DIALECT = ("dialect", "asked", *_COUNTS.values())
 NOTES = (
     "sent, saved: tokens, by the upstream in all its calls, and in Firestore at the end.",
     "lost, duplicated, out of order: of what was committed or seen, in Firestore and at the viewers; must be 0.",
-    "stuck: generations that did not end.",
+    "stuck: generations that did not end. left open: upstream calls that outlived their answer.",
     "recover: median seconds until an answer that was under way went on, from what the last column says.",
 )
 
@@ -43,7 +42,7 @@ class Played:
     def sentences(self) -> list[str]:
         """Every broken promise, with its generation."""
         of_generations = [
-            f"generation {verdict.generation or '-'} ({verdict.name}): {sentence}"
+            f"generation {verdict.generation or '-'} ({verdict.name}, {verdict.dialect}): {sentence}"
             for verdict in self.verdicts
             for sentence in verdict.broken
         ]
@@ -65,37 +64,54 @@ def progress(played: Played, rounds: int) -> str:
 
 def table(every: Sequence[Played]) -> str:
     """A table with one row per fault, in the order of their first rounds."""
-    rows: list[tuple[str, ...]] = [_HEADINGS]
+    rows = []
     for title in dict.fromkeys(played.title for played in every):
-        rows.append(_row(title, [played for played in every if played.title == title]))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = ["  ".join(_cell(row, column, widths[column]) for column in range(len(row))).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        of_fault = [played for played in every if played.title == title]
+        recovered = _recovered(of_fault)
+        rows.append(
+            (
+                title,
+                str(len(of_fault)),
+                *_counts([verdict for played in of_fault for verdict in played.verdicts]),
+                f"{recovered:.1f}" if recovered is not None else "-",
+                of_fault[0].recovery or "",
+            )
+        )
+    return _aligned(_BY_FAULT, rows)
 
 
-def _row(title: str, every: Sequence[Played]) -> tuple[str, ...]:
+def table_of_dialects(every: Sequence[Played]) -> str:
+    """A table with one row per dialect, of all faults together."""
     verdicts = [verdict for played in every for verdict in played.verdicts]
-    recovered = _recovered(every)
-    sums = [
-        sum(getattr(verdict, name) for verdict in verdicts)
-        for name in ("sent", "saved", "lost", "duplicated", "disordered", "stuck")
+    rows = []
+    for dialect in sorted({verdict.dialect for verdict in verdicts}):
+        mine = [verdict for verdict in verdicts if verdict.dialect == dialect]
+        rows.append((dialect, str(len(mine)), *_counts(mine)))
+    return _aligned(_BY_DIALECT, rows)
+
+
+def _counts(verdicts: Sequence[Verdict]) -> list[str]:
+    return [f"{sum(getattr(verdict, name) for verdict in verdicts):,}" for name in _COUNTS]
+
+
+def _aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Numbers to the right, and what is in the first and a last column of words to the left."""
+    every = [headings, *rows]
+    words = {0, *(column for column, heading in enumerate(headings) if heading == "from")}
+    widths = [max(len(row[column]) for row in every) for column in range(len(headings))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in every
     ]
-    return (
-        title,
-        str(len(every)),
-        *(f"{number:,}" for number in sums),
-        f"{recovered:.1f}" if recovered is not None else "-",
-        every[0].recovery or "",
-    )
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def _recovered(every: Sequence[Played]) -> float | None:
     seconds = [verdict.recovered for played in every for verdict in played.verdicts if verdict.recovered is not None]
     return median(seconds) if seconds else None
-
-
-def _cell(row: Sequence[str], column: int, width: int) -> str:
-    return row[column].ljust(width) if column in (0, len(_HEADINGS) - 1) else row[column].rjust(width)
 
 
 def conclusion(every: Sequence[Played]) -> tuple[str, int]:

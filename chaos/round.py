@@ -9,16 +9,19 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
-from chaos.promise import Observation, Verdict, Watched, judge
+from chaos.dialects import DIALECTS, Dialect
+from chaos.judging import judge
+from chaos.promise import Observation, Verdict, Watched
 from chaos.question import Question
 from chaos.saved import LIVE, Saved, read, read_journal
 from chaos.stage import Stage
 from chaos.viewer import Viewer
+from chaos.wires import WIRES, Native, Whole, Wire
 from local.client import Client, Frame
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 BEGIN_SECONDS = 30.0  # until every generation has its first event
 LEAVE_SECONDS = 20.0  # for the viewers, once all generations have ended
 SETTLE_SECONDS = 0.5  # between the end and the last reading
+CLOSE_SECONDS = 5.0  # for the upstream to notice that a call was closed
+NATIVE = 0.6  # the share of viewers that use the model's own API
+WHOLE = 0.1  # the share of questions that are not asked for a stream
 _POLL_SECONDS = 0.2
 _ASK_SECONDS = 5.0
 
@@ -44,7 +50,7 @@ class Asked:
 
     @property
     def generation(self) -> str | None:
-        return self.viewers[0].generation
+        return next((viewer.generation for viewer in self.viewers if viewer.generation is not None), None)
 
     def ask(self) -> None:
         """Starts its viewers."""
@@ -54,8 +60,8 @@ class Asked:
 
     @property
     def begun(self) -> bool:
-        """Whether its first event was seen, or it ended without one."""
-        return bool(self.viewers[0].seen) or self.viewers[0].end is not None
+        """Whether its first event was seen, or it ended without one. Nobody sees a whole body before its end."""
+        return not self.question.streamed or self.viewers[0].begun
 
 
 class Round:
@@ -71,20 +77,43 @@ class Round:
         self._over = threading.Event()
         self._since: float | None = None
         self._reopened = False
-        self.asked = [self._ask(f"{fault.key}-{number}-{place}", place) for place in range(fault.load(self.plan))]
+        names = [f"{fault.key}-{number}-{place}" for place in range(fault.load(self.plan))]
+        self.asked = [
+            self._ask(name, dialect, place)
+            for place, (name, dialect) in enumerate(zip(names, self._mixed(), strict=False))
+        ]
         self.later = self.asked[len(self.asked) - fault.later(self.plan) :]
 
-    def _ask(self, name: str, place: int) -> Asked:
-        question = self.fault.question(self, name, place)
+    def _mixed(self) -> Iterator[Dialect]:
+        """All dialects in a random order, again and again."""
+        while True:
+            yield from self.chance.sample(DIALECTS, k=len(DIALECTS))
+
+    def _ask(self, name: str, dialect: Dialect, place: int) -> Asked:
+        usual = Question(
+            name=name,
+            dialect=dialect,
+            tokens=self.chance.randint(*self.fault.tokens(self.plan)),
+            rate=self.plan.rate,
+            streamed=self.fault.native or self.chance.random() >= WHOLE,
+            prefill=bool(place % 2),
+        )
+        question = self.fault.question(self, usual, place)
         low, high = self.fault.viewers
         viewers: list[Viewer] = []
-        for viewer in range(self.chance.randint(low, high)):
+        for viewer in range(max(self.chance.randint(low, high), 1 if question.streamed else 2)):
             chance = random.Random(f"{self.chance.random()}/{viewer}")
             leaves = chance.sample(range(1, question.tokens), k=chance.randint(0, self.fault.leaves))
             client = Client(self.stage.stack.url, question.user)
             asker = viewers[0] if viewers else None
-            viewers.append(Viewer(question, client, chance, self._over, asker=asker, leaves=leaves))
+            wire = self._wire(question, chance) if question.streamed or asker else Whole
+            viewers.append(Viewer(question, client, wire, chance, self._over, asker=asker, leaves=leaves))
         return Asked(question, viewers)
+
+    def _wire(self, question: Question, chance: random.Random) -> type[Wire]:
+        """One of all, but megabytes only where who comes back need not read them again."""
+        native = self.fault.native or question.token_bytes or chance.random() < NATIVE
+        return Native if native else chance.choice(WIRES)
 
     def play(self) -> list[Verdict]:
         """Runs the round, and restores the stage in any case."""
@@ -103,21 +132,25 @@ class Round:
             self.fault.restore(self.stage)
         time.sleep(SETTLE_SECONDS)
         self.read(self.asked)
+        left_open = self.stage.open_calls([asked.question for asked in self.asked], CLOSE_SECONDS)
         calls = self.stage.calls()
-        return [judge(self._observation(asked, calls.get(asked.question.name, []))) for asked in self.asked]
+        return [
+            judge(self._observation(asked, calls.get(name, []), left_open.get(name, 0)))
+            for name, asked in ((asked.question.name, asked) for asked in self.asked)
+        ]
 
-    def _observation(self, asked: Asked, calls: list[dict[str, int]]) -> Observation:
+    def _observation(self, asked: Asked, calls: list[dict[str, int]], left_open: int) -> Observation:
         return Observation(
             name=asked.question.name,
+            dialect=asked.question.dialect,
             promise=self.fault.promise(self.plan, asked.question),
             answer=asked.question.answer,
             sent=sum(call["tokens_sent"] for call in calls),
             calls=len(calls),
             kept=tuple(asked.kept),
             readings=tuple(asked.readings),
-            watched=tuple(
-                Watched(frames=tuple(sight.frame for sight in viewer.seen), end=viewer.end) for viewer in asked.viewers
-            ),
+            watched=tuple(map(_watched, asked.viewers)),
+            left_open=left_open,
             overdue=asked.overdue,
             recovered=self.fault.recovered(self, asked),
         )
@@ -184,8 +217,11 @@ class Round:
             viewer.join(deadline)
 
     def recovered(self, asked: Asked) -> float | None:
-        """The seconds from the start of the recovery time to the first event that was not committed at that time."""
-        if self._since is None:
+        """The seconds from the start of the recovery time to the first event that was not committed at that time.
+
+        A body that comes whole does not go on.
+        """
+        if self._since is None or not asked.question.streamed:
             return None
         floor = asked.kept[-1][-1].id or 0 if asked.kept and asked.kept[-1] else 0
         since = self._since
@@ -196,3 +232,13 @@ class Round:
             if sight.at > since and (sight.frame.id or 0) > floor and not (self._reopened and sight.opened < since)
         ]
         return min(moments, default=None)
+
+
+def _watched(viewer: Viewer) -> Watched:
+    return Watched(
+        wire=viewer.wire.name,
+        end=viewer.end,
+        frames=tuple(sight.frame for sight in viewer.seen),
+        said=None if viewer.wire.numbered else tuple(viewer.said),
+        exact=viewer.wire.exact,
+    )

@@ -88,8 +88,8 @@ def _frames(documents: Iterable[Any]) -> tuple[Frame, ...]:
         same = list(documents_of_one)
         kept = [document for document in same if document.get("attempt") == same[0].get("attempt")]
         raw = zlib.decompressobj().decompress(b"".join(document.get("events") for document in kept))
-        events = [record.partition(b"\n")[2] for record in raw.split(b"\x1e")[1:]]
-        found += [Frame(number, data.decode()) for number, data in enumerate(events, first)]
+        events = [record.decode().partition("\n") for record in raw.split(b"\x1e")[1:]]
+        found += [Frame(number, data, name) for number, (name, _, data) in enumerate(events, first)]
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,8 @@ from google.cloud import firestore, tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
 from chaos.plan import Plan
-from chaos.question import MODEL, PREFILL_MODEL, Question
+from chaos.question import Question
+from chaos.upstreams import upstreams
 from lib.domain.task import Task
 from local.ports import Ports
 from local.stack import INVOKER, QUEUE, Stack
@@ -27,19 +28,6 @@ from local.strict import Strict
 from local.token import PROJECT
 
 WAIT_SECONDS = 30.0
-_UPSTREAMS = """
-[plain]
-base_url = "{url}/v1"
-models = ["{plain}"]
-idle_seconds = {idle}
-
-[prefill]
-base_url = "{url}/v1"
-models = ["{prefill}"]
-continue = "prefill"
-prefill_style = "openrouter"
-idle_seconds = {idle}
-"""
 
 
 class Stage:
@@ -59,9 +47,7 @@ class Stage:
         self.stack = Stack(Ports.free(), settings, environ, strict)
 
     def __enter__(self) -> Self:
-        self._upstreams.write_text(
-            _UPSTREAMS.format(url=self.stack.upstream_url, plain=MODEL, prefill=PREFILL_MODEL, idle=self.plan.idle)
-        )
+        self._upstreams.write_text(upstreams(self.stack.upstream_url, self.plan.idle))
         self.stack.start()
         os.environ["FIRESTORE_EMULATOR_HOST"] = self.stack.firestore_host  # the only way to configure Google's client
         self.database: Any = firestore.Client(project=PROJECT, credentials=AnonymousCredentials())
@@ -130,11 +116,13 @@ class Stage:
             found[call["seed"]].append(call)
         return found
 
-    def open_calls(self, seconds: float) -> int:
-        """Waits up to `seconds` until no upstream call is open. Returns how many still are."""
+    def open_calls(self, questions: Iterable[Question], seconds: float) -> dict[str, int]:
+        """Waits up to `seconds` until the questions have no open upstream call. Returns how many of each still are."""
+        names = {question.name for question in questions}
         deadline = time.monotonic() + seconds
         while True:
-            still = sum(call["ended"] is None for calls in self.calls().values() for call in calls)
+            still = {seed: sum(call["ended"] is None for call in calls) for seed, calls in self.calls().items()}
+            still = {seed: number for seed, number in still.items() if number and seed in names}
             if not still or time.monotonic() > deadline:
                 return still
             time.sleep(0.05)

@@ -1,11 +1,10 @@
-"""A viewer like an application's: it reads, loses its connection or leaves, and comes back with its cursor.
+"""A viewer like an application's: it reads, loses its connection or leaves, and comes back where it was.
 
 It records what it saw and when. Nothing here may judge that.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -15,12 +14,12 @@ from dataclasses import dataclass
 import requests
 
 from chaos.question import CHAT, Question
-from local.client import Client, Frame, Stream
+from chaos.wires import Begun, Over, Said, Wire, refused
+from local.client import Client, Frame
 
-DONE = "[DONE]"
-_COME_BACK = frozenset({"still_running", "unavailable"})  # errors that may end a stream although the answer continues
 _PAUSE_SECONDS = (0.05, 0.4)
 _AWAY_SECONDS = (0.05, 1.0)
+_LOOK_SECONDS = 0.3  # until a list is asked for again
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +32,19 @@ class Sight:
 
 
 class Viewer:
-    """One screen that shows an answer.
+    """One screen that shows an answer, by one of the service's protocols.
 
-    Without an `asker` it starts the answer; otherwise it watches the asker's from the beginning. `leaves` are the event
-    numbers after which it leaves for a moment. `end` is `[DONE]`, or the code of the error that ended the stream or the
-    request. It stops once `over` is set and its current response has ended.
+    Without an `asker` it starts the answer; otherwise it watches the asker's from the beginning. `leaves` are the
+    places in the answer after which it leaves for a moment. `seen` are the events with numbers, of all connections, and
+    `said` the texts of responses without them, each from the answer's first word on. `end` is `[DONE]`, or the code of
+    the error that ended the stream or the request. It stops once `over` is set and its current response has ended.
     """
 
     def __init__(
         self,
         question: Question,
         client: Client,
+        wire: type[Wire],
         chance: random.Random,
         over: threading.Event,
         *,
@@ -51,7 +52,9 @@ class Viewer:
         leaves: Sequence[int] = (),
     ):
         self.question = question
+        self.wire = wire(client, question)
         self.seen: list[Sight] = []
+        self.said: list[str] = []
         self.generation: str | None = None
         self.started = threading.Event()
         self.end: str | None = None
@@ -75,6 +78,11 @@ class Viewer:
         self._client.session.close()
 
     @property
+    def begun(self) -> bool:
+        """Whether it has seen something of the answer, or its end."""
+        return bool(self.seen or any(self.said)) or self.end is not None
+
+    @property
     def cursor(self) -> int:
         return self.seen[-1].frame.id or 0 if self.seen else 0
 
@@ -84,6 +92,8 @@ class Viewer:
                 self._asker.started.wait()
                 self.generation = self._asker.generation
                 self._over.wait(self._chance.uniform(0.0, 1.0))
+            elif not self.question.streamed:
+                self.started.set()  # its response comes only with the answer's end
             self._watch()
         finally:
             self.started.set()
@@ -92,44 +102,49 @@ class Viewer:
     def _watch(self) -> None:
         while self.end is None and not self._over.is_set():
             try:
-                opened = time.monotonic()
-                with self._open() as stream:
-                    away = self._read(stream, opened)
+                away = self._turn()
             except (requests.RequestException, OSError):
                 away = _PAUSE_SECONDS  # the connection broke
             if self.end is None:
                 self._over.wait(self._chance.uniform(*away))
 
-    def _open(self) -> Stream:
-        if self.generation is None:
-            return self._client.stream(self.question.body, X_Chat_Id=CHAT, X_Message_Id=self.question.name)
-        return self._client.resume(self.generation, self.cursor)
+    def _turn(self) -> tuple[float, float]:
+        """Opens one response and reads it. Returns the range of seconds to stay away."""
+        if self.generation is None and self._asker is not None:
+            self.generation = next((each["id"] for each in self._client.list(chat_id=CHAT)), None)
+            if self.generation is None:
+                return _LOOK_SECONDS, _LOOK_SECONDS
+        opened, cursor = time.monotonic(), self.cursor
+        first = self.generation is None
+        with self.wire.ask() if first else self.wire.follow(self.generation or "", cursor) as response:
+            return self._read(response, opened, cursor)
 
-    def _read(self, stream: Stream, opened: float) -> tuple[float, float]:
-        """Reads until the response ends or it is time to leave. Returns the range of seconds to stay away."""
-        response = stream.response
-        if response.status_code != 200:
-            self._take_refusal(response)
+    def _read(self, response: requests.Response, opened: float, cursor: int) -> tuple[float, float]:
+        """Reads until the response ends or it is time to leave."""
+        if response.status_code not in (200, 204):
+            self.generation = response.headers.get("X-Generation-Id", self.generation)
+            self.end = refused(self.question, response).end
             return _PAUSE_SECONDS
-        self.generation = stream.generation
-        self.started.set()
-        for frame in stream.frames():
-            if frame.id is None:
-                code = DONE if frame.data == DONE else json.loads(frame.data)["error"]["code"]
-                self.end = None if code in _COME_BACK else code
-                break
-            self.seen.append(Sight(frame, time.monotonic(), opened))
-            if self._leaves and frame.id >= self._leaves[0]:
-                self._leaves = [number for number in self._leaves if number > frame.id]
+        place = 0
+        if not self.wire.numbered:
+            self.said.append("")
+        for told in self.wire.told(response, cursor):
+            match told:
+                case Begun(generation):
+                    self.generation = generation
+                    self.started.set()
+                case Over(end):
+                    self.end = end
+                    break
+                case Said(text):
+                    self.said[-1] += text
+                    place += 1
+                case Frame():
+                    self.seen.append(Sight(told, time.monotonic(), opened))
+                    place = told.id or 0
+            if self._leaves and place >= self._leaves[0]:
+                self._leaves = [number for number in self._leaves if number > place]
                 return _AWAY_SECONDS
             if self._over.is_set():
                 break
         return _PAUSE_SECONDS
-
-    def _take_refusal(self, response: requests.Response) -> None:
-        """Handles an error response. With a generation's id it is the upstream's refusal, which is final."""
-        if "X-Generation-Id" in response.headers:
-            self.generation = response.headers["X-Generation-Id"]
-            self.end = f"status {response.status_code}"
-        elif response.status_code != 503:
-            self.end = f"status {response.status_code}: {response.text[:200]}"

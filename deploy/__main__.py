@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 
-from deploy import indexes, policies, resources, rules, settings, walk
+from deploy import indexes, policies, resources, rules, settings, upstreams, walk
 
 ANSWERS: dict[str, Callable[..., Iterable[object]]] = {
     "help": settings.described,
@@ -16,6 +16,8 @@ ANSWERS: dict[str, Callable[..., Iterable[object]]] = {
     "environment": settings.environment,
     "model": settings.model,
     "digest": settings.digest,
+    "vertex": upstreams.vertex,
+    "invoked": upstreams.invoked,
     "granted": policies.granted,
     "bound": policies.bound,
     "automatic": policies.automatic,

@@ -52,6 +52,25 @@ grant_database() { # the one database, and no other of the project
         --member="serviceAccount:$1" --role=roles/datastore.user --condition=None
 }
 
+vertex() { # does something where the upstreams are Vertex AI in this project
+    ! has "$GOOGLE_CLOUD_PROJECT" "$vertex_projects" || "$@"
+}
+
+elsewhere() { # says what the worker's account needs for upstreams where this script changes nothing
+    local project host service its_region member=serviceAccount:$worker
+    while read -r project; do
+        [ "$project" ] && [ "$project" != "$GOOGLE_CLOUD_PROJECT" ] || continue
+        note "An upstream is Vertex AI in the project $project. Unless it is done, there:
+gcloud services enable aiplatform.googleapis.com --project=$project
+gcloud projects add-iam-policy-binding $project --member=$member --role=roles/aiplatform.user --condition=None"
+    done <<<"$vertex_projects"
+    while read -r host service its_region; do
+        [ "$host" ] || continue
+        note "The upstream $host gets an ID token of the worker's account. Unless it is done, where its service is:
+gcloud run services add-iam-policy-binding $service --region=$its_region --member=$member --role=roles/run.invoker"
+    done <<<"$invoked_services"
+}
+
 revoke() { # whatever the condition
     local member=serviceAccount:$1 bound
     bound=$(look projects get-iam-policy "$GOOGLE_CLOUD_PROJECT" --format=json | ask bound "$member" "$2")

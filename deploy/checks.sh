@@ -13,6 +13,8 @@ check_settings() {
     each_key take
     unset UPSTREAM_API_KEY
     ask environment "$API_TIMEOUT" >/dev/null || fail 'Nothing was changed.'
+    vertex_projects=$(ask vertex)
+    invoked_services=$(ask invoked)
 }
 
 check_login() {

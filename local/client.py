@@ -23,23 +23,26 @@ WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One event of a stream. `id` is its cursor, or None."""
+    """One event of a stream. `id` is its cursor, or None, and `name` is empty for most."""
 
     id: int | None
     data: str
+    name: str = ""
 
     @classmethod
     def parse(cls, raw: str) -> Self:
         """Parses one frame without its final blank line. Comments are skipped."""
-        number = None
+        number, name = None, ""
         data = []
         for line in raw.split("\n"):
             field, _, value = line.partition(": ")
             if field == "id":
                 number = int(value)
+            elif field == "event":
+                name = value
             elif field == "data":
                 data.append(value)
-        return cls(number, "\n".join(data))
+        return cls(number, "\n".join(data), name)
 
     @property
     def text(self) -> str:
@@ -66,7 +69,8 @@ class Stream:
         for piece in self.response.iter_content(None):
             *frames, rest = (rest + piece).split(b"\n\n")
             for frame in frames:
-                yield Frame.parse(frame.decode())
+                if frame.strip(b"\n"):  # or it was two empty lines, which mean nothing
+                    yield Frame.parse(frame.decode())
 
     def leave(self) -> None:
         self.response.close()
@@ -125,10 +129,12 @@ class Client:
         return shown
 
     def list(self, **filters: Any) -> Iterator[dict[str, Any]]:
-        """The user's generations that match, newest first, from all pages."""
+        """The user's generations that match, newest first, from all pages. Errors: `requests.HTTPError`."""
         cursor = None
         while True:
-            page = self.request("GET", "/v1/generations", params={**filters, "limit": 100, "cursor": cursor}).json()
+            listed = self.request("GET", "/v1/generations", params={**filters, "limit": 100, "cursor": cursor})
+            listed.raise_for_status()
+            page = listed.json()
             yield from page["data"]
             cursor = page["next"]
             if cursor is None:

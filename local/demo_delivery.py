@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from local.demo_faults import Fault, Order, framing
+from local.demo_faults import Fault, Order
+from local.demo_framing import framing
 from local.demo_json import dumps
 from local.demo_text import Json
 
@@ -32,9 +33,10 @@ _MARK = "漢"  # in an event that a fault cuts or corrupts
 class Call:
     """One call, as `GET /demo/calls` shows it. `ended` is null while it runs, and `seed` if the request is invalid.
 
-    `started` and `ended` are Unix seconds. `headers` has lower-case names.
+    `started` and `ended` are Unix seconds. `path` has the query behind it. `headers` has lower-case names.
     """
 
+    path: str = ""
     seed: str | None = None
     model: str | None = None
     stream: bool | None = None
@@ -45,7 +47,6 @@ class Call:
     started: float = field(default_factory=time.time)
     ended: float | None = None
     method: str = "POST"
-    path: str = ""
     request: Any = None
     headers: dict[str, str] = field(default_factory=dict)
 

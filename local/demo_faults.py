@@ -1,16 +1,15 @@
 """What a request may ask of the demo upstream: OpenAI's fields, the `demo` object, and the faults it names.
 
-All validation is here. Unknown names and values out of range are rejected and never ignored, because with a misspelt
-fault a test would pass without testing anything. Nothing here may wait or do I/O.
+All validation is here, by the checks of `demo_fields`. Nothing here may wait or do I/O.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from local.demo_fields import BadField, Check, checked, flag, line, number, one_of, seed, shown, switch, whole
 from local.demo_text import DONE_TEXT, Answer, Json, NotThisAnswer, blob, place, seed_of
 
 MAX_ANSWER = 64 << 20  # bytes, all choices and calls together
@@ -18,94 +17,6 @@ MAX_SECONDS = 3600.0
 MAX_RECORDED = 100_000  # tokens of an answer whose writes are recorded
 _THOUGHTS = 20  # tokens of reasoning, where a request does not say how many
 _LEAST_TOKEN = 16  # bytes assumed for a token without padding, to limit the size of answers
-
-Check = Callable[[str, Any], Any]
-
-
-class BadField(ValueError):
-    """A field is unknown or has an invalid value. `param` is its name."""
-
-    def __init__(self, param: str, problem: str):
-        super().__init__(f"{param}: {problem}")
-        self.param = param
-
-
-def whole(low: int, high: int) -> Check:
-    """Returns a check for an integer."""
-
-    def check(name: str, value: Any) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise BadField(name, f"must be a whole number from {low} to {high}, not {_shown(value)}")
-        return value
-
-    return check
-
-
-def number(low: float, high: float) -> Check:
-    """Returns a check for a number."""
-
-    def check(name: str, value: Any) -> float:
-        if type(value) not in (int, float) or not low <= value <= high:
-            raise BadField(name, f"must be a number from {low:g} to {high:g}, not {_shown(value)}")
-        return float(value)
-
-    return check
-
-
-def switch(when_true: int, high: int) -> Check:
-    """Returns a check for a count that may be given as true or false."""
-
-    def check(name: str, value: Any) -> int:
-        if value is True or value is False:
-            return when_true if value else 0
-        return int(whole(0, high)(name, value))
-
-    return check
-
-
-def flag(name: str, value: Any) -> bool:
-    """Checks for true or false, and rejects everything else that is truthy or falsy."""
-    if type(value) is not bool:
-        raise BadField(name, f"must be true or false, not {_shown(value)}")
-    return value
-
-
-def line(name: str, value: Any) -> str:
-    """Checks for a short text that fits into an HTTP header."""
-    if not isinstance(value, str) or not 0 < len(value) <= 500 or not value.isprintable():
-        raise BadField(name, f"must be one line of 1 to 500 characters, not {_shown(value)}")
-    return value
-
-
-def one_of(*names: str) -> Check:
-    """Returns a check for one of some names."""
-
-    def check(name: str, value: Any) -> str:
-        if value not in names:
-            raise BadField(name, f"must be one of {', '.join(names)}, not {_shown(value)}")
-        return str(value)
-
-    return check
-
-
-def seed(name: str, value: Any) -> str:
-    """Checks for a seed: a text, or an integer, which is converted to decimal."""
-    return line(name, str(value) if type(value) is int else value)
-
-
-def _shown(value: Any) -> str:
-    shown = json.dumps(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}…"
-
-
-def checked(given: Any, checks: Mapping[str, Check], name: str) -> Json:
-    """Checks an object's fields. A null counts as missing, and an unknown field is an error."""
-    if not isinstance(given, dict):
-        raise BadField(name, f"must be an object, not {_shown(given)}")
-    for field in given:
-        if field not in checks:
-            raise BadField(f"{name}.{field}", f"unknown; {name} has {', '.join(sorted(checks))}")
-    return {field: checks[field](f"{name}.{field}", value) for field, value in given.items() if value is not None}
 
 
 _PARAMETERS: dict[str, Check] = {
@@ -175,7 +86,7 @@ class Fault:
             asked = {"kind": "refuse", **asked}
         kind = asked.get("kind") if isinstance(asked, dict) else None
         if not isinstance(kind, str) or kind not in FAULTS:
-            raise BadField("demo.fault", f"unknown fault {_shown(kind or given)}; there are {', '.join(FAULTS)}")
+            raise BadField("demo.fault", f"unknown fault {shown(kind or given)}; there are {', '.join(FAULTS)}")
         defaults = {"kind": kind, "times": None, **FAULTS[kind]}
         checks = {name: _PARAMETERS.get(name, line) for name in defaults}
         fault = cls(**{**defaults, **checked(asked, checks, "demo.fault")})
@@ -203,36 +114,6 @@ def _check_status(fault: Fault) -> None:
         raise BadField("demo.fault.status", f"a refusal has a status from 400 to 599, not {fault.status}")
     if fault.kind == "redirect" and fault.status not in (301, 302, 303, 307, 308):
         raise BadField("demo.fault.status", f"a redirect has 301, 302, 303, 307 or 308, not {fault.status}")
-
-
-def framing(kind: str | None) -> Callable[[bytes, bytes], bytes]:
-    """Returns the function that encodes a payload and its name, if it has one, as a server-sent event.
-
-    In the usual way, or in an unusual valid one.
-    """
-    match kind:
-        case "crlf":
-            return lambda payload, name: _named(name, b"\r\n") + b"data: " + payload + b"\r\n\r\n"
-        case "no_space":
-            return lambda payload, name: _named(name).replace(b": ", b":") + b"data:" + payload + b"\n\n"
-        case "comments":
-            return lambda payload, name: b": ping\n\n" + _named(name) + b"data: " + payload + b"\n\n"
-        case "multi_line":
-            return lambda payload, name: _named(name) + b"data: " + b"\ndata: ".join(_lines(payload)) + b"\n\n"
-        case "unnamed":
-            return lambda payload, _: b"data: " + payload + b"\n\n"
-        case _:
-            return lambda payload, name: _named(name) + b"data: " + payload + b"\n\n"
-
-
-def _named(name: bytes, end: bytes = b"\n") -> bytes:
-    return b"event: " + name + end if name else b""
-
-
-def _lines(payload: bytes) -> list[bytes]:
-    if not payload.startswith(b"{"):
-        return [payload]
-    return json.dumps(json.loads(payload), ensure_ascii=False, indent=1).encode().split(b"\n")
 
 
 _DEMO: dict[str, Check] = {

@@ -10,7 +10,8 @@ import json
 import time
 from typing import Any
 
-from local.demo_faults import BadField, Order
+from local.demo_faults import Order
+from local.demo_fields import BadField
 from local.demo_json import dumps
 from local.demo_text import Json
 

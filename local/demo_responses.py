@@ -10,7 +10,8 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
-from local.demo_faults import BadField, Order, flag
+from local.demo_faults import Order
+from local.demo_fields import BadField, flag
 from local.demo_json import dumps
 from local.demo_text import Json
 

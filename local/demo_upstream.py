@@ -30,7 +30,7 @@ from local.demo_background import Background
 from local.demo_calls import CallLog
 from local.demo_chat import Chat
 from local.demo_delivery import Call, Delivery
-from local.demo_faults import BadField
+from local.demo_fields import BadField
 from local.demo_gemini import Gemini
 from local.demo_messages import Messages
 from local.demo_responses import Responses
@@ -38,11 +38,22 @@ from local.demo_text import Json
 
 HOST = "127.0.0.1"
 MAX_REQUEST = 32 << 20
-_KEY_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key")
+_KEY_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key", "api-key")
 _MODELS = {"object": "list", "data": [{"id": "demo", "object": "model", "created": 0, "owned_by": "local"}]}
 
 Result = TypeVar("Result")
 Spoken = type[Chat | Messages | Responses | Gemini]
+
+# Where else vendors have these APIs. They are called as docs/operations.md says.
+_VERTEX = "/v1/projects/{project}/locations/{location}"
+_ELSEWHERE: tuple[tuple[str, Spoken], ...] = (
+    ("/api/v1/chat/completions", Chat),  # OpenRouter
+    ("/openai/v1/chat/completions", Chat),  # Azure
+    ("/openai/deployments/{deployment}/chat/completions", Chat),  # Azure, as before
+    ("/v1beta/openai/chat/completions", Chat),  # the Gemini API
+    (f"{_VERTEX}/endpoints/openapi/chat/completions", Chat),
+    (f"{_VERTEX}/publishers/google{Gemini.path}", Gemini),
+)
 
 
 class Provider:
@@ -64,6 +75,8 @@ class Provider:
             app.router.add_route(method, path, self._about_kept)
         for version in ("/v1", "/v1beta"):
             app.router.add_post(version + Gemini.path, partial(self._answer, Gemini))
+        for path, tongue in _ELSEWHERE:
+            app.router.add_post(path, partial(self._answer, tongue))
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/demo/calls", self._show_calls)
         app.router.add_delete("/demo/calls", self._clear_calls)
@@ -104,7 +117,7 @@ class Provider:
     ) -> web.StreamResponse:
         """Records a call, whose request has `size` bytes, and answers it if it has the key."""
         headers = {name.lower(): value for name, value in request.headers.items()}
-        call = Call(headers=headers, method=request.method, path=request.path_qs)
+        call = Call(headers=headers, method=request.method, path=request.raw_path)
         self.calls.add(call, size)
         try:
             response = self._locked_out(request, tongue) or await work(call)
@@ -119,7 +132,7 @@ class Provider:
     async def _deliver(self, tongue: Spoken, request: web.Request, call: Call, raw: bytes) -> web.StreamResponse:
         try:
             call.request = _parsed(raw)
-            in_path: Json = dict(request.match_info)
+            in_path: Json = {name: value for name, value in request.match_info.items() if name in ("model", "method")}
             order = tongue.order(call.request, **in_path)
         except BadField as error:
             return _error(tongue, 400, str(error), "invalid_value", error.param)

@@ -106,14 +106,15 @@ def shown(error: Exception) -> HoldfastError:
     return HoldfastError("Something went wrong here. Try again.")
 
 
-def written(error: HoldfastError, dialect: Dialect | None, *, streamed: bool) -> Event:
-    """An error as the dialect writes it, or as OpenAI does if there is none.
-
-    In a stream an upstream's error is its own. The response to a request for a whole body also says what was saved.
-    """
+def error_event(error: HoldfastError, dialect: Dialect | None) -> Event:
+    """The event of a stream that has failed: an upstream's error is its own."""
     own = error.upstream.body.encode() if isinstance(error, UpstreamFailure) and error.upstream is not None else b""
-    own = own if streamed else b""
     return dialect.error(error, own) if dialect is not None else Event(orjson.dumps(error.body()))
+
+
+def error_body(error: HoldfastError, dialect: Dialect | None) -> bytes:
+    """The body of a response that has failed: in our words, which also say what was saved."""
+    return dialect.error(error).data if dialect is not None else orjson.dumps(error.body())
 
 
 def summary(error: Fields | None) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, StillRunning, Unavailable
 from lib.serving.feed import Piece
 from lib.serving.tail import Tail
-from lib.wires.failures import Interrupted, UpstreamRefusal, shown, written
+from lib.wires.failures import Interrupted, UpstreamRefusal, error_event, shown
 
 KEEP_ALIVE = b": keep-alive\n"
 WRITE_BYTES = 64 << 10
@@ -95,4 +95,4 @@ def _planned_end(tail: Tail, dialect: Dialect | None) -> bytes:
 
 
 def error_frame(error: HoldfastError, dialect: Dialect | None) -> bytes:
-    return _unnumbered(*written(error, dialect, streamed=True))
+    return _unnumbered(*error_event(error, dialect))

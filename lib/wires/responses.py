@@ -17,7 +17,7 @@ from lib.serving.feed import Piece
 from lib.serving.tail import Tail
 from lib.wires import frames
 from lib.wires.connection import connections
-from lib.wires.failures import Interrupted, UpstreamRefusal, written
+from lib.wires.failures import Interrupted, UpstreamRefusal, error_body
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -88,9 +88,7 @@ def refusal(error: HoldfastError, headers: Mapping[str, str] | None = None, dial
     if upstream is not None:
         answer = Response(upstream.body, status=error.status, content_type=upstream.content_type)
     else:
-        answer = Response(
-            written(error, dialect, streamed=False).data, status=error.status, mimetype="application/json"
-        )
+        answer = Response(error_body(error, dialect), status=error.status, mimetype="application/json")
     answer.headers.update(headers or {})
     if error.retry_after:
         answer.headers["Retry-After"] = str(error.retry_after)

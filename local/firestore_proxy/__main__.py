@@ -13,6 +13,7 @@ from aiohttp import web
 
 from local.firestore_proxy.faults import Faults
 from local.firestore_proxy.strict import StrictFirestore
+from local.json_option import fields_of
 from local.ports import HOST
 
 
@@ -49,13 +50,6 @@ async def _serve(target: str, port: int, http_port: int, faults: Faults) -> None
         await runner.cleanup()
 
 
-def _faults(given: str) -> Faults:
-    try:
-        return Faults(**json.loads(given))
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="firestore_proxy", description="Firestore's emulator, as strict as Firestore."
@@ -63,7 +57,9 @@ def main() -> int:
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="the emulator")
     parser.add_argument("--port", type=int, default=0, help="gRPC; 0 takes a free one")
     parser.add_argument("--http-port", type=int, default=0, help="faults; 0 takes a free one")
-    parser.add_argument("--faults", type=_faults, default=Faults(), metavar="JSON", help='such as {"reads": 0.01}')
+    parser.add_argument(
+        "--faults", type=fields_of(Faults), default=Faults(), metavar="JSON", help='such as {"reads": 0.01}'
+    )
     try:
         asyncio.run(_serve(**vars(parser.parse_args())))
     except (OSError, RuntimeError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import signal
 import sys
 
@@ -12,6 +11,7 @@ from aiohttp import web
 
 from local.front_end.limits import Limits
 from local.front_end.server import FrontEnd
+from local.json_option import fields_of
 from local.ports import HOST
 
 
@@ -29,18 +29,13 @@ async def _serve(target: str, port: int, limits: Limits) -> None:
         await runner.cleanup()
 
 
-def _limits(given: str) -> Limits:
-    try:
-        return Limits(**json.loads(given))
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="front_end", description="What stands before a Cloud Run service.")
     parser.add_argument("--target", required=True, metavar="URL", help="the function")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--limits", type=_limits, default=Limits(), metavar="JSON", help='such as {"idle_seconds": 60}')
+    parser.add_argument(
+        "--limits", type=fields_of(Limits), default=Limits(), metavar="JSON", help='such as {"idle_seconds": 60}'
+    )
     try:
         asyncio.run(_serve(**vars(parser.parse_args())))
     except OSError as error:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 
+from local.json_option import fields_of
 from local.tasks_emulator.faults import Faults
 from local.tasks_emulator.service import TasksEmulator
-
-
-def _faults(given: str) -> Faults:
-    try:
-        return Faults(**json.loads(given))
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main() -> int:
@@ -24,7 +17,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8086, help="gRPC; 0 takes a free one")
     parser.add_argument("--http-port", type=int, default=0, help="keys and faults; 0 takes a free one")
     parser.add_argument("--min-dispatch-deadline", type=float, default=15.0, metavar="SECONDS")
-    parser.add_argument("--faults", type=_faults, metavar="JSON", help='faults from the start, such as {"ramp": 20}')
+    parser.add_argument(
+        "--faults", type=fields_of(Faults), metavar="JSON", help='faults from the start, such as {"ramp": 20}'
+    )
     # Blocked before any thread starts, so that every thread inherits it and sigwait below is what gets the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     emulator = TasksEmulator(**vars(parser.parse_args()))

@@ -156,6 +156,11 @@ def test_a_dry_run_prints_all_of_it_and_needs_nobody(shared: Cloud) -> None:
     told, made = (
         [line for line in each.out.splitlines() if line.startswith(("gcloud ", "curl "))] for each in (done, real)
     )
+    (vertex,) = [
+        line for line in told if line.endswith(f"--role=roles/aiplatform.user --all --project={PROJECT} --quiet")
+    ]
+    assert done.out.index("# Where an upstream is Vertex AI:") < done.out.index(vertex)
+    told.remove(vertex)  # which is not so here
     assert [re.sub("delete (INDEX|CICAgJ[0-9]+)", "delete", line) for line in told] == [
         re.sub("delete CICAgJ[0-9]+", "delete", line) for line in made
     ]

@@ -1,4 +1,4 @@
-"""The fault matrix as a user runs it: a short run of every fault, and one in which a promise is broken."""
+"""The fault matrix as a user runs it: a short run of every fault, in every dialect, and one that breaks a promise."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from chaos.dialects import DIALECTS
 from chaos.faults import FAULTS, StoppedWhileMute
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,19 +19,31 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
 
 
+def table(lines: list[str], heading: str, rows: int) -> dict[str, list[str]]:
+    """The rows below a heading, by their first column. Numbers are without commas."""
+    start = next(place for place, line in enumerate(lines) if line.startswith(heading)) + 2
+    every = [re.split(r"\s{2,}", line.strip()) for line in lines[start : start + rows]]
+    return {name: [each.replace(",", "") for each in row] for name, *row in every}
+
+
 def test_every_fault_leaves_every_promise_kept() -> None:
     done = run()
     assert done.returncode == 0, done.stdout + done.stderr
     seed, *lines = done.stdout.splitlines()
     assert re.fullmatch(r"seed \d+", seed)
-    start = next(place for place, line in enumerate(lines) if line.startswith("fault "))
-    rows = [re.split(r"\s{2,}", line.strip()) for line in lines[start + 2 : start + 2 + len(FAULTS)]]
-    assert [row[0] for row in rows] == [fault.title for fault in FAULTS]
-    for title, rounds, sent, kept, *broken in (row[:8] for row in rows):
-        assert (rounds, broken) == ("1", ["0", "0", "0", "0"]), title
-        assert int(sent.replace(",", "")) >= int(kept.replace(",", ""))
+    faults = table(lines, "fault ", len(FAULTS))
+    assert list(faults) == [fault.title for fault in FAULTS]
+    for title, (rounds, sent, kept, *broken) in ((title, row[:8]) for title, row in faults.items()):
+        assert (rounds, broken) == ("1", ["0"] * 5), title
+        assert int(sent) >= int(kept)
         # An upstream that is mute sends nothing; every other fault's round must have had something to lose.
-        assert (int(kept.replace(",", "")) == 0) is (title == StoppedWhileMute.title), title
+        assert (int(kept) == 0) is (title == StoppedWhileMute.title), title
+    dialects = table(lines, "dialect ", len(DIALECTS))
+    assert dialects.keys() == {dialect.name for dialect in DIALECTS}
+    for name, (asked, sent, kept, *broken) in dialects.items():
+        assert int(asked) >= len(FAULTS), name  # each round asks in each of them
+        assert int(sent) >= int(kept) > 0, name
+        assert broken == ["0"] * 5, name
     assert lines[-1] == "Every promise was kept."
 
 
@@ -39,7 +52,7 @@ def test_a_promise_that_is_broken_is_named_and_the_run_fails() -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.startswith("seed 7\n")
     named = re.findall(
-        r"^tasks delivered late, round 1: generation [0-9a-f]{32} \(.+\): expected .+$", done.stdout, re.M
+        r"^tasks delivered late, round 1: generation [0-9a-f]{32} \(.+, \w+\): expected .+$", done.stdout, re.M
     )
     assert len(named) == 4, "each with its round, and once more in the end"
     assert len(set(named)) == 2

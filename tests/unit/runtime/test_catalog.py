@@ -435,11 +435,28 @@ def test_pairs_in_the_environment_that_are_none_are_named(name: str, value: str)
         load({**ONE, name: value})
 
 
+DOCUMENTED = {  # what each speaks, and how it is called
+    "openai": ("chat_completions", Auth.BEARER),
+    "azure": ("chat_completions", "api-key"),
+    "azure_by_version": ("chat_completions", "api-key"),
+    "anthropic": ("messages", "x-api-key"),
+    "gemini": ("gemini", "x-goog-api-key"),
+    "gemini_by_openai": ("chat_completions", Auth.BEARER),
+    "vertex": ("gemini", Auth.GOOGLE),
+    "vertex_by_openai": ("chat_completions", Auth.GOOGLE),
+    "openrouter": ("chat_completions", Auth.BEARER),
+    "vllm": ("chat_completions", Auth.BEARER),
+    "ollama": ("chat_completions", Auth.BEARER),
+    "cloud_run": ("chat_completions", Auth.GOOGLE_ID_TOKEN),
+}
+
+
 def test_the_documented_upstreams_are_ones(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
     catalog = from_file(tmp_path, page.partition("```toml\n")[2].partition("```")[0])
-    assert catalog.serving("claude-1").speaks == ("messages",)
-    assert catalog.serving("google/gemini").auth == Auth.GOOGLE
+    there = [catalog[name] for name in dict.fromkeys(name for _, name in catalog.models())]
+    assert {each.name: (each.speaks[0], each.auth) for each in there} == DOCUMENTED
+    assert [each.name for each in there if each.auth == Auth.BEARER and each.key_env is None] == ["vllm", "ollama"]
 
 
 def test_the_environment_s_one_upstream_has_its_key_s_variable_where_its_key_is_not_known() -> None:

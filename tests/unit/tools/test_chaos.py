@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
 from chaos.__main__ import main
+from chaos.dialects import DIALECTS, DONE, ChatCompletions, Dialect, text_of
 from chaos.fault import Fault
-from chaos.faults import FAULTS, CommitsFail, ReadsFail
-from chaos.neighbours import UserHogs, WorkerDiesWithForty
-from chaos.plan import FULL
-from chaos.promise import Observation, Promise, Verdict, Watched, judge
+from chaos.faults import FAULTS, CommitsFail, ReadsFail, UserHogs, WorkerDiesWithForty
+from chaos.judging import judge
+from chaos.plan import FULL, SHORT, Plan
+from chaos.promise import Observation, Promise, Verdict, Watched
 from chaos.question import Question
-from chaos.report import Played, conclusion, progress, table
+from chaos.report import Played, conclusion, progress, table, table_of_dialects
 from chaos.round import Round
 from chaos.saved import Saved
 from chaos.stage import errors
-from chaos.viewer import DONE, Sight
-from local.client import Frame
+from chaos.upstreams import upstreams
+from chaos.viewer import Sight
+from chaos.wires import GONE, TOO_EARLY
+from lib.runtime import catalog
+from local.client import Frame, Stream
+from local.demo_upstream import DemoUpstream
 
-QUESTION = Question(name="asked", tokens=40, rate=60)
+CHAT = ChatCompletions()
+QUESTION = Question(name="asked", dialect=CHAT, tokens=40, rate=60)
 OPENING, CLOSING = "", ""
 BREAKS_OFF = Promise(states=frozenset({"incomplete"}))
 
@@ -42,7 +50,7 @@ def whole() -> list[str]:
 
 
 def saved(frames: tuple[Frame, ...], **changes: Any) -> Saved:
-    said = "".join(each.text for each in frames)
+    said = "".join(text_of(CHAT, each) for each in frames)
     usual = {
         "generation": "g1",
         "state": "completed",
@@ -63,13 +71,14 @@ def observed(frames: tuple[Frame, ...], **changes: Any) -> Observation:
     end = DONE if state.get("state", "completed") == "completed" else state.get("code", state.get("reason"))
     usual: dict[str, Any] = {
         "name": QUESTION.name,
+        "dialect": CHAT,
         "promise": Promise(),
         "answer": QUESTION.answer,
         "sent": len(QUESTION.answer),
         "calls": 1,
         "kept": (frames[:10],),
         "readings": (saved(frames, **state), saved(frames, **state)),
-        "watched": (Watched(frames=frames, end=end),),
+        "watched": (Watched(wire="native", frames=frames, end=end),),
     }
     return Observation(**{**usual, **changes})
 
@@ -167,13 +176,15 @@ def test_a_token_that_is_repeated_is_a_duplicate_even_where_the_numbers_hide_it(
 def test_a_viewer_that_sees_an_event_twice_is_a_duplicate() -> None:
     verdict = judge(observed(WHOLE, watched=watched(WHOLE[:20] + WHOLE[15:], end=DONE)))
     assert counts(verdict) == (0, 5, 1, 0)
-    assert verdict.broken == ("expected viewer 1 to see events 1, 2, 3 and so on, found 20, 16, 17 where 21 should be",)
+    sentence = "expected viewer 1 (native) to see events 1, 2, 3 and so on, found 20, 16, 17 where 21 should be"
+    assert verdict.broken == (sentence,)
 
 
 def test_a_viewer_that_misses_an_event_is_named() -> None:
     verdict = judge(observed(WHOLE, watched=watched(WHOLE[:20] + WHOLE[21:], end=DONE)))
     assert counts(verdict) == (1, 0, 0, 0)
-    assert verdict.broken == ("expected viewer 1 to see events 1, 2, 3 and so on, found 20, 22, 23 where 21 should be",)
+    sentence = "expected viewer 1 (native) to see events 1, 2, 3 and so on, found 20, 22, 23 where 21 should be"
+    assert verdict.broken == (sentence,)
 
 
 def test_tokens_that_changed_places_are_out_of_order() -> None:
@@ -253,21 +264,72 @@ def test_what_firestore_says_in_two_places_must_agree(changes: dict[str, Any], s
 def test_a_viewer_that_is_told_another_end_is_named(state: str, reason: str | None, end: str, due: str) -> None:
     promise = Promise(states=frozenset({state}))
     seen = observed(WHOLE, state=state, reason=reason, promise=promise, watched=watched(WHOLE, end=end))
-    sentence = f"expected viewer 1 to be told {due}, since it is {state}; it was told {end}"
+    sentence = f"expected viewer 1 (native) to be told {due}, since it is {state}; it was told {end}"
     assert judge(seen).broken == (sentence,)
 
 
 def test_a_viewer_that_is_not_told_the_end_is_named() -> None:
     verdict = judge(observed(WHOLE, watched=watched(WHOLE[:30])))
     assert verdict.broken == (
-        "expected viewer 1 to see all 42 events, it saw 30",
-        "expected viewer 1 to be told the end, it was told nothing",
+        "expected viewer 1 (native) to see all 42 events, it saw 30",
+        "expected viewer 1 (native) to be told the end, it was told nothing",
     )
 
 
 def test_a_second_upstream_call_is_named_where_one_was_promised() -> None:
     verdict = judge(observed(WHOLE, calls=2, promise=Promise(calls=1)))
     assert verdict.broken == ("expected 1 upstream calls at the most, there were 2",)
+
+
+def test_an_upstream_call_that_stays_open_is_named() -> None:
+    verdict = judge(observed(WHOLE, left_open=1))
+    assert verdict.left_open == 1
+    assert verdict.broken == ("expected no upstream call to stay open, 1 of 1 did",)
+
+
+def test_a_viewer_without_numbers_that_hears_all_of_it_breaks_no_promise() -> None:
+    whole = "".join(QUESTION.answer)
+    for seen in (heard(whole), heard(whole[:50], "", whole), heard(whole[:50], end=GONE)):
+        verdict = judge(observed(WHOLE, watched=seen))
+        assert (counts(verdict), verdict.broken) == (ALL_IN_ORDER, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        (lambda tokens: tokens[:20] + tokens[21:], (1, 0, 0, 0)),
+        (lambda tokens: tokens[:20] + tokens[19:], (0, 1, 0, 0)),
+        (lambda tokens: (*tokens[:19], tokens[20], tokens[19], *tokens[21:]), (0, 0, 1, 0)),
+    ],
+    ids=["lost", "duplicated", "out of order"],
+)
+def test_what_a_viewer_without_numbers_hears_is_judged_by_its_tokens(change: Any, count: tuple[int, ...]) -> None:
+    verdict = judge(observed(WHOLE, watched=heard("".join(change(QUESTION.answer)))))
+    assert counts(verdict) == count
+    assert any("viewer 1 (ai_sdk) to read how the message begins" in sentence for sentence in verdict.broken)
+
+
+def test_a_viewer_without_numbers_that_is_told_the_end_too_early_is_named() -> None:
+    most = "".join(QUESTION.answer[:-1])
+    (sentence,) = judge(observed(WHOLE, watched=heard(most))).broken
+    assert sentence.startswith("expected viewer 1 (ai_sdk) to read all ")
+    (sentence,) = judge(observed(WHOLE, watched=heard(most, end=TOO_EARLY))).broken
+    assert sentence == f"expected viewer 1 (ai_sdk) to be told {DONE}, since it is completed; it was told {TOO_EARLY}"
+
+
+def test_an_event_that_a_client_has_parsed_may_be_written_otherwise_and_say_nothing_else() -> None:
+    again = tuple(replace(each, data=json.dumps(json.loads(each.data), indent=1)) for each in WHOLE)
+    parsed = Watched(wire="callable", frames=again, end=DONE, exact=False)
+    assert judge(observed(WHOLE, watched=(parsed,))).broken == ()
+    assert judge(observed(WHOLE, watched=(replace(parsed, exact=True),))).lost == len(WHOLE)
+    other = (*again[:5], frame(6, "other"), *again[6:])
+    assert judge(observed(WHOLE, watched=(replace(parsed, frames=other),))).lost == 1
+
+
+def test_an_event_with_another_name_is_another_event_and_not_its_api_s() -> None:
+    named = (*WHOLE[:5], replace(WHOLE[5], name="ping"), *WHOLE[6:])
+    assert judge(observed(WHOLE, watched=watched(named, end=DONE))).lost == 1
+    assert judge(observed(named)).broken == ("expected every event to have its API's name, 1 have not, first 6",)
 
 
 def test_an_answer_that_continues_too_late_is_named() -> None:
@@ -296,7 +358,10 @@ def test_a_run_in_which_a_promise_was_broken_names_it_and_fails() -> None:
     words, status = conclusion(every)
     assert status == 1
     assert "api killed, round 1: expected more" in words
-    assert "api killed, round 1: generation g1 (asked): expected the journal's events to be 1, 2, 3" in words
+    assert (
+        "api killed, round 1: generation g1 (asked, chat_completions): expected the journal's events to be 1, 2, 3"
+        in words
+    )
     assert "worker killed" not in words
     assert "PROMISES BROKEN" in progress(every[1], 1)
     assert "PROMISES BROKEN" not in progress(every[0], 1)
@@ -316,8 +381,18 @@ def test_the_table_has_a_row_a_fault_with_sums_and_the_median() -> None:
     ]
     heading, _, killed, api = table(every).splitlines()
     assert heading.split()[:5] == ["fault", "rounds", "sent", "saved", "lost"]
-    assert killed.split() == ["worker", "killed", "2", "160", "159", "2", "0", "0", "0", "2.0", "the", "kill"]
-    assert api.split() == ["api", "killed", "1", "40", "40", "0", "0", "0", "0", "-"]
+    assert killed.split() == ["worker", "killed", "2", "160", "159", "2", "0", "0", "0", "0", "2.0", "the", "kill"]
+    assert api.split() == ["api", "killed", "1", "40", "40", "0", "0", "0", "0", "0", "-"]
+
+
+def test_the_table_of_dialects_has_a_row_each_over_all_faults() -> None:
+    good = judge(observed(WHOLE))
+    bad = replace(judge(observed(WHOLE, left_open=2)), dialect="messages")
+    every = [played("worker killed", good, bad), played("api killed", good)]
+    heading, _, chat, messages = table_of_dialects(every).splitlines()
+    assert " ".join(heading.split()) == "dialect asked sent saved lost duplicated out of order stuck left open"
+    assert chat.split() == ["chat_completions", "2", "80", "80", "0", "0", "0", "0", "0"]
+    assert messages.split() == ["messages", "1", "40", "40", "0", "0", "0", "0", "2"]
 
 
 def test_a_round_asks_the_same_of_the_same_seed_and_something_else_of_another() -> None:
@@ -325,6 +400,56 @@ def test_a_round_asks_the_same_of_the_same_seed_and_something_else_of_another() 
         first, again, other = asked(fault(), 7), asked(fault(), 7), asked(fault(), 8)
         assert first == again
         assert first != other
+
+
+def test_every_round_asks_in_all_dialects_in_an_order_of_its_own() -> None:
+    for plan in (FULL, SHORT):
+        orders = set()
+        for fault in FAULTS:
+            dialects = [each.question.dialect for each in unplayed(fault(), 7, plan).asked]
+            assert set(dialects) == set(DIALECTS), fault.key
+            orders.add(tuple(each.name for each in dialects[: len(DIALECTS)]))
+        assert len(orders) > 1
+
+
+def test_a_run_has_viewers_of_every_protocol_in_every_dialect() -> None:
+    """But where times are measured all of them stream in the model's own API."""
+    used = set()
+    for fault in FAULTS:
+        turn = unplayed(fault(), 7)
+        here = {(each.question.dialect.name, viewer.wire.name) for each in turn.asked for viewer in each.viewers}
+        assert not fault.native or {wire for _, wire in here} == {"native"}
+        used |= here
+    wires = ("native", "whole", "callable", "ai_sdk")
+    assert used == {(dialect.name, wire) for dialect in DIALECTS for wire in wires}
+
+
+def test_the_upstreams_of_a_stage_speak_a_dialect_each(tmp_path: Path) -> None:
+    file = tmp_path / "upstreams.toml"
+    file.write_text(upstreams("http://here", 3.0))
+    there = catalog.load({"UPSTREAMS_FILE": str(file)})
+    for dialect in DIALECTS:
+        for prefill in (False, True):
+            upstream = there.serving(replace(QUESTION, dialect=dialect, prefill=prefill).model)
+            assert (upstream.speaks, upstream.prefill is not None) == ((dialect.name,), prefill)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_an_answer_of_the_demo_upstream_says_its_tokens_in_every_dialect(dialect: Dialect) -> None:
+    question = replace(QUESTION, dialect=dialect, rate=0.0)
+    with DemoUpstream() as upstream:
+
+        def post(streamed: bool, **more: Any) -> requests.Response:
+            body = {**replace(question, streamed=streamed).body, **more}
+            return requests.post(upstream.url + dialect.path("m", streamed), json=body, stream=True, timeout=30)
+
+        assert dialect.text(post(streamed=False).json()) == "".join(question.answer)
+        frames = list(Stream(post(streamed=True)).frames())
+        assert dialect.code(post(streamed=True, demo={"unknown": 1}).json())
+    assert (frames[-1].data == dialect.mark) is (dialect.mark is not None)
+    events = [each for each in frames if each.data != dialect.mark]
+    assert [text for each in events if (text := text_of(dialect, each))] == list(question.answer)
+    assert all(dialect.event_name(json.loads(each.data)) == each.name for each in events)
 
 
 def test_an_answer_in_full_has_the_length_and_the_pace_that_its_round_needs() -> None:
@@ -365,7 +490,12 @@ def test_of_a_log_errors_are_shown_with_their_stacks_and_what_was_printed_past_i
 
 
 def watched(frames: tuple[Frame, ...], end: str | None = None) -> tuple[Watched, ...]:
-    return (Watched(frames=frames, end=end),)
+    return (Watched(wire="native", frames=frames, end=end),)
+
+
+def heard(*said: str, end: str | None = DONE) -> tuple[Watched, ...]:
+    """What a viewer without numbers has heard, a response each."""
+    return (Watched(wire="ai_sdk", said=said, end=end),)
 
 
 def played(title: str, *verdicts: Verdict, **changes: Any) -> Played:
@@ -373,9 +503,9 @@ def played(title: str, *verdicts: Verdict, **changes: Any) -> Played:
     return Played(title=title, verdicts=verdicts, **{**usual, **changes})
 
 
-def unplayed(fault: Fault, seed: int, **stage: Any) -> Round:
-    """A round of the full plan. It is not played, so that nothing need be there but what of the `stage` is given."""
-    nothing: Any = SimpleNamespace(plan=FULL, stack=SimpleNamespace(url="http://nowhere"), **stage)
+def unplayed(fault: Fault, seed: int, plan: Plan = FULL, **stage: Any) -> Round:
+    """A round that is not played, so that nothing need be there but what of the `stage` is given."""
+    nothing: Any = SimpleNamespace(plan=plan, stack=SimpleNamespace(url="http://nowhere"), **stage)
     turn = Round(nothing, fault, 1, seed)
     for each in turn.asked:
         for viewer in each.viewers:
@@ -408,7 +538,7 @@ def test_of_a_user_who_hogs_it_is_the_others_lag_that_counts_and_it_may_double()
     sent = [100.0 + number / 10 for number in range(1000)]
     fault = UserHogs()
     turn = unplayed(fault, 7, recorded=lambda _: sent)
-    watched = turn.asked[0]
+    watched = next(each for each in turn.asked if each.question.dialect.name == CHAT.name)
     assert watched.question.body["demo"]["record"] is True
     for number, (text, at) in enumerate(zip(watched.question.answer, sent, strict=False), 1):
         lag = 8.0 if 20 <= number - 1 < 40 else 2.0
@@ -437,4 +567,4 @@ def test_a_viewer_is_told_the_upstreams_own_code_where_it_sent_one() -> None:
     theirs = {"state": "incomplete", "reason": "upstream_error", "code": "server_error", "promise": BREAKS_OFF}
     assert judge(observed(frames, **theirs)).broken == ()
     (sentence,) = judge(observed(frames, **theirs, watched=watched(frames, end="upstream_error"))).broken
-    assert sentence == "expected viewer 1 to be told server_error, since it is incomplete; it was told upstream_error"
+    assert "expected viewer 1 (native) to be told server_error, since it is incomplete" in sentence

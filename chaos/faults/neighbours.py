@@ -1,4 +1,4 @@
-"""Faults that are one user's or one worker's, and what others must not feel of them."""
+"""A fault that is one user's, and what others must not feel of it."""
 
 from __future__ import annotations
 
@@ -6,68 +6,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from statistics import quantiles
 from typing import Any
 
 import requests
 
-from chaos.fault import Fault, WorkerFault
+from chaos.dialects import DIALECTS, text_of
+from chaos.fault import Fault
 from chaos.plan import Plan
 from chaos.promise import Promise
 from chaos.question import Question
 from chaos.round import Asked, Round
 from chaos.stage import WAIT_SECONDS, Stage
+from chaos.wires import Native
 from local.client import Client
-
-DEAD_ANSWERS = 40
-
-
-class WorkerDiesWithForty(WorkerFault):
-    """A worker is lost with forty answers, and while nobody may take them over yet, others ask.
-
-    What is reported is the others' first token. Google's queue slows down for all of its tasks if those that wait for
-    the lost worker's leases are answered with errors.
-    """
-
-    key = "worker-dies-with-40"
-    title = "worker lost with 40 answers"
-    recovery = "others' questions"
-
-    def __init__(self) -> None:
-        self._others: set[str] = set()
-
-    def load(self, plan: Plan) -> int:
-        return DEAD_ANSWERS + self.later(plan)
-
-    def later(self, plan: Plan) -> int:
-        return plan.others
-
-    def question(self, on: Round, name: str, place: int) -> Question:
-        if place >= DEAD_ANSWERS:
-            self._others.add(name)
-        return super().question(on, name, place)
-
-    def strike(self, on: Round) -> None:
-        on.wait_until_streaming()
-        on.stage.stack.processes["worker"].kill()
-        on.stage.stack.restart("worker")
-        on.stage.stack.wait_for("worker")
-        every = on.plan.lease / len(on.later)
-        for asked in on.later:
-            asked.ask()
-            time.sleep(every)
-
-    def recovered(self, on: Round, asked: Asked) -> float | None:
-        if asked.asked_at is None or asked.question.name not in self._others or not asked.viewers[0].seen:
-            return None
-        return asked.viewers[0].seen[0].at - asked.asked_at
-
-    def promise(self, plan: Plan, question: Question) -> Promise:
-        if question.name in self._others:
-            return Promise(calls=1, recover=plan.first)
-        if question.prefill:
-            return Promise()
-        return super().promise(plan, question)
 
 
 class UserHogs(Fault):
@@ -82,6 +35,7 @@ class UserHogs(Fault):
     recovery = "the lag of others, 95 %"
     viewers = (1, 1)
     leaves = 0
+    native = True
 
     def __init__(self) -> None:
         self._over = threading.Event()
@@ -94,9 +48,8 @@ class UserHogs(Fault):
         enough = round(plan.rate * (2.5 * plan.hogged))
         return enough, round(1.2 * enough)
 
-    def question(self, on: Round, name: str, place: int) -> Question:
-        tokens = on.chance.randint(*self.tokens(on.plan))
-        return Question(name=name, tokens=tokens, rate=on.plan.rate, record=True)
+    def question(self, on: Round, usual: Question, place: int) -> Question:
+        return replace(usual, record=True)
 
     def strike(self, on: Round) -> None:
         on.wait_until_streaming()
@@ -112,9 +65,11 @@ class UserHogs(Fault):
     def _hog(self, stage: Stage, user: str, plan: Plan) -> None:
         client = Client(stage.stack.url, user)
         for number in range(plan.hog_answers):
-            body = Question(name=f"{user}-{number}", tokens=round(2 * plan.rate * plan.hogged), rate=plan.rate).body
+            dialect = DIALECTS[number % len(DIALECTS)]
+            tokens = round(2 * plan.rate * plan.hogged)
+            asked = Question(name=f"{user}-{number}", dialect=dialect, tokens=tokens, rate=plan.rate)
             with suppress(requests.RequestException):
-                client.stream(body)
+                Native(client, asked).ask()
         running = [each["id"] for each in client.list(state="streaming")]
         works: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
             *((self._watch, (stage.stack.url, user, running[:1])) for _ in range(plan.hog_viewers)),
@@ -150,8 +105,8 @@ class UserHogs(Fault):
 
     def _post(self, url: str, user: str, size: int) -> None:
         """Posts requests that are small to send and large to parse, one after the other."""
-        asked = b'{"model": "demo", "messages": [{"role": "user", "content": "hog"}], "max_tokens": 1, "metadata": ['
-        body = asked + b"[]," * (size // 3) + b"[]]}"
+        asked = b'{"model": "chat_completions", "messages": [{"role": "user", "content": "hog"}], "max_tokens": 1, '
+        body = asked + b'"metadata": [' + b"[]," * (size // 3) + b"[]]}"
         client = Client(url, user)
         while not self._over.is_set():
             with suppress(requests.RequestException, OSError):
@@ -177,11 +132,8 @@ class UserHogs(Fault):
 def _lags(on: Round, asked: Asked, since: float, until: float) -> list[float]:
     """The seconds between the sending of each token in a span of time and its arrival at the first viewer."""
     sent = dict(zip(asked.question.answer, on.stage.recorded(asked.question), strict=False))
-    return [
-        sight.at - sent[sight.frame.text]
-        for sight in list(asked.viewers[0].seen)
-        if sight.frame.text in sent and since <= sent[sight.frame.text] < until
-    ]
+    seen = [(text_of(asked.question.dialect, sight.frame), sight.at) for sight in list(asked.viewers[0].seen)]
+    return [at - sent[text] for text, at in seen if text in sent and since <= sent[text] < until]
 
 
 def _p95(lags: list[float]) -> float | None:
