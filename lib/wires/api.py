@@ -22,7 +22,7 @@ from lib.wires import ai_sdk, firebase_callable, gemini, messages, openai_chat
 from lib.wires import generations as generations_wire
 from lib.wires.bodies import Bodies
 from lib.wires.failures import shown
-from lib.wires.responses import EXPOSED_HEADERS, refusal
+from lib.wires.http import EXPOSED_HEADERS, refusal
 from lib.wires.service import Service
 
 _PREFLIGHT_SECONDS = 3600
