@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from lib.dialects.conversation import Conversation
 from lib.dialects.steps import Json
@@ -16,10 +17,10 @@ def read_request(body: object, turns: str) -> tuple[Json, str]:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("'model' must be a non-empty string.", param="model")
-    given = body.get(turns)
-    if not isinstance(given, list) or not given:
+    said = body.get(turns)
+    if not isinstance(said, list) or not said:
         raise InvalidRequest(f"'{turns}' must be a non-empty list.", param=turns)
-    for index, turn in enumerate(given):
+    for index, turn in enumerate(said):
         if not isinstance(turn, dict):
             raise InvalidRequest(f"'{turns}[{index}]' must be an object.", param=f"{turns}[{index}]")
     return body, model
@@ -31,6 +32,11 @@ def is_streamed(request: Json) -> bool:
     if not isinstance(streamed, bool | None):
         raise InvalidRequest("'stream' must be true or false.", param="stream")
     return bool(streamed)
+
+
+def given(**fields: Any) -> Json:
+    """The fields that have a value."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def check_options(conversation: Conversation, own: Iterable[str]) -> None:

@@ -34,7 +34,8 @@ class StartRequest:
     `dialect` names the API that the body is written in. It is None if the client protocol belongs to no model API: then
     the body is a conversation, or in the dialect that the model's upstream supports, and the upstream is always asked
     for a stream. `beside` are fields of the request that its API has outside of the body, and `headers` those headers
-    that are a part of a request in this API. `retried`: the client says that it repeats a request that failed.
+    that are a part of a request in this API. `retried`: the client says that it repeats a request that failed. `own` is
+    the request in the terms of its client protocol, if an answer is shown and gone on with in those.
     """
 
     body: bytes | Conversation
@@ -45,6 +46,7 @@ class StartRequest:
     retried: bool = False
     beside: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    own: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +100,7 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
                 f"The header '{header}' must be plain text of at most {LONGEST_HEADER} characters.", param=header
             )
     hashed = [fields, dict(request.headers)] if request.headers else fields
-    body_hash = hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    body_hash = hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS) + request.own).hexdigest()
     return Checked(asked=asked, body=body, body_hash=body_hash, dialect=name, upstream=upstream)
 
 
@@ -151,6 +153,7 @@ def new_generation(
         dialect=checked.dialect,
         upstream=checked.upstream.name,
         request=checked.body,
+        own_request=request.own,
         headers=dict(request.headers),
         request_hash=checked.body_hash,
         retried=request.retried,

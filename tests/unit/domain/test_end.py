@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ ends = st.builds(
     reason=st.none() | texts,
     error=st.none() | maps,
     usage=st.none() | maps,
+    at=st.none() | st.datetimes(timezones=st.just(UTC)),
 )
 
 
