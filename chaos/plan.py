@@ -37,7 +37,7 @@ class Plan:
     hog_uploads: int = 10
     hog_bodies: int = 4
     hog_bytes: int = 9 << 20
-    lag: float = 0.5
+    lag: float = 1.0
 
 
 FULL = Plan()
@@ -55,5 +55,4 @@ SHORT = Plan(
     others=4,
     hogged=3.0,
     hog_viewers=20,
-    lag=1.0,
 )

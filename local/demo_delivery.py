@@ -44,6 +44,8 @@ class Call:
     client_gone: bool = False
     started: float = field(default_factory=time.time)
     ended: float | None = None
+    method: str = "POST"
+    path: str = ""
     request: Any = None
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -159,17 +161,43 @@ class Tongue(Protocol):
     def error(self, status: int, message: str, code: str | None = None, param: str | None = None) -> Json: ...
 
 
+class Log(Protocol):
+    """The events of an answer that is generated in the background. Each has the number of its tokens.
+
+    `opening` is how many come before the first token, and `over` whether no more come.
+    """
+
+    events: list[tuple[bytes, int]]
+    opening: int
+    over: bool
+
+    async def change(self) -> None: ...
+
+
 class Delivery:
-    """Sends one order: as a stream, as a JSON body, or as a fault requires instead."""
+    """Sends one order: as a stream, as a JSON body, or as a fault requires instead.
+
+    With a `log`, its events from `after` on are sent, instead of any that are made here.
+    """
 
     def __init__(
-        self, request: web.Request, call: Call, order: Order, tongue: Tongue, record: array[int] | None = None
+        self,
+        request: web.Request,
+        call: Call,
+        order: Order,
+        tongue: Tongue,
+        record: array[int] | None = None,
+        *,
+        log: Log | None = None,
+        after: int = 0,
     ):
         self._request = request
         self._tongue = tongue
         self._call = call
         self._order = order
         self._record = record
+        self._log = log
+        self._after = after
         self._answer = order.spoken
         self._fault = order.fault
         self._kind = order.fault.kind if order.fault else ""
@@ -200,6 +228,9 @@ class Delivery:
 
     async def _stream(self) -> web.StreamResponse:
         wire = await self._open("text/event-stream; charset=utf-8")
+        if self._log is not None:
+            await self._send_log(wire, self._log)
+            return wire.response
         await asyncio.sleep(self._order.first_token_delay)
         for event in self._tongue.opening():
             await wire.put(self._frame(event))
@@ -221,6 +252,25 @@ class Delivery:
                 await wire.put(b"".join(map(self._frame, self._tongue.delta(choice, delta))), tokens=1)
         return self._strike != self._answer.steps or await self._struck(wire, pace)
 
+    async def _send_log(self, wire: Wire, log: Log) -> None:
+        """Sends the log's events as they come. A fault's place is counted in the tokens that this call sends."""
+        at, sent, struck = self._after, 0, False
+        while True:
+            while at < len(log.events):
+                event, tokens = log.events[at]
+                if sent == self._strike and not struck and at >= log.opening:
+                    struck = True
+                    if not await self._struck(wire, Pace(0.0, time.monotonic), self._frame(event)):
+                        return
+                await wire.put(self._frame(event), tokens=tokens)
+                at, sent = at + 1, sent + tokens
+            await wire.flush()
+            if log.over:
+                break
+            await log.change()
+        await wire.finish()
+        self._call.finished = True
+
     async def _send_end(self, wire: Wire) -> None:
         for event in self._tongue.closing():
             await wire.put(self._frame(event))
@@ -230,8 +280,8 @@ class Delivery:
     def _frame(self, payload: bytes) -> bytes:
         return self._framed(payload, self._tongue.name_of(payload))
 
-    async def _struck(self, wire: Wire, pace: Pace) -> bool:
-        """Executes the fault. Returns False if it ends the body."""
+    async def _struck(self, wire: Wire, pace: Pace, event: bytes = b"") -> bool:
+        """Executes the fault. Returns False if it ends the body. `event` is the frame to break off in, if given."""
         match self._fault:
             case Fault(kind="stall", seconds=seconds):
                 await wire.flush()
@@ -241,7 +291,8 @@ class Delivery:
             case Fault(kind="invalid_utf8"):
                 await wire.put(self._marked().replace(_MARK.encode(), b"\xff\xc3("))
             case Fault(kind="break", reset=reset):
-                await wire.put(self._marked().rpartition(_MARK.encode())[0] + _MARK.encode()[:1])
+                cut = event[: len(event) // 2] or self._marked().rpartition(_MARK.encode())[0] + _MARK.encode()[:1]
+                await wire.put(cut)
                 await wire.break_off(reset=reset)
                 return False
             case Fault(kind="close"):

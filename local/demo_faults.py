@@ -185,6 +185,11 @@ class Fault:
         """The step before which the fault occurs: `at`, or by default 10, but within the answer."""
         return min(10, steps // 2) if self.at is None else self.at
 
+    @property
+    def replaces_answer(self) -> bool:
+        """Whether there is no answer at all."""
+        return self.kind in ("refuse", "html", "redirect")
+
     def insertion(self, seed: str) -> str:
         """The text that the fault inserts."""
         if self.kind == "big_event":
@@ -238,6 +243,7 @@ _DEMO: dict[str, Check] = {
     "reasoning": switch(20, 100_000),
     "record": flag,
     "refusal": flag,
+    "resume": lambda _, value: Fault.read(value),
     "seed": seed,
     "timestamps": flag,
     "token_bytes": whole(0, 1 << 20),
@@ -248,7 +254,11 @@ _DEMO: dict[str, Check] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A valid request: the answer, and how to send it."""
+    """A valid request: the answer, and how to send it.
+
+    `background`: it is generated whoever is connected, and `resume` is the fault of calls that come back to it, which
+    is otherwise the fault of the first.
+    """
 
     answer: Answer
     model: str
@@ -261,6 +271,8 @@ class Order:
     first_byte_delay: float = 0.0
     first_token_delay: float = 0.0
     fault: Fault | None = None
+    resume: Fault | None = None
+    background: bool = False
 
     @classmethod
     def read(cls, body: Any, at_most: bool = False) -> Order:
@@ -278,7 +290,7 @@ class Order:
         _check_size(answer, demo.get("fault"))
         if demo.get("record") and answer.steps * answer.choices > MAX_RECORDED:
             raise BadField("demo.record", f"only an answer of up to {MAX_RECORDED} tokens can be recorded")
-        delivery = ("timestamps", "record", "rate", "first_byte_delay", "first_token_delay", "fault")
+        delivery = ("timestamps", "record", "rate", "first_byte_delay", "first_token_delay", "fault", "resume")
         return cls(
             answer=answer,
             model=model,
@@ -291,6 +303,10 @@ class Order:
     def faultless(self) -> Order:
         """The same order without its fault."""
         return replace(self, fault=None)
+
+    def resumed(self) -> Order:
+        """The order of a call that comes back to an answer in the background."""
+        return replace(self, fault=self.resume or self.fault, stream=True)
 
     @property
     def spoken(self) -> Answer:

@@ -1,4 +1,4 @@
-"""A local model provider: chat completions, Messages and Gemini with deterministic answers and faults on demand.
+"""A local model provider: four APIs with deterministic answers and faults on demand.
 
 The local stack, the demo, the tests, the fault matrix and the benchmark use it as their upstream. This module is the
 server: its routes, its API key, its record of calls, and running it as a process or a thread. It must not import from
@@ -17,8 +17,6 @@ import signal
 import sys
 import threading
 import time
-from array import array
-from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -28,77 +26,23 @@ from typing import Self, TypeVar
 
 from aiohttp import web
 
+from local.demo_background import Background
+from local.demo_calls import CallLog
 from local.demo_chat import Chat
 from local.demo_delivery import Call, Delivery
-from local.demo_faults import BadField, Order
+from local.demo_faults import BadField
 from local.demo_gemini import Gemini
 from local.demo_messages import Messages
+from local.demo_responses import Responses
 from local.demo_text import Json
 
 HOST = "127.0.0.1"
 MAX_REQUEST = 32 << 20
-_MAX_CALLS = 10_000
-_MAX_REMEMBERED = 64 << 20
-_MAX_RECORDS = 256
 _KEY_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key")
 _MODELS = {"object": "list", "data": [{"id": "demo", "object": "model", "created": 0, "owned_by": "local"}]}
 
 Result = TypeVar("Result")
-Spoken = type[Chat | Messages | Gemini]
-
-
-class CallLog:
-    """The last calls, how often each seed's fault has occurred, and when recorded answers' tokens were written.
-
-    The number of calls and the bytes of their requests are limited.
-    """
-
-    def __init__(self) -> None:
-        self._calls: deque[tuple[Call, int]] = deque()
-        self._size = 0
-        self._strikes: OrderedDict[str, int] = OrderedDict()
-        self._records: OrderedDict[str, array[int]] = OrderedDict()
-
-    def add(self, call: Call, size: int) -> None:
-        """Records a call whose request has `size` bytes, and drops the oldest ones if there are too many."""
-        self._calls.append((call, size))
-        self._size += size
-        while len(self._calls) > _MAX_CALLS or (self._size > _MAX_REMEMBERED and len(self._calls) > 1):
-            self._size -= self._calls.popleft()[1]
-
-    def still_strikes(self, order: Order) -> bool:
-        """Whether the fault applies to this call of the seed. Counts the call."""
-        if order.fault is None or order.fault.times is None:
-            return True
-        struck = self._strikes.pop(order.answer.seed, 0) + 1
-        self._strikes[order.answer.seed] = struck
-        if len(self._strikes) > _MAX_CALLS:
-            self._strikes.popitem(last=False)
-        return struck <= order.fault.times
-
-    def record(self, order: Order) -> array[int] | None:
-        """An array for the times of the order's tokens, which replaces the seed's earlier one. None if not recorded."""
-        if not order.record:
-            return None
-        self._records.pop(order.answer.seed, None)
-        if len(self._records) >= _MAX_RECORDS:
-            self._records.popitem(last=False)
-        return self._records.setdefault(order.answer.seed, array("q"))
-
-    def recorded(self, seed: str) -> list[int]:
-        """When each token of the seed's last call was written, in nanoseconds on the monotonic clock."""
-        return list(self._records.get(seed, ()))
-
-    def clear(self) -> None:
-        """Deletes all calls, fault counts and recorded times."""
-        self._records.clear()
-        self._calls.clear()
-        self._strikes.clear()
-        self._size = 0
-
-    def shown(self) -> list[Json]:
-        """The calls as JSON, newest last."""
-        return [vars(call).copy() for call, _ in self._calls]
+Spoken = type[Chat | Messages | Responses | Gemini]
 
 
 class Provider:
@@ -106,6 +50,7 @@ class Provider:
 
     def __init__(self, key: str | None = None):
         self.calls = CallLog()
+        self._background = Background(self.calls)
         self._key = key
         self._stopping = False
 
@@ -114,6 +59,9 @@ class Provider:
         app = web.Application(client_max_size=MAX_REQUEST, middlewares=[_errors_as_json])
         app.router.add_post(Chat.path, partial(self._answer, Chat))
         app.router.add_post(Messages.path, partial(self._answer, Messages))
+        app.router.add_post(Responses.path, partial(self._answer, Responses))
+        for method, path in Background.routes:
+            app.router.add_route(method, path, self._about_kept)
         for version in ("/v1", "/v1beta"):
             app.router.add_post(version + Gemini.path, partial(self._answer, Gemini))
         app.router.add_get("/v1/models", self._models)
@@ -125,6 +73,7 @@ class Provider:
 
     async def _stop(self, _: web.Application) -> None:
         self._stopping = True
+        await self._background.stop()
 
     async def _show_calls(self, _: web.Request) -> web.Response:
         return web.json_response(self.calls.shown())
@@ -140,11 +89,25 @@ class Provider:
         return self._locked_out(request, Chat) or web.json_response(_MODELS)
 
     async def _answer(self, tongue: Spoken, request: web.Request) -> web.StreamResponse:
-        call = Call(headers={name.lower(): value for name, value in request.headers.items()})
         raw = await request.read()
-        self.calls.add(call, len(raw))
+        return await self._called(tongue, request, lambda call: self._deliver(tongue, request, call, raw), len(raw))
+
+    async def _about_kept(self, request: web.Request) -> web.StreamResponse:
+        return await self._called(Responses, request, lambda call: self._background.answer(request, call), 0)
+
+    async def _called(
+        self,
+        tongue: Spoken,
+        request: web.Request,
+        work: Callable[[Call], Awaitable[web.StreamResponse]],
+        size: int,
+    ) -> web.StreamResponse:
+        """Records a call, whose request has `size` bytes, and answers it if it has the key."""
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        call = Call(headers=headers, method=request.method, path=request.path_qs)
+        self.calls.add(call, size)
         try:
-            response = self._locked_out(request, tongue) or await self._deliver(tongue, request, call, raw)
+            response = self._locked_out(request, tongue) or await work(call)
             call.status = response.status
             return response
         except (ConnectionError, asyncio.CancelledError) as error:
@@ -162,6 +125,8 @@ class Provider:
             return _error(tongue, 400, str(error), "invalid_value", error.param)
         call.seed, call.model, call.stream = order.answer.seed, order.model, order.stream
         order = order if self.calls.still_strikes(order) else order.faultless()
+        if order.background and not (order.fault and order.fault.replaces_answer):
+            return await self._background.begin(request, call, order)
         return await Delivery(request, call, order, tongue(order), self.calls.record(order)).run()
 
     def _locked_out(self, request: web.Request, tongue: Spoken) -> web.Response | None:

@@ -2,8 +2,8 @@
 
 `protocol` defines what a dialect is and how to add one, and `steps` what events can mean. `folding`, `faults`,
 `characters`, `payload` and `sse` are shared by all dialects. `completion` and `continuation` belong to
-`chat_completions`, `message_events`, `turn` and `prefill` to `messages`, `candidates` to `gemini`. No other package may
-know fields of any API.
+`chat_completions`, `message_events`, `turn` and `prefill` to `messages`, `candidates` to `gemini`, and `output` to
+`responses`. No other package may know fields of any API.
 
 May import `domain` and `runtime`.
 """
@@ -17,6 +17,7 @@ from lib.dialects.chat_completions import ChatCompletions
 from lib.dialects.gemini import Gemini
 from lib.dialects.messages import Messages
 from lib.dialects.protocol import Dialect
+from lib.dialects.responses import Responses
 
-_ALL: tuple[Dialect, ...] = (ChatCompletions(), Messages(), Gemini())
+_ALL: tuple[Dialect, ...] = (ChatCompletions(), Messages(), Responses(), Gemini())
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.name: dialect for dialect in _ALL})

@@ -17,10 +17,12 @@ class Ending(StrEnum):
 
 _ENDINGS = {
     "stop": Ending.STOP,
+    "completed": Ending.STOP,
     "end_turn": Ending.STOP,
     "stop_sequence": Ending.STOP,
     "length": Ending.LENGTH,
     "max_tokens": Ending.LENGTH,
+    "max_output_tokens": Ending.LENGTH,
     "model_context_window_exceeded": Ending.LENGTH,
     "tool_calls": Ending.TOOLS,
     "function_call": Ending.TOOLS,

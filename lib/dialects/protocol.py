@@ -75,8 +75,9 @@ class Outgoing:
 class Read(NamedTuple):
     """One event and its meaning. A tuple for speed, since there is one per token.
 
-    `payload` is the event's JSON with well-formed texts. `kept`: the event belongs into the journal, which end marks
-    and bare errors do not. `usage_only`: it contains only usage, and is kept only if the client wants to see that.
+    `payload` is the event's JSON with well-formed texts. `kept`: the event belongs into the journal. Bare errors do
+    not, nor does an end mark that says nothing else. `usage_only`: it contains only usage, and is kept only if the
+    client wants to see that.
     """
 
     event: Event
@@ -107,7 +108,7 @@ class Answer(ABC):
         self.text_events = 0  # events that added visible text: a lower bound for the tokens used
 
     def add(self, read: Read) -> None:
-        """Adds an event. Events must be in order, and must not be end marks or bare errors."""
+        """Adds an event. Events must be in order, and must be such as are kept."""
         self.events += 1
         visible = False
         for step in read.steps:
@@ -185,7 +186,7 @@ class Dialect(Protocol):
 
     name: str
     end_mark: Event | None
-    """The event that ends a stream of this API, if it has one."""
+    """The event that ends a stream of this API, if it has one that is not kept in the journal."""
 
     ping: Event | None
     """The event that keeps a silent stream of this API alive, if it has one. Otherwise comments do."""

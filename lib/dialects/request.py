@@ -10,16 +10,22 @@ from lib.dialects.steps import Json
 from lib.domain.errors import InvalidRequest
 
 
-def read_request(body: object, turns: str) -> tuple[Json, str]:
-    """A request's fields and its model. `turns` names its list of turns. Errors: `InvalidRequest`."""
+def read_request(body: object, turns: str, *, or_text: bool = False) -> tuple[Json, str]:
+    """A request's fields and its model. Errors: `InvalidRequest`.
+
+    `turns` names its list of turns, which may also be one text if `or_text`.
+    """
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("'model' must be a non-empty string.", param="model")
     said = body.get(turns)
+    if or_text and isinstance(said, str) and said:
+        return body, model
     if not isinstance(said, list) or not said:
-        raise InvalidRequest(f"'{turns}' must be a non-empty list.", param=turns)
+        kind = "a text or a list, and not empty" if or_text else "a non-empty list"
+        raise InvalidRequest(f"'{turns}' must be {kind}.", param=turns)
     for index, turn in enumerate(said):
         if not isinstance(turn, dict):
             raise InvalidRequest(f"'{turns}[{index}]' must be an object.", param=f"{turns}[{index}]")

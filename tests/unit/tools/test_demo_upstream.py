@@ -28,10 +28,11 @@ import openai
 import pytest
 
 from local import demo_text
+from local.demo_calls import CallLog
 from local.demo_delivery import Call, Pace
 from local.demo_faults import FAULTS, BadField, Fault, Order
 from local.demo_text import DONE_TEXT, WORDS, Json, arguments, blob, choice_seed, reasoning_seed, seed_of, text, token
-from local.demo_upstream import CallLog, DemoUpstream, main
+from local.demo_upstream import DemoUpstream, main
 
 ROOT = Path(__file__).resolve().parents[3]
 MESSAGES = [{"role": "user", "content": "Tell me about rivers."}]
