@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/responses
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -34,10 +35,13 @@ from lib.wires.http import (
     streamed,
     wants_bare_events,
 )
-from lib.wires.responses_kept import Kept, KeptResponses, response_id
-from lib.wires.responses_request import read
-from lib.wires.responses_stream import Numbered, ResponseStream
+from lib.wires.responses_input import items_of
+from lib.wires.responses_kept import INPUT, Kept, KeptResponses, Rendering, response_id
+from lib.wires.responses_request import check, portable, read, shown_of
+from lib.wires.responses_stream import Numbered
 from lib.wires.service import Service
+
+SPOKEN = "responses"  # the dialect that is this API
 
 
 def register(app: Flask, service: Service) -> None:
@@ -51,23 +55,23 @@ def register(app: Flask, service: Service) -> None:
         user = service.identify(request.headers)
         started, kept, is_streamed = begin(user)
         bound_writes(settings.send_seconds)
-        generation, tail, stream = started.generation, started.tail, responses.stream(started.generation, kept)
+        generation, tail, rendering = started.generation, started.tail, responses.rendering(started.generation, kept)
         try:
             if kept.get("background"):
                 if is_streamed:
-                    return respond(generation, tail, Piece([], 0), stream)
+                    return respond(generation, tail, Piece([], 0), rendering)
                 tail.close()
                 shown = responses.shown(responses.find(user, response_id(generation))) if started.attached else None
-                return whole(generation, shown or stream.response("queued"))
+                return whole(generation, shown or rendering.response("queued"))
             first = first_piece(tail, settings.status_wait_seconds)
             if is_streamed:
-                return respond(generation, tail, first, stream)
-            end = ended(tail, first, stream.take, settings.response_seconds)
-            stream.end(end)
-            return whole(generation, stream.ended(end))
+                return respond(generation, tail, first, rendering)
+            end = ended(tail, first, rendering.take, settings.response_seconds)
+            rendering.end(end)
+            return whole(generation, rendering.ended(end))
         except HoldfastError as error:
             tail.close()
-            return refusal(error, located(generation), foreign=True)
+            return refusal(error, located(generation), foreign=generation.dialect != SPOKEN)
         except BaseException:
             tail.close()
             raise
@@ -75,30 +79,45 @@ def register(app: Flask, service: Service) -> None:
     def begin(user: str) -> tuple[Started, Json, bool]:
         with service.bodies.json(user) as body:
             fields = object_in(body)
-            previous = fields.get("previous_response_id")
-            earlier = responses.conversation(user, previous) if isinstance(previous, str) else []
-            asked = read(fields, earlier)
-            own = orjson.dumps(asked.kept)
-            if len(own) > settings.max_request_bytes:
-                raise InvalidRequest(
-                    f"The conversation has more than {settings.max_request_bytes} bytes with all that came before, "
-                    "which is the limit here (MAX_REQUEST_BYTES). Begin a new one.",
-                    code="conversation_too_large",
-                    param="previous_response_id",
-                )
-            begun = StartRequest(
-                body=asked.conversation,
+            check(fields)
+            previous = responses.previous(user, its) if (its := fields.get("previous_response_id")) else None
+            speaks = settings.catalog.serving(fields["model"]).speaks
+            asking = passed(fields, previous) if SPOKEN in speaks else rendered(fields, previous)
+            begun = replace(
+                asking,
                 chat_id=header("X-Chat-Id"),
                 message_id=header("X-Message-Id"),
                 idempotency_key=header("Idempotency-Key"),
                 retried=retried(),
-                own=own,
             )
-            return service.generations.start(user, begun), asked.kept, bool(fields.get("stream"))
+            return service.generations.start(user, begun), orjson.loads(begun.own), bool(fields.get("stream"))
 
-    def respond(generation: Generation, tail: Tail, first: Piece, stream: ResponseStream, after: int = -1) -> Response:
+    def passed(fields: Json, previous: Kept | None) -> StartRequest:
+        """For an upstream that speaks this API. It is always asked for a stream, so that there is one to follow."""
+        sent = {name: value for name, value in fields.items() if name != "previous_response_id"}
+        if previous is not None and INPUT in previous.request:
+            sent[INPUT] = portable([*responses.conversation(previous), *items_of(fields.get(INPUT))])
+        elif previous is not None:
+            sent["previous_response_id"] = responses.upstream_id(previous)
+        own = orjson.dumps(shown_of(fields))
+        return StartRequest(body=orjson.dumps(sent), dialect=SPOKEN, beside={"stream": True}, own=own)
+
+    def rendered(fields: Json, previous: Kept | None) -> StartRequest:
+        """For an upstream that speaks another API."""
+        asked = read(fields, responses.conversation(previous) if previous is not None else ())
+        own = orjson.dumps(asked.kept)
+        if len(own) > settings.max_request_bytes:
+            raise InvalidRequest(
+                f"The conversation has more than {settings.max_request_bytes} bytes with all that came before, which "
+                "is the limit here (MAX_REQUEST_BYTES). Begin a new one.",
+                code="conversation_too_large",
+                param="previous_response_id",
+            )
+        return StartRequest(body=asked.conversation, own=own)
+
+    def respond(generation: Generation, tail: Tail, first: Piece, rendering: Rendering, after: int = -1) -> Response:
         bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
-        pieces = chunks(tail, first, stream, after, bare=wants_bare_events(), **bounds)
+        pieces = chunks(tail, first, rendering, after, bare=wants_bare_events(), **bounds)
         return streamed(tail, pieces, located(generation))
 
     @wire.get("/v1/responses/<its_id>")
@@ -109,7 +128,7 @@ def register(app: Flask, service: Service) -> None:
         after = cursor()
         tail = service.generations.resume(kept.generation, 0)
         bound_writes(settings.send_seconds)
-        return respond(kept.generation, tail, Piece([], 0), responses.stream(kept.generation, kept.request), after)
+        return respond(kept.generation, tail, Piece([], 0), responses.rendering(kept.generation, kept.request), after)
 
     @wire.post("/v1/responses/<its_id>/cancel")
     def cancel(its_id: str) -> Response:
@@ -167,7 +186,7 @@ def cursor() -> int:
 
 
 def chunks(
-    tail: Tail, first: Piece, stream: ResponseStream, after: int, *, keepalive: float, seconds: float, bare: bool
+    tail: Tail, first: Piece, rendering: Rendering, after: int, *, keepalive: float, seconds: float, bare: bool
 ) -> Iterator[bytes]:
     """The events after number `after`. Ends after at most `seconds`, and closes the tail.
 
@@ -178,13 +197,13 @@ def chunks(
         return in_writes([frame(event, None if bare else number) for number, event in events if number > after])
 
     try:
-        yield from framed(stream.begin())
+        yield from framed(rendering.begin())
         for piece in tail.follow(first, keepalive=keepalive, seconds=seconds):
-            yield from framed([each for event in piece.events for each in stream.take(event)])
+            yield from framed([each for event in piece.events for each in rendering.take(event)])
             if not piece.events and piece.end is None:
                 yield b"\n" if bare else KEEP_ALIVE
         if piece.end is not None:
-            *others, (number, last) = stream.end(piece.end)
+            *others, (number, last) = rendering.end(piece.end)
             yield from framed(others)
             if number < after:
                 words = f"'starting_after' is {after}, and the last event's number is {number}."
@@ -193,16 +212,16 @@ def chunks(
             elif number > after:
                 yield frame(last)
             return
-        told = max(stream.number, after)
+        told = max(rendering.number, after)
         words = f"This response has lasted as long as it may. Retrieve the rest with starting_after={told}."
         yield _failed(StillRunning(words), told)
     except Unavailable as error:
         shown(error)
-        told = max(stream.number, after)
+        told = max(rendering.number, after)
         words = f"The answer can't be read now. Retrieve the rest with starting_after={told}."
         yield _failed(Unavailable(words), told)
     except Exception as error:
-        yield _failed(shown(error), max(stream.number, after))
+        yield _failed(shown(error), max(rendering.number, after))
 
 
 def _failed(error: HoldfastError, number: int) -> bytes:

@@ -6,19 +6,28 @@ A response's id is its generation's, so nothing else has to be looked up.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import orjson
 
 from lib.dialects.conversation import Json
-from lib.domain.end import State
+from lib.dialects.output import Output
+from lib.dialects.protocol import Malformed
+from lib.dialects.responses import Responses
+from lib.domain.end import End, State
 from lib.domain.errors import InvalidRequest, NotFound
+from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.segment import Head
+from lib.wires.responses_passed import PassedStream
 from lib.wires.responses_request import SHOWN
-from lib.wires.responses_stream import ResponseStream
+from lib.wires.responses_stream import Numbered, ResponseStream
 from lib.wires.service import Service
 
+INPUT = "input"
+_PREVIOUS = "previous_response_id"
 _ID = re.compile(r"resp_([0-9a-f]{32})")
 
 
@@ -26,9 +35,29 @@ def response_id(generation: Generation) -> str:
     return f"resp_{generation.id}"
 
 
+class Rendering(Protocol):
+    """One answer as this protocol says it: rendered from steps, or passed on."""
+
+    number: int
+    """The number of the last event so far."""
+
+    def begin(self) -> list[Numbered]: ...
+
+    def take(self, event: Event) -> list[Numbered]: ...
+
+    def end(self, end: End) -> list[Numbered]: ...
+
+    def response(self, status: str) -> Json: ...
+
+    def ended(self, end: End) -> Json: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A response: its generation, its journal's head, and what is kept of its request."""
+    """A response: its generation, its journal's head, and what is kept of its request.
+
+    That has the conversation's items, unless the upstream keeps those.
+    """
 
     generation: Generation
     head: Head
@@ -61,40 +90,64 @@ class KeptResponses:
             raise missing
         return Kept(generation, head, request)
 
-    def stream(self, generation: Generation, request: Json) -> ResponseStream:
-        """Renders an answer from its first event on."""
+    def rendering(self, generation: Generation, request: Json) -> Rendering:
+        """Says an answer from its first event on."""
         about = {
             "id": response_id(generation),
             "object": "response",
             "created_at": int(generation.created_at.timestamp()),
             "model": generation.model,
             **SHOWN,
-            **{name: value for name, value in request.items() if name != "input"},
+            **{name: value for name, value in request.items() if name != INPUT},
         }
         dialect = self._service.dialects.get(generation.dialect)
+        if isinstance(dialect, Responses):
+            return PassedStream(about, dialect)
         return ResponseStream(about, generation.id, dialect, queued=bool(request.get("background")))
 
     def shown(self, kept: Kept) -> Json:
         """The response as it is now. One that is not over has no output yet: a stream has."""
-        stream = self.stream(kept.generation, kept.request)
+        rendering = self.rendering(kept.generation, kept.request)
         if kept.head.end is None:
             waits = kept.generation.state is State.QUEUED and kept.request.get("background")
-            return stream.response("queued" if waits else "in_progress")
+            return rendering.response("queued" if waits else "in_progress")
         for event in self._service.generations.events(kept.generation, kept.head):
-            stream.take(event)
-        stream.end(kept.head.end)
-        return stream.ended(kept.head.end)
+            rendering.take(event)
+        rendering.end(kept.head.end)
+        return rendering.ended(kept.head.end)
 
-    def conversation(self, user: str, its_id: str) -> list[Json]:
-        """The items of a conversation up to and with this response. Errors: `InvalidRequest`."""
-        param = "previous_response_id"
+    def previous(self, user: str, its_id: str) -> Kept:
+        """A response that another is to follow. Errors: `InvalidRequest`."""
         try:
             kept = self.find(user, its_id)
         except NotFound as error:
             words = f"Previous response with id '{its_id[:100]}' not found."
-            raise InvalidRequest(words, code="previous_response_not_found", param=param) from error
+            raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS) from error
         if kept.head.end is None:
             words = f"Previous response with id '{its_id[:100]}' is not over yet: wait for it, or cancel it."
-            raise InvalidRequest(words, code="previous_response_in_progress", param=param)
-        items: list[Json] = kept.request["input"]
+            raise InvalidRequest(words, code="previous_response_in_progress", param=_PREVIOUS)
+        return kept
+
+    def conversation(self, kept: Kept) -> list[Json]:
+        """The items of a conversation up to and with this response. Errors: `InvalidRequest`."""
+        if INPUT not in kept.request:
+            raise InvalidRequest(
+                "The previous response is one of an upstream that keeps the conversation itself, and this model has "
+                "another upstream: send the conversation's items as 'input'.",
+                code="previous_response_elsewhere",
+                param=_PREVIOUS,
+            )
+        items: list[Json] = kept.request[INPUT]
         return [*items, *self.shown(kept)["output"]]
+
+    def upstream_id(self, kept: Kept) -> str:
+        """The id that a response has at its upstream, which speaks this API. Errors: `InvalidRequest`."""
+        dialect = self._service.dialects[kept.generation.dialect]
+        answer = Output()
+        for event in self._service.generations.events(kept.generation, kept.head):
+            with suppress(Malformed):
+                answer.add(dialect.read(event))
+            if answer.id:
+                return answer.id
+        words = "The previous response did not begin, so there is nothing to follow: send the conversation as 'input'."
+        raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS)

@@ -83,8 +83,7 @@ class ResponsesRequest:
 
 
 def read(fields: Json, earlier: Sequence[Json] = ()) -> ResponsesRequest:
-    """`earlier` are the items of the conversation before this request. Errors: `InvalidRequest`."""
-    check(fields)
+    """Reads what `check` has checked. `earlier` are the items of the conversation before. Errors: `InvalidRequest`."""
     _check_rendered(fields)
     items = [*earlier, *responses_input.items_of(fields.get("input"))]
     said = responses_input.read(items, len(earlier))
@@ -111,7 +110,7 @@ def read(fields: Json, earlier: Sequence[Json] = ()) -> ResponsesRequest:
             if name not in _READ and name not in _NOT_RENDERED and name not in _WITHOUT_MEANING_HERE
         },
     )
-    shown = {name: fields[name] for name in SHOWN if fields.get(name) is not None}
+    shown = shown_of(fields)
     if tools:
         shown["tools"] = [{"description": None, "parameters": None, "strict": None, **tool} for tool in fields["tools"]]
     if "text" in shown:
@@ -119,6 +118,20 @@ def read(fields: Json, earlier: Sequence[Json] = ()) -> ResponsesRequest:
     if "reasoning" in shown:
         shown["reasoning"] = {**SHOWN["reasoning"], **shown["reasoning"]}
     return ResponsesRequest(conversation=conversation, kept={**shown, "input": items})
+
+
+def shown_of(fields: Json) -> Json:
+    """The fields of a request that its answer shows."""
+    return {name: fields[name] for name in SHOWN if fields.get(name) is not None}
+
+
+def portable(items: Sequence[Json]) -> list[Json]:
+    """The items of a conversation as an upstream takes them that speaks this API, and did not make them."""
+    return [
+        {name: value for name, value in item.items() if name not in ("id", "status")}
+        for item in items
+        if item.get("type") not in ("reasoning", "image_generation_call")
+    ]
 
 
 def check(fields: Json) -> None:

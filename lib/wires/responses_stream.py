@@ -39,7 +39,7 @@ class ResponseStream:
         self._about = about
         self._key = key
         self._queued = queued
-        self._number = -1
+        self.number = -1
         self._items: list[Item] = []
         self._open: Message | Thoughts | None = None
         self._calls = Calls(f"call_{key}_")
@@ -48,11 +48,6 @@ class ResponseStream:
         self._refused = False
         self._running = not queued
         self._events: list[Numbered] = []
-
-    @property
-    def number(self) -> int:
-        """The number of the last event so far."""
-        return self._number
 
     @property
     def output(self) -> list[Json]:
@@ -119,9 +114,7 @@ class ResponseStream:
         if end.state is State.STOPPED:
             status = "cancelled"
         elif end.state is not State.COMPLETED:
-            told = end.error or {}
-            code = str(told.get("code") or end.reason or "server_error")
-            status, error = "failed", {"code": code, "message": str(told.get("message") or "The answer broke off.")}
+            status, error = "failed", failure(end)
         elif (short := self._shortfall()) is not None:
             status, shortfall = "incomplete", {"reason": short}
         done = int(end.at.timestamp()) if end.at is not None and status == "completed" else None
@@ -142,10 +135,10 @@ class ResponseStream:
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Adds an event."""
-        self._number += 1
+        self.number += 1
         name = f"response.{kind}"
-        payload = {"type": name, "sequence_number": self._number, **fields}
-        self._events.append((self._number, Event(orjson.dumps(payload), name.encode())))
+        payload = {"type": name, "sequence_number": self.number, **fields}
+        self._events.append((self.number, Event(orjson.dumps(payload), name.encode())))
 
     def _state(self, kind: str, status: str) -> None:
         self.emit(kind, response=self.response(status))
@@ -209,6 +202,13 @@ class ResponseStream:
         picture = Picture(self.emit, *self._place("ig"), data)
         self._add(picture)
         picture.close(whole=True)
+
+
+def failure(end: End) -> Json:
+    """The error of a response that failed or broke off, with the upstream's own code and words."""
+    told = end.error or {}
+    code = str(told.get("code") or end.reason or "server_error")
+    return {"code": code, "message": str(told.get("message") or "The answer broke off.")}
 
 
 def _usage(usage: Json) -> Json:
