@@ -40,11 +40,15 @@ def tokens(count: Any) -> int | None:
 
 
 class Counts(NamedTuple):
-    """Numbers of tokens. `cached` are those of the input that were read from a cache, and `reasoning` of the output."""
+    """Numbers of tokens. `cached` are those of the input that were read from a cache, and `written` to one.
+
+    `reasoning` are those of the output that were thought.
+    """
 
     input: int
     output: int
     cached: int
+    written: int
     reasoning: int
 
 
@@ -65,6 +69,7 @@ def counted(usage: Json) -> Counts:
         ),
         output=_sum(usage, ("completion_tokens", "output_tokens", "candidatesTokenCount"), "thoughtsTokenCount"),
         cached=read if read is not None else _sum({**usage, **prompt}, ("cached_tokens", "cachedContentTokenCount")),
+        written=_sum({**usage, **prompt}, ("cache_creation_input_tokens", "cache_write_tokens")),
         reasoning=_sum({**usage, **completion}, ("reasoning_tokens", "thoughtsTokenCount")),
     )
 

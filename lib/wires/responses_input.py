@@ -27,7 +27,7 @@ class Said:
 
 def items_of(given: Any) -> list[Json]:
     """A request's input as a list of items. Errors: `InvalidRequest`."""
-    if isinstance(given, str):
+    if isinstance(given, str) and given:
         return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
     if not isinstance(given, list) or not given:
         raise InvalidRequest("'input' must be a text, or a non-empty list of items.", param="input")

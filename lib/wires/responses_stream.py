@@ -215,7 +215,7 @@ def _usage(usage: Json) -> Json:
     counts = counted(usage)
     return {
         "input_tokens": counts.input,
-        "input_tokens_details": {"cached_tokens": counts.cached},
+        "input_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": counts.written},
         "output_tokens": counts.output,
         "output_tokens_details": {"reasoning_tokens": counts.reasoning},
         "total_tokens": counts.input + counts.output,
