@@ -60,7 +60,7 @@ class PassedStream:
 
     def ended(self, end: End) -> Json:
         """The whole response."""
-        response = self._named({**BLANK, **self._about, **self._answer.response()})
+        response = self._named(self._answer.response() if self._answer.begun else {**BLANK, **self._about})
         if end.state is State.COMPLETED:
             return response
         if end.state is State.STOPPED:
