@@ -27,6 +27,7 @@ RUN = [
     "## Where messages lie",
     "### Web",
     "## OpenAI's SDKs",
+    "## OpenAI Responses",
     "## Anthropic's SDKs",
     "## Google's SDKs",
     "## AI SDK",
@@ -101,19 +102,22 @@ def test_the_documented_client_is_the_one_that_is_tested(section: str, file: str
             )
             for section in ("## OpenAI's SDKs", "## Anthropic's SDKs")
         ],
-        (
-            "## Google's SDKs",
-            0,
-            """
+        *[
+            (
+                section,
+                0,
+                """
                 let shown = '';
                 const show = (text) => { shown += text; };
                 const question = messages[0].content;
                 SNIPPET
                 say(shown);
             """,
-        ),
+            )
+            for section in ("## OpenAI Responses", "## Google's SDKs")
+        ],
     ],
-    ids=["callable", "AI SDK", "OpenAI", "Anthropic", "Google"],
+    ids=["callable", "AI SDK", "OpenAI", "Anthropic", "Responses", "Google"],
 )
 def test_the_documented_javascript_shows_the_answer(client: Client, section: str, at: int, around: str) -> None:
     asked = ask()
@@ -121,7 +125,9 @@ def test_the_documented_javascript_shows_the_answer(client: Client, section: str
     assert run(code, url=client.url, token=id_token(client.user), **asked) == [asked["expected"]]
 
 
-@pytest.mark.parametrize("section", ["## OpenAI's SDKs", "## Anthropic's SDKs", "## Google's SDKs"])
+@pytest.mark.parametrize(
+    "section", ["## OpenAI's SDKs", "## OpenAI Responses", "## Anthropic's SDKs", "## Google's SDKs"]
+)
 def test_the_documented_python_shows_the_answer(
     client: Client,
     upstream_calls: Callable[[str], list[dict[str, Any]]],
