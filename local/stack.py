@@ -220,7 +220,9 @@ class Stack:
             "OIDC_CERTS_URL": f"{self.tasks_http}/certs",
             "UPSTREAM_BASE_URL": f"{self.upstream_url}/v1",
             **(
-                {} if "UPSTREAM_BASE_URL" in self._settings else {"UPSTREAM_SPEAKS": "chat_completions,messages,gemini"}
+                {}
+                if "UPSTREAM_BASE_URL" in self._settings
+                else {"UPSTREAM_SPEAKS": "chat_completions,messages,responses,gemini"}
             ),
             "UPSTREAM_MODELS": self._environ.get("UPSTREAM_MODELS") or "*",
             **self._settings,

@@ -17,7 +17,7 @@ from lib.dialects.completion import DETAILS, REASONING, Completion, is_whole
 from lib.dialects.continuation import Seam, continued
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
-from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.request import is_streamed, read_request
 from lib.dialects.steps import (
     OUTPUT,
@@ -55,6 +55,7 @@ class ChatCompletions:
     end_mark: Event | None = Event(_DONE)
     ping: Event | None = None
     headers: tuple[str, ...] = ()
+    background: Background | None = None
 
     def check(self, body: object) -> Asked:
         request, model = read_request(body, "messages")

@@ -22,7 +22,7 @@ from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.gemini_request import written
 from lib.dialects.gemini_response import steps_of
-from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.request import is_streamed, read_request
 from lib.dialects.steps import Fault, Json
 from lib.domain.errors import HoldfastError, InvalidRequest
@@ -61,6 +61,7 @@ class Gemini:
     end_mark: Event | None = None
     ping: Event | None = None
     headers: tuple[str, ...] = ()
+    background: Background | None = None
 
     def check(self, body: object) -> Asked:
         request, model = read_request(body, "contents")

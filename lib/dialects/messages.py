@@ -19,7 +19,7 @@ from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, 
 from lib.dialects.message_events import inner_error, steps_of, stream_of
 from lib.dialects.message_request import written
 from lib.dialects.prefill import Seam, continued
-from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.request import is_streamed, read_request
 from lib.dialects.steps import EndMark, Fault, Json
 from lib.dialects.turn import Turn
@@ -64,6 +64,7 @@ class Messages:
     end_mark: Event | None = Event(b'{"type":"message_stop"}', b"message_stop")
     ping: Event | None = Event(b'{"type": "ping"}', b"ping")
     headers: tuple[str, ...] = ("anthropic-version", "anthropic-beta")
+    background: Background | None = None
 
     def check(self, body: object) -> Asked:
         request, model = read_request(body, "messages")

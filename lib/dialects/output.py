@@ -129,6 +129,16 @@ class Output(Answer):
         return own if isinstance(own, str) else ""
 
     @property
+    def cursor(self) -> tuple[str, int] | None:
+        """The upstream's id of a response in the background, and the number of its last event that was read.
+
+        None if it has none, or not yet. An upstream may leave out whether a response is in the background.
+        """
+        if not self.id or not self.next_sequence or self._top.get("background") is False:
+            return None
+        return self.id, self.next_sequence - 1
+
+    @property
     def next_index(self) -> int:
         """The index of the next item to begin."""
         return max(self._items, default=-1) + 1

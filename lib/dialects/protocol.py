@@ -68,7 +68,8 @@ class Outgoing:
     """A request to an upstream. `path` is appended to the base URL, and `headers` must not contain credentials."""
 
     path: str
-    body: bytes
+    body: bytes = b""
+    method: str = "POST"
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -181,6 +182,33 @@ class Rest:
     reading: Reading
 
 
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """The request that goes on with an answer at the upstream's own cursor, and the reading of what it brings."""
+
+    outgoing: Outgoing
+    reading: Reading
+
+
+class Background(Protocol):
+    """What an API has for answers that the upstream generates without a connection, and keeps for a while.
+
+    Such an answer is read on from any of its events. So it is generated once, however often the reading breaks off.
+    """
+
+    def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:
+        """The request for an answer in the background. Like `Dialect.outgoing` if the client does not want that."""
+        ...
+
+    def resumption(self, answer: Answer) -> Resumption | None:
+        """How to go on with `answer` at the upstream's cursor, or None if it is not in the background."""
+        ...
+
+    def cancelling(self, answer: Answer) -> Outgoing | None:
+        """The request that ends the generating of `answer`, or None if it is not in the background."""
+        ...
+
+
 class Dialect(Protocol):
     """One model API."""
 
@@ -193,6 +221,9 @@ class Dialect(Protocol):
 
     headers: tuple[str, ...]
     """The client's headers that are a part of a request in this API, in lower case. No credentials."""
+
+    background: Background | None
+    """What this API has for answers in the background, if it has that."""
 
     def check(self, body: object) -> Asked:
         """Validates a request's JSON. Errors: `InvalidRequest`, which names the field."""

@@ -13,13 +13,14 @@ from typing import Any
 import orjson
 
 from lib.dialects import payload as json_text
-from lib.dialects.characters import Joiner, may_be_cut
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.output import Output
-from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.request import is_streamed, read_request
-from lib.dialects.response_events import BEGINNINGS, failure_in, steps_of
+from lib.dialects.response_background import PATH, ResponseBackground
+from lib.dialects.response_events import failure_in, steps_of
+from lib.dialects.response_reading import Again, ResponseReading
 from lib.dialects.response_request import written
 from lib.dialects.response_stream import stream_of
 from lib.dialects.steps import Fault, Json
@@ -46,6 +47,9 @@ class Responses:
     ping: Event | None = None
     headers: tuple[str, ...] = ()
 
+    def __init__(self) -> None:
+        self.background: Background | None = ResponseBackground(self.read)
+
     def check(self, body: object) -> Asked:
         request, model = read_request(body, "input", or_text=True)
         streamed = is_streamed(request)
@@ -59,10 +63,10 @@ class Responses:
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002
         """Usage is a part of every answer, so it need not be asked for.
 
-        `background` is between the client and this service, for which every request is one in the background.
+        `background` is between the client and this service, which alone decides how it asks the upstream.
         """
         body = {name: value for name, value in request.items() if name != "background"}
-        return Outgoing(path="/responses", body=orjson.dumps(body), headers=tuple(headers.items()))
+        return Outgoing(path=PATH, body=orjson.dumps(body), headers=tuple(headers.items()))
 
     def streaming(self, request: Json) -> Json:
         return {**request, "stream": True}
@@ -71,18 +75,17 @@ class Responses:
         return written(conversation)
 
     def reading(self) -> Reading:
-        return _Reading(self)
+        return ResponseReading(self.read)
 
     def read(self, event: Event) -> Read:
         data, name = event
         if name == b"error":
             return Read(event, {}, (_as_sent(fault_of_event(data), data),), kept=False)
         payload = json_text.read_object(data)
-        error = error_in(payload)
-        if error is None:
-            error = failure_in(payload)
-        if error is not None:
+        if (error := error_in(payload)) is not None:
             return Read(event, payload, (_as_sent(fault_of(error), data),), kept=False)
+        if (error := failure_in(payload)) is not None:
+            return Read(event, payload, (replace(_as_sent(fault_of(error), data), over=True),), kept=False)
         return Read(event, payload, steps_of(payload))
 
     def events(self, body: bytes, *, streamed: bool) -> list[Event]:
@@ -120,69 +123,9 @@ class Responses:
         """No continuation: the API has no way to ask for the rest of a message."""
         if not isinstance(answer, Output):
             raise TypeError("the answer is another dialect's")
-        if not answer.events:
+        if not answer.begun and answer.silent:
             return Rest(request, self.reading())
-        return Rest(request, _Reading(self, _Seam(answer))) if answer.silent else None
-
-
-class _Reading:
-    """Reads one call's events. Nearly all pass unchanged. `seam` adjusts those of an answer that starts again."""
-
-    def __init__(self, dialect: Responses, seam: _Seam | None = None):
-        self._meaning = dialect.read
-        self._joiner = Joiner()
-        self._held = self._joiner.held
-        self._seam = seam
-
-    def read(self, event: Event) -> Read:
-        if self._seam is None and not self._held and not may_be_cut(event.data):
-            return _named(self._meaning(event))
-        try:
-            payload = json_text.read_loosely(event.data)
-        except Malformed:
-            return self._meaning(event)
-        if not isinstance(payload, dict) or event.name == b"error":
-            return self._meaning(event)
-        fitted = self._joiner.joined(payload)
-        if self._seam is not None:
-            fits = self._seam.fit(fitted)
-            if fits is None:
-                return Read(event, payload, (), kept=False)
-            fitted = fits
-        return _named(self._meaning(event if fitted == payload else Event(json_text.write(fitted), event.name)))
-
-
-class _Seam:
-    """Adjusts the events of an answer that starts again to what is saved of its beginning, which has no output yet.
-
-    There is no second beginning, items are numbered after those that have begun, and so are the events.
-    """
-
-    def __init__(self, begun: Output):
-        self._begun = begun.begun
-        self._shift = begun.next_index
-        self._next = begun.next_sequence
-
-    def fit(self, payload: Json) -> Json | None:
-        """The event as clients see it, or None if they have had it."""
-        if self._begun and payload.get("type") in BEGINNINGS:
-            return None
-        fitted = dict(payload)
-        if type(payload.get("sequence_number")) is int:
-            fitted["sequence_number"] = self._next
-            self._next += 1
-        if type(payload.get("output_index")) is int:
-            fitted["output_index"] = payload["output_index"] + self._shift
-        return fitted
-
-
-def _named(read: Read) -> Read:
-    """The event with its name, which is its type, and which some upstreams leave out."""
-    event, payload, steps, kept, _ = read
-    kind = payload.get("type")
-    if event.name or not isinstance(kind, str) or not (kind.isascii() and kind.isprintable()):
-        return read
-    return Read(Event(event.data, kind.encode()), payload, steps, kept)
+        return Rest(request, ResponseReading(self.read, Again(answer))) if answer.silent else None
 
 
 def _as_sent(fault: Fault, data: bytes) -> Fault:

@@ -93,7 +93,8 @@ class Fault:
 
     `status` is an HTTP status from 400 to 599, if the upstream sent one. `passing` means that the error is transient,
     so that another call may succeed. `about_key`: the upstream refused this service's key, whatever the status says.
-    `body` is the error as JSON text in the API's own format, or empty.
+    `over`: the answer itself has failed, so that nothing more of it can be read. `body` is the error as JSON text in
+    the API's own format, or empty.
     """
 
     message: str
@@ -103,6 +104,7 @@ class Fault:
     status: int | None = None
     passing: bool = False
     about_key: bool = False
+    over: bool = False
     body: str = ""
 
 

@@ -112,7 +112,10 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, rest))
 
 
-LISTED_FIELDS = [_camel(name) for name in Generation.__slots__ if name not in ("id", "request", "own_request")]
+BODIES = ("request", "ownRequest")
+"""The fields that have words of the client's."""
+
+LISTED_FIELDS = [field for name in Generation.__slots__ if name != "id" and (field := _camel(name)) not in BODIES]
 
 
 def _plain(value: Any) -> Any:

@@ -21,8 +21,9 @@ import orjson
 from lib.cloud.documents import Document
 from lib.cloud.listen import Listener
 from lib.cloud.store import Store
-from lib.dialects.protocol import Answer, Asked, Dialect, Reading, Rest, folded
+from lib.dialects.protocol import Answer, Asked, Dialect, Outgoing, Reading, Resumption, folded
 from lib.domain.end import End, Fields, State
+from lib.engine.asking import Asking, cancel, pause
 from lib.engine.buffer import Buffer, Signal
 from lib.engine.claim import Claim
 from lib.engine.committer import Commits, Committer
@@ -31,7 +32,7 @@ from lib.engine.reader import Reader
 from lib.journal import ending
 from lib.journal.codec import Entry, replay
 from lib.journal.writer import Clock, Fenced, Prepared
-from lib.runtime.catalog import Upstream, Usage
+from lib.runtime.catalog import Upstream
 from lib.runtime.settings import Settings
 from lib.runtime.telemetry import Span, Telemetry
 from lib.upstream.call import Call, Session
@@ -80,6 +81,7 @@ class Attempt:
         self._generation = claim.generation
         self._journal = claim.journal
         self._found = claim.found
+        self._read_request = claim.request
         self._store = store
         self._listener = listener
         self._session = session
@@ -91,7 +93,7 @@ class Attempt:
         self._clock = clock
         self._committer = committer
         self._watched_until = max(self._generation.watchers.values(), default=clock())
-        self._request = b""  # parsed where it is needed, since it is many times as large then
+        self._asking = self._asking_of(b"")
         self._asked = Asked(model=self._generation.model, streamed=True)
         self._call: tuple[Buffer, Reader] | None = None
         self._to_leave = False
@@ -118,18 +120,27 @@ class Attempt:
         Errors: `Fenced` if it lost the lease, `Unreachable` if Firestore failed for too long. After any other exception
         the generation is still claimed, and the caller must end it.
         """
-        self._request = self._store.request(self._generation)
-        self._asked = self._dialect.check(orjson.loads(self._request))
+        request = self._read_request()
+        self._asking = self._asking_of(request)
+        self._asked = self._dialect.check(orjson.loads(request))
         answer = folded(self._dialect, replay(self._store, self._generation, self._found), self._asked.choices)
         if self._generation.stop_requested_at is not None:
             return self._finish(answer, ending.stopped())
         if _whole(answer):
             return self._finish(answer, End(state=State.COMPLETED))
-        if self._rest(answer) is None:
+        if self._asking.rest(answer, self._generation.attempt) is None:
             return self._finish(answer, ending.lost(self._generation, silent=answer.silent))
         if self._to_leave:
             return self._release(0.0)
-        return self._exchange(answer)
+        try:
+            return self._exchange(answer)
+        except Fenced:
+            if self._asking.cancelling(answer) is not None and self._store.generation(self._generation.id) is None:
+                self._cancel(answer)  # it was deleted
+            raise
+
+    def _asking_of(self, request: bytes) -> Asking:
+        return Asking(self._generation, self._dialect, self._upstream, self._settings.max_attempts, request)
 
     def leave(self, *, at_once: bool) -> None:
         """For shutdown: gives up the generation if another attempt can continue it, or with `at_once` in any case.
@@ -142,37 +153,34 @@ class Attempt:
         buffer, reader = self._call
 
         def close_if_resumable(answer: Answer) -> None:
-            if self._rest(answer) is not None:
+            if self._asking.rest(answer, self._generation.attempt + 1) is not None:
                 buffer.close(Signal.SHUTDOWN)
 
         if at_once:
             buffer.close(Signal.SHUTDOWN)
-        elif self._generation.attempt < self._settings.max_attempts:
+        else:
             reader.look(close_if_resumable)  # under the reader's lock: a further event could change the result
 
-    def _rest(self, answer: Answer) -> Rest | None:
-        """The request that continues `answer`, or starts it; None if it can't be continued."""
-        return self._dialect.rest(orjson.loads(self._request), answer, self._upstream.prefill)
+    def _new_call(self, outgoing: Outgoing, traceparent: str | None = None) -> Call:
+        return Call(self._session, self._upstream, self._credential, outgoing, traceparent)
 
-    def _new_call(self, answer: Answer, traceparent: str | None) -> tuple[Call, Reading]:
-        """The call for what is missing of `answer`, which can be continued, and how its events are read.
+    def _call_for_rest(self, answer: Answer, traceparent: str | None) -> tuple[Call, Reading, bool]:
+        """The call for what is missing of `answer`, how its events are read, and whether it only reads on.
 
         Nothing but the call keeps the outgoing body.
         """
-        rest = self._rest(answer)
+        rest = self._asking.rest(answer, self._generation.attempt)
         if rest is None:
             raise TypeError("the answer can't be continued")
-        outgoing = self._dialect.outgoing(
-            rest.request, ask_usage=self._upstream.usage is Usage.ASK, headers=self._generation.headers
-        )
-        return Call(self._session, self._upstream, self._credential, outgoing, traceparent), rest.reading
+        outgoing, reading = self._asking.request(rest)
+        return self._new_call(outgoing, traceparent), reading, isinstance(rest, Resumption)
 
     def _exchange(self, answer: Answer) -> Ended | RetryLater:
         buffer = Buffer(self._journal.last)
         with ExitStack() as at_the_end:
             span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)
             traceparent = span.trace.traceparent if span.trace and self._settings.upstream_traced == "on" else None
-            call, reading = self._new_call(answer, traceparent)
+            call, reading, resumed = self._call_for_rest(answer, traceparent)
             commits = self._committer.join(buffer, self._journal, self._interval)
             at_the_end.callback(commits.leave)
             at_the_end.callback(call.cut)
@@ -203,7 +211,7 @@ class Attempt:
             self._wait(buffer, reader)
             call.cut()
             thread.join(READER_SECONDS)
-            return self._conclude(buffer, reader, commits.leave())
+            return self._conclude(buffer, reader, commits.leave(), resumed=resumed)
 
     def _interval(self) -> float:
         """The seconds between two commits: more if commits are slow, and if nobody is watching."""
@@ -246,7 +254,9 @@ class Attempt:
             except Exception:
                 log.warning("the chat could not be updated", exc_info=True)  # the application's document may be full
 
-    def _conclude(self, buffer: Buffer, reader: Reader, pending: Prepared | None) -> Ended | RetryLater:
+    def _conclude(
+        self, buffer: Buffer, reader: Reader, pending: Prepared | None, *, resumed: bool
+    ) -> Ended | RetryLater:
         outcome = buffer.outcome
         if outcome is Signal.DELETED:
             raise Fenced
@@ -271,11 +281,10 @@ class Attempt:
             later = self._release(0.0)
             log.info("generation released at shutdown", extra={"events": self._journal.last})
             return later
-        # A client that repeats its request asks itself: retries of both would multiply.
-        tries = 1 if self._generation.retried else self._settings.max_attempts
-        again = outcome.passing and self._generation.attempt < tries
-        if again and self._rest(answer) is not None:
-            later = self._release(outcome.retry_after)
+        if resumed and outcome.reason == "upstream_status" and not outcome.passing:
+            outcome = UpstreamFault("upstream_expired", "The upstream no longer has the rest of the answer.")
+        if outcome.passing and (seconds := self._until_next(answer, outcome)) is not None:
+            later = self._release(seconds)
             log.warning(
                 "generation to be tried again",
                 extra={
@@ -292,6 +301,17 @@ class Attempt:
         failure = End(state=state, reason=outcome.reason, error=failure_of(outcome))
         return self._finish(answer, failure, status=outcome.status)
 
+    def _until_next(self, answer: Answer, fault: UpstreamFault) -> float | None:
+        """The seconds until another attempt may go on after a fault that passes. None if there is to be none."""
+        rest = self._asking.rest(answer, self._generation.attempt + 1)
+        if isinstance(rest, Resumption):
+            if fault.said is not None and fault.said.over:
+                return None
+            idle = self._journal.last == self._found.last
+            return max(fault.retry_after, pause(self._generation.attempt - self._found.attempt) if idle else 0.0)
+        # A client that repeats its request asks itself: retries of both would multiply.
+        return None if rest is None or self._generation.retried else fault.retry_after
+
     def _release(self, seconds: float) -> RetryLater:
         """Releases the generation. Another task follows, whose attempt continues."""
         self._journal.release()
@@ -301,6 +321,8 @@ class Attempt:
         said = answer.said()
         ended = self._journal.finish(entries, replace(end, usage=said.usage), said)
         self._touch_chat()
+        if end.state is not State.COMPLETED:
+            self._cancel(answer)
         asked, metrics = ended.created_at, self._journal.metrics
         well = end.state in (State.COMPLETED, State.STOPPED)
         log.log(
@@ -320,6 +342,11 @@ class Attempt:
             },
         )
         return Ended(ended.state)
+
+    def _cancel(self, answer: Answer) -> None:
+        """Cancels what the upstream still generates of an answer that nobody reads on. Never before that is certain."""
+        if (outgoing := self._asking.cancelling(answer)) is not None:
+            cancel(lambda: self._new_call(outgoing))
 
 
 def _whole(answer: Answer) -> bool:

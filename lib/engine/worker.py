@@ -21,7 +21,7 @@ from lib.cloud.listen import Listener
 from lib.cloud.store import RequestLost, Store
 from lib.cloud.task_queue import TaskQueue
 from lib.cloud.tokens import QueueTokens
-from lib.dialects.protocol import Dialect
+from lib.dialects.protocol import Dialect, Malformed, folded
 from lib.dialects.salvage import salvaged
 from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, Unauthenticated, Unreachable
@@ -29,6 +29,7 @@ from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
 from lib.domain.task import Task, is_check
+from lib.engine.asking import Asking, cancel, most_attempts
 from lib.engine.attempt import Attempt, Ended, RetryLater
 from lib.engine.claim import TAKEOVER_SECONDS, Claim, Exhausted, Held, RanOut, claim
 from lib.engine.committer import Committer
@@ -37,11 +38,12 @@ from lib.engine.waiting import Waiting
 from lib.journal import ending
 from lib.journal.codec import replay, saved_text
 from lib.journal.writer import GIVE_UP_SECONDS, Fenced
+from lib.runtime.catalog import Upstream
 from lib.runtime.logs import labelled
 from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import Telemetry
-from lib.upstream.call import Session, new_session
+from lib.upstream.call import Call, Session, new_session
 from lib.upstream.credential import Credential
 
 MAX_TASK_BYTES = 64 << 10
@@ -97,6 +99,7 @@ class Worker:
         """Runs the task's generation. Errors: `Held` if another worker does, `Unreachable`."""
         claimed = self._claim(task)
         if claimed is None:
+            self._cancel_left(task)
             log.info("task skipped", extra={"generation": task.generation_id})
             return Ended(None)
         if isinstance(claimed, Exhausted):
@@ -111,7 +114,7 @@ class Worker:
                     if self._shutdown.begun:
                         return RetryLater(0)
                     settings = self._settings
-                    return claim(self._store, task, settings.lease, now, settings.max_attempts, given_time)
+                    return claim(self._store, task, settings.lease, now, self._most_claims, given_time)
             except RanOut as ran_out:
                 given_time = ran_out.version
             time.sleep(self._takeover_seconds)
@@ -144,34 +147,69 @@ class Worker:
             return outcome
 
     def _new_attempt(self, claimed: Claim) -> Attempt:
-        generation, catalog = claimed.generation, self._settings.catalog
-        if generation.upstream not in catalog:
-            raise Unworkable(
-                "upstream_unknown", "The service no longer has the upstream that this answer was asked of."
-            )
-        if generation.dialect not in self._dialects:
-            raise Unworkable("dialect_unknown", "The service no longer speaks the API that this answer was asked in.")
-        upstream = catalog[generation.upstream]
-        key = self._environ.get(upstream.key_env) if upstream.key_env else None
+        upstream, dialect = self._upstream_of(claimed.generation)
         return Attempt(
             claimed,
             store=self._store,
             listener=self._listener,
             session=self._session,
-            dialect=self._dialects[generation.dialect],
+            dialect=dialect,
             upstream=upstream,
-            credential=Credential(upstream, key, self._tokens),
+            credential=self._credential(upstream),
             settings=self._settings,
             telemetry=self._telemetry,
             clock=now,
             committer=self._committer,
         )
 
+    def _upstream_of(self, generation: Generation) -> tuple[Upstream, Dialect]:
+        """The upstream of a generation, and its API. Errors: `Unworkable`."""
+        catalog = self._settings.catalog
+        if generation.upstream not in catalog:
+            raise Unworkable(
+                "upstream_unknown", "The service no longer has the upstream that this answer was asked of."
+            )
+        if generation.dialect not in self._dialects:
+            raise Unworkable("dialect_unknown", "The service no longer speaks the API that this answer was asked in.")
+        return catalog[generation.upstream], self._dialects[generation.dialect]
+
+    def _credential(self, upstream: Upstream) -> Credential:
+        key = self._environ.get(upstream.key_env) if upstream.key_env else None
+        return Credential(upstream, key, self._tokens)
+
+    def _most_claims(self, generation: Generation, head: Head) -> int:
+        """How often it may be claimed: more often once it has events that may have a cursor to go on from."""
+        catalog, most = self._settings.catalog, self._settings.max_attempts
+        has_upstream = head.last > 0 and generation.upstream in catalog
+        return most_attempts(catalog[generation.upstream], most) if has_upstream else most
+
+    def _cancel_left(self, task: Task) -> None:
+        """Cancels what an upstream still generates for an answer that was ended without a worker, as by a stop."""
+        if self._settings.catalog.has_background:
+            generation, head = self._store.generation_and_head(task.generation_id, task.message_path)
+            if generation is not None and head is not None and generation.state in (State.STOPPED, State.INCOMPLETE):
+                self._cancel(generation, head)
+
+    def _cancel(self, generation: Generation, head: Head) -> None:
+        try:
+            upstream, dialect = self._upstream_of(generation)
+            if not upstream.background:
+                return
+            answer = folded(dialect, replay(self._store, generation, head))
+        except (Unworkable, Malformed):
+            return
+        outgoing = Asking(generation, dialect, upstream, self._settings.max_attempts, b"").cancelling(answer)
+        if outgoing is not None:
+            with labelled(generation=generation.id):
+                cancel(lambda: Call(self._session, upstream, self._credential(upstream), outgoing))
+
     def _end_exhausted(self, exhausted: Exhausted) -> Ended:
         """Ends a generation that has used up its attempts and whose last worker was lost."""
         generation, head = exhausted.generation, exhausted.found
         said, silent = self._saved(generation, head)
-        return self._end(generation, head, ending.lost(generation, silent=silent), said)
+        ended = self._end(generation, head, ending.lost(generation, silent=silent), said)
+        self._cancel(generation, head)
+        return ended
 
     def _end_failed(self, claimed: Claim, error: Exception) -> Ended:
         """Ends a generation whose attempt raised `error`, with what is saved. Errors: `Unreachable`."""
@@ -231,7 +269,7 @@ def create_worker(
         if is_check(body):
             return jsonify(state=None)
         task = Task.decode(body)
-        waiting = Waiting(queue, task, request.headers.get("X-CloudTasks-TaskName"))
+        waiting = Waiting(queue, task.successor, request.headers.get("X-CloudTasks-TaskName"))
         try:
             outcome = worker.work(task)
         except Held as held:

@@ -64,7 +64,8 @@ class Upstream:
     `models` are exact names, prefixes ending in `*`, or `*` for all. `speaks` lists the dialects it supports. `key_env`
     names the variable that holds the API key, and `auth` says where it goes: an `Auth`, or a header's name. `headers`
     and `query` go with every call. `usage` is `as_asked` for servers that reject a request for usage. If `prefill` is
-    set, interrupted answers are continued in that way.
+    set, interrupted answers are continued in that way. With `background`, answers are generated without a connection
+    where the API has that, and are read on from where the reading broke off.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Upstream:
     query: Pairs = ()
     usage: Usage = Usage.ASK
     prefill: Prefill | None = None
+    background: bool = False
     deadlines: Deadlines = Deadlines()
 
     def fit(self, model: str) -> int:
@@ -114,6 +116,11 @@ class Catalog:
         return [(model, upstream.name) for upstream in self._upstreams.values() for model in upstream.models]
 
     @property
+    def has_background(self) -> bool:
+        """Whether any upstream generates answers in the background."""
+        return any(upstream.background for upstream in self._upstreams.values())
+
+    @property
     def longest(self) -> float:
         """The longest total deadline of any upstream, in seconds."""
         return max(upstream.deadlines.total for upstream in self._upstreams.values())
@@ -125,7 +132,7 @@ _MODELS_MISSING = (
     "it must list the models that users may ask for, such as gpt-4o or gpt-*, since you pay for each; '*' allows all"
 )
 _KEYS = {"base_url", "models", "speaks", "key_env", "auth", "headers", "query", "usage", "continue", "prefill_style"}
-_KEYS |= _DEADLINES.keys()
+_KEYS |= {"background", *_DEADLINES}
 _KEYLESS = (Auth.GOOGLE, Auth.GOOGLE_ID_TOKEN)
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _NAME = re.compile(r"[A-Za-z0-9._$-]+")  # of a header or of a parameter of the query
@@ -151,8 +158,9 @@ def load(environ: Mapping[str, str]) -> Catalog:
     `UPSTREAMS_FILE` names a TOML file with one table per upstream. Without it there is one upstream, `default`,
     configured by `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated), `UPSTREAM_SPEAKS`
     (comma-separated, default `chat_completions`), `UPSTREAM_API_KEY`, `UPSTREAM_AUTH`, `UPSTREAM_HEADERS` and
-    `UPSTREAM_QUERY` (both like a URL's query, `name=value&name=value`), `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE` and
-    `UPSTREAM_PREFILL_STYLE`. Errors: `ConfigurationError`, which lists all faults.
+    `UPSTREAM_QUERY` (both like a URL's query, `name=value&name=value`), `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE`,
+    `UPSTREAM_PREFILL_STYLE` and `UPSTREAM_BACKGROUND` (`on` or `off`).
+    Errors: `ConfigurationError`, which lists all faults.
     """
     path = environ.get("UPSTREAMS_FILE")
     if path:
@@ -173,6 +181,8 @@ def load(environ: Mapping[str, str]) -> Catalog:
         for key in ("headers", "query"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
                 tables["default"][key] = _pairs(environ[f"UPSTREAM_{key.upper()}"])
+        if background := environ.get("UPSTREAM_BACKGROUND"):
+            tables["default"]["background"] = {"on": True, "off": False}.get(background, background)
         for key in ("auth", "usage", "continue", "prefill_style"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
                 tables["default"][key] = environ[f"UPSTREAM_{key.upper()}"]
@@ -228,6 +238,11 @@ def _faults(name: str, table: Any) -> list[str]:
         faults.append(f"upstream {name}: continue must be 'prefill'; leave it out where answers are not continued")
     if "prefill_style" in table and ("continue" not in table or table["prefill_style"] not in list(Prefill)):
         faults.append(f"upstream {name}: prefill_style goes with continue = 'prefill', and is {_either(Prefill)}")
+    background = table.get("background", False)
+    if not isinstance(background, bool):
+        faults.append(f"upstream {name}: background must be true or false (on or off in UPSTREAM_BACKGROUND)")
+    elif background and not (isinstance(speaks, list) and "responses" in speaks):
+        faults.append(f"upstream {name}: background goes with speaks = ['responses'], the API that has it")
     for key in _DEADLINES:
         value = table.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
@@ -288,5 +303,6 @@ def _upstream(name: str, table: Mapping[str, Any]) -> Upstream:
         query=tuple(table.get("query", {}).items()),
         usage=Usage(table.get("usage", Usage.ASK)),
         prefill=Prefill(table.get("prefill_style", Prefill.OPENROUTER)) if "continue" in table else None,
+        background=table.get("background", False),
         deadlines=Deadlines(**{field: float(table[key]) for key, field in _DEADLINES.items() if key in table}),
     )

@@ -203,13 +203,15 @@ class Call:
                 request.headers[name] = value
             return request
 
-        return self._session.post(
+        typed = {"Content-Type": "application/json"} if self._outgoing.body else {}
+        return self._session.request(
+            self._outgoing.method,
             f"{self._upstream.base_url}{self._outgoing.path}",
             params=self._upstream.query,
             data=self._outgoing.body,
             headers=CaseInsensitiveDict(
                 [
-                    ("Content-Type", "application/json"),
+                    *typed.items(),
                     ("Accept", "text/event-stream, application/json"),
                     ("Accept-Encoding", "gzip"),
                     ("User-Agent", "holdfast"),

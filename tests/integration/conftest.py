@@ -337,9 +337,9 @@ def hold(store: Store, clock: Clock) -> Callable[..., Claim]:
     def hold(generation: Generation, over: Store = store, lease: timedelta = LEASE) -> Claim:
         task = Task(generation.id, generation.message_path)
         try:
-            held = claim(over, task, lease, clock, MAX_ATTEMPTS)
+            held = claim(over, task, lease, clock, lambda *_: MAX_ATTEMPTS)
         except RanOut as ran_out:
-            held = claim(over, task, lease, clock, MAX_ATTEMPTS, ran_out.version)
+            held = claim(over, task, lease, clock, lambda *_: MAX_ATTEMPTS, ran_out.version)
         if not isinstance(held, Claim):
             raise Fenced
         return held

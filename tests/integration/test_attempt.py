@@ -634,7 +634,7 @@ def lines(written):
 class Broken(Session):
     """A session whose call raises an unexpected exception that quotes the request."""
 
-    def post(self, _url, *, data, **_more):
+    def request(self, _method, _url, *, data, **_more):
         raise RuntimeError(data)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from lib.dialects import payload as json_text
 from lib.dialects.conversation import Conversation, Words
-from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.steps import EndMark, Fault, Json, Reasoning, Step, Text, Usage
 from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
@@ -36,6 +36,7 @@ class Tiny:
     end_mark: Event | None = Event(b"{}", b"bye")
     ping: Event | None = None
     headers: tuple[str, ...] = ()
+    background: Background | None = None
 
     def check(self, body: object) -> Asked:
         if not isinstance(body, dict):

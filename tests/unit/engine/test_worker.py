@@ -83,7 +83,7 @@ class Quiet:
 class Failing(Session):
     """Its calls raise an unexpected exception."""
 
-    def post(self, *_: Any, **_more: Any) -> Any:
+    def request(self, *_: Any, **_more: Any) -> Any:
         raise MISTAKE
 
 

@@ -286,6 +286,39 @@ def test_a_wrong_prefill_style_is_named(tmp_path: Path, lines: str, said: str) -
     assert said in refusal(tmp_path, f'[up]\nbase_url = "http://u/v1"\n{lines}\n')
 
 
+# The background
+
+
+def test_an_upstream_generates_in_the_background_only_where_it_is_set_to(tmp_path: Path) -> None:
+    table = '[{0}]\nbase_url = "http://{0}/v1"\nmodels = ["*"]\nspeaks = ["chat_completions", "responses"]\n{1}\n'
+    catalog = from_file(tmp_path, table.format("plain", "") + table.format("set", "background = true"))
+    assert (catalog["plain"].background, catalog["set"].background) == (False, True)
+    assert catalog.has_background
+    assert not from_file(tmp_path, table.format("plain", "background = false")).has_background
+
+
+def test_the_environment_s_one_upstream_has_a_background_as_well() -> None:
+    one = {**ONE, "UPSTREAM_SPEAKS": "responses"}
+    found = [load({**one, "UPSTREAM_BACKGROUND": value})["default"].background for value in ("", "off", "on")]
+    assert found == [False, False, True]
+    with pytest.raises(ConfigurationError, match="UPSTREAM_BACKGROUND"):
+        load({**one, "UPSTREAM_BACKGROUND": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('speaks = ["responses"]\nbackground = "on"', "background must be true or false"),
+        ("background = true", "background goes with speaks = ['responses']"),
+        ('speaks = ["messages"]\nbackground = true', "background goes with speaks = ['responses']"),
+        ('speaks = "responses"\nbackground = 1', "background must be true or false"),
+        ("speaks = 3\nbackground = true", "background goes with speaks = ['responses']"),
+    ],
+)
+def test_a_wrong_background_is_named(tmp_path: Path, lines: str, said: str) -> None:
+    assert said in refusal(tmp_path, f'[up]\nbase_url = "http://u/v1"\n{lines}\n')
+
+
 # Dialects and usage
 
 
