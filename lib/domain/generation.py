@@ -115,7 +115,7 @@ def _camel(name: str) -> str:
 BODIES = ("request", "ownRequest")
 """The fields that have words of the client's."""
 
-LISTED_FIELDS = [field for name in Generation.__slots__ if name != "id" and (field := _camel(name)) not in BODIES]
+LISTED_FIELDS = [name for name in map(_camel, Generation.__slots__) if name not in ("id", *BODIES)]
 
 
 def _plain(value: Any) -> Any:

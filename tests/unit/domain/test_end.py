@@ -24,7 +24,7 @@ ends = st.builds(
 @settings(deadline=None)
 @given(ends)
 def test_an_end_s_fields_give_back_the_end(end: End) -> None:
-    assert End.from_fields(end.fields()) == end
+    assert (End.from_fields(end.fields()), End.from_fields(end.fields()).at) == (end, end.at)
 
 
 def test_only_queued_and_streaming_are_live_and_all_others_are_final() -> None:
