@@ -67,4 +67,4 @@ lock: setup            ## compile the lock files from the .in files
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/e2e/*/node_modules bench/node/node_modules \
-		examples/web/node_modules examples/web/public/app.js examples/web/public/app.js.map build
+		clients/js/node_modules examples/web/node_modules examples/web/public/app.js examples/web/public/app.js.map build

@@ -2,6 +2,7 @@
 # Installs what the local stack and the tests need: the environment in .venv, Java, and the Firestore emulator. For
 # anything that it can't install it prints one line with the remedy. With `web` it also installs the web example's
 # packages, with `bench` the benchmark's peers and tools, and with `tests` all of these, the client SDKs and Chromium.
+# What uses clients/js is given what `npm pack` makes of it, as apps are.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -45,7 +46,7 @@ if ! .venv/bin/python -m local.firestore_emulator jar; then
 fi
 
 case "${1:-}" in
-    tests) locks="examples/web/package-lock.json bench/node/package-lock.json $(echo tests/e2e/*/package-lock.json)" ;;
+    tests) locks="clients/js/package-lock.json examples/web/package-lock.json bench/node/package-lock.json $(echo tests/e2e/*/package-lock.json)" ;;
     bench) locks=bench/node/package-lock.json ;;
     web) locks=examples/web/package-lock.json ;;
     *) exit 0 ;;
@@ -54,9 +55,12 @@ esac
 command -v npm >/dev/null || fail "There is no npm, which installs the JavaScript packages: install Node.js 20 or newer."
 node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' ||
     fail "Node.js $(node --version) is too old for the JavaScript packages: install Node.js 20 or newer."
+mkdir -p build
+packed=build/$(npm pack ./clients/js --pack-destination build --silent) || fail "clients/js could not be packed: see npm's output above."
 for lock in $locks; do
     folder=${lock%/*}
-    wanted=$(cat "$folder/package.json" "$lock" | cksum)
+    grep -q "file:.*$packed" "$lock" && uses=$packed || uses=
+    wanted=$(cat "$folder/package.json" "$lock" ${uses:+"$uses"} | cksum)
     if [ "$(cat "$folder/node_modules/.installed" 2>/dev/null)" != "$wanted" ]; then
         echo "Setting up $folder"
         npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||

@@ -110,6 +110,7 @@ def test_an_upload_holds_what_runs_and_nothing_else(gcloud: Gcloud, cloud: Cloud
         "lib/notes.md",
         "deploy/main.py",
         "tests/main.py",
+        "clients/js/src/main.py",
         ".venv/lib/x.py",
     ):
         (cloud.root / name).parent.mkdir(parents=True, exist_ok=True)

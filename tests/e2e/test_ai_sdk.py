@@ -16,7 +16,7 @@ from tests.e2e.node_script import run
 AI = """
     import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
     import { generateText, streamText, tool, jsonSchema } from 'ai';
-    import { resumingFetch } from './resuming_fetch.mjs';
+    import { resumingFetch } from 'holdfast-client';
     const holdfast = createOpenAICompatible({
       name: 'holdfast',
       baseURL: `${order.url}/v1`,
@@ -61,7 +61,7 @@ def test_the_ai_sdk_is_told_of_an_error_as_its_own(client: Client) -> None:
     assert said(client, code, "refused", 5, demo=refused) == [["AI_APICallError", 422]]
 
 
-def test_with_the_documented_fetch_an_answer_continues_after_each_break(
+def test_with_the_resuming_fetch_an_answer_continues_after_each_break(
     client: Client, stack: Stack, upstream_calls: Callable[[str], list[dict[str, Any]]]
 ) -> None:
     what = uuid.uuid4().hex
@@ -72,7 +72,7 @@ def test_with_the_documented_fetch_an_answer_continues_after_each_break(
     assert len(upstream_calls(what)) == 1
 
 
-def test_with_the_documented_fetch_the_openai_client_comes_back_as_well(client: Client, stack: Stack) -> None:
+def test_with_the_resuming_fetch_the_openai_client_comes_back_as_well(client: Client, stack: Stack) -> None:
     what = uuid.uuid4().hex
     code = """
         const { default: OpenAI } = await import('openai');
@@ -86,14 +86,14 @@ def test_with_the_documented_fetch_the_openai_client_comes_back_as_well(client: 
     assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == expected(what, 200)
 
 
-def test_with_the_documented_fetch_an_answer_that_broke_off_upstream_is_still_an_error(client: Client) -> None:
+def test_with_the_resuming_fetch_an_answer_that_broke_off_upstream_is_still_an_error(client: Client) -> None:
     broken = {"rate": 0, "fault": {"kind": "break", "at": 20}}
     first, whole, *_ = said(client, STREAMED.split("say(await")[0], "broke off", 40, resuming=True, demo=broken)
     assert "broke off" in first
     assert whole == text(seed_of(question("broke off", 40)["messages"]), 20)
 
 
-def test_with_the_documented_fetch_a_reader_that_leaves_is_gone(client: Client) -> None:
+def test_with_the_resuming_fetch_a_reader_that_leaves_is_gone(client: Client) -> None:
     code = """
         const leaving = new AbortController();
         const answer = streamText({ ...asked, abortSignal: leaving.signal });

@@ -216,7 +216,7 @@ def test_openai_s_sdk_sends_the_token_as_a_header_of_every_request(app: Client, 
         assert app_s.models.list().object == "list"
 
 
-def test_the_documented_fetch_comes_back_with_the_app_s_token(
+def test_the_resuming_fetch_comes_back_with_the_app_s_token(
     app: Client, guarded: Stack, tokens: dict[str, str | None]
 ) -> None:
     body = {"model": "demo", "stream": True, **question(uuid.uuid4().hex, 200, rate=100)}
@@ -224,7 +224,7 @@ def test_the_documented_fetch_comes_back_with_the_app_s_token(
         shown = run(
             """
                 import OpenAI from 'openai';
-                import { resumingFetch } from './resuming_fetch.mjs';
+                import { resumingFetch } from 'holdfast-client';
                 const defaultHeaders = { 'X-Firebase-AppCheck': order.appToken };
                 const to = { baseURL: `${order.url}/v1`, apiKey: order.token, defaultHeaders, fetch: resumingFetch() };
                 const chunks = await new OpenAI(to).chat.completions.create(order.body);

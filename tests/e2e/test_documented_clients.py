@@ -18,7 +18,7 @@ from local.client import question as asking
 from local.demo_text import seed_of, text
 from local.token import id_token
 from tests.e2e.callable_lines import heard
-from tests.e2e.node_script import NODE, run
+from tests.e2e.node_script import run
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
 UNLESS_SAID = 120  # tokens
@@ -55,73 +55,39 @@ def ask() -> dict[str, Any]:
     return {"messages": messages, "key": "k", "expected": text(seed_of(messages), UNLESS_SAID)}
 
 
-@pytest.mark.parametrize(
-    ("section", "file"), [("### Web", "answer.mjs"), ("## AI SDK", "resuming_fetch.mjs")], ids=["callable", "fetch"]
-)
-def test_the_documented_client_is_the_one_that_is_tested(section: str, file: str) -> None:
-    assert (NODE / file).read_text(encoding="utf-8") in snippets(section, "js")
+APPENDED = """
+    let shown = '';
+    const show = (text) => { shown += text; };
+    const question = messages[0].content;
+    SNIPPET
+    say(shown);
+"""
+REPLACED = """
+    import { functionsOf } from './functions.mjs';
+    const functions = functionsOf(token);
+    const shown = [];
+    const bubble = { set textContent(text) { shown.push(text); } };
+    SNIPPET
+    say(shown.at(-1));
+"""
 
 
 @pytest.mark.parametrize(
-    ("section", "at", "around"),
+    ("section", "around"),
     [
-        (
-            "### Web",
-            1,
-            """
-                import { functionsOf } from './functions.mjs';
-                import { answer } from './answer.mjs';
-                const getFunctions = () => functionsOf(token);
-                const shown = [];
-                const bubble = { set textContent(text) { shown.push(text); } };
-                SNIPPET
-                say(shown.at(-1));
-            """,
-        ),
-        (
-            "## AI SDK",
-            0,
-            """
-                import { resumingFetch } from './resuming_fetch.mjs';
-                let shown = '';
-                const show = (text) => { shown += text; };
-                SNIPPET
-                say(shown);
-            """,
-        ),
-        *[
-            (
-                section,
-                0,
-                """
-                let shown = '';
-                const show = (text) => { shown += text; };
-                SNIPPET
-                say(shown);
-            """,
-            )
-            for section in ("## OpenAI's SDKs", "## Anthropic's SDKs")
-        ],
-        *[
-            (
-                section,
-                0,
-                """
-                let shown = '';
-                const show = (text) => { shown += text; };
-                const question = messages[0].content;
-                SNIPPET
-                say(shown);
-            """,
-            )
-            for section in ("## OpenAI Responses", "## Google's SDKs")
-        ],
+        ("### Web", REPLACED),
+        ("## AI SDK", APPENDED),
+        ("## OpenAI's SDKs", APPENDED),
+        ("## Anthropic's SDKs", APPENDED),
+        ("## OpenAI Responses", APPENDED),
+        ("## Google's SDKs", APPENDED),
     ],
     ids=["callable", "AI SDK", "OpenAI", "Anthropic", "Responses", "Google"],
 )
-def test_the_documented_javascript_shows_the_answer(client: Client, section: str, at: int, around: str) -> None:
+def test_the_documented_javascript_shows_the_answer(client: Client, section: str, around: str) -> None:
     asked = ask()
-    code = "const { url, token, messages, key } = order;\n" + around.replace("SNIPPET", snippets(section, "js")[at])
+    (snippet,) = snippets(section, "js")
+    code = "const { url, token, messages, key } = order;\n" + around.replace("SNIPPET", snippet)
     assert run(code, url=client.url, token=id_token(client.user), **asked) == [asked["expected"]]
 
 

@@ -104,15 +104,15 @@ def test_a_callable_stops_an_answer(client: Client) -> None:
     stopped, result, shown = run(
         FUNCTIONS
         + """
-            import { answer, stop } from './answer.mjs';
-            const functions = functionsOf(order.token);
+            import { answer } from 'holdfast-client';
             let shown;
             let stopping;
-            const result = await answer(functions, order.url, order.data, (text, id) => {
+            const onUpdate = ({ id, text }) => {
               shown = text;
-              stopping ??= stop(functions, order.url, id);
-            });
-            say(await stopping);
+              if (text) stopping ??= call({ stop: id });
+            };
+            const result = await answer(call, order.data, { onUpdate });
+            say((await stopping).data);
             say(result);
             say(shown);
         """,
@@ -127,16 +127,16 @@ def test_a_callable_stops_an_answer(client: Client) -> None:
     assert expected(data).startswith(shown)
 
 
-def test_the_documented_client_comes_back_after_each_break_and_asks_but_once(
+def test_the_package_comes_back_after_each_break_and_asks_but_once(
     client: Client, breaking: BreakingProxy, upstream_calls: Callable[[str], list[dict[str, Any]]]
 ) -> None:
     what = uuid.uuid4().hex
-    data = {**asked(what, 200, rate=100), "idempotencyKey": "k"}
+    data = asked(what, 200, rate=100)
     *shown, result = run(
-        """
-            import { functionsOf } from './functions.mjs';
-            import { answer } from './answer.mjs';
-            say(await answer(functionsOf(order.token), order.url, order.data, say));
+        FUNCTIONS
+        + """
+            import { answer } from 'holdfast-client';
+            say(await answer(call, order.data, { onUpdate: ({ text }) => say(text) }));
         """,
         url=breaking.url,
         token=id_token(client.user),
@@ -193,12 +193,12 @@ def test_each_error_is_the_one_that_apps_know_in_a_stream_and_without_one(client
     assert all(len({reason for _, reason in each}) == 1 for each in codes)
 
 
-def test_an_answer_that_was_refused_is_an_error_of_the_documented_client_at_once(client: Client) -> None:
+def test_an_answer_that_was_refused_is_an_error_of_the_package_at_once(client: Client) -> None:
     (code,) = run(
-        """
-            import { functionsOf } from './functions.mjs';
-            import { answer } from './answer.mjs';
-            await answer(functionsOf(order.token), order.url, { model: 'demo' }, say).catch((error) => say(error.code));
+        FUNCTIONS
+        + """
+            import { answer } from 'holdfast-client';
+            await answer(call, { model: 'demo' }).catch((error) => say(error.code));
         """,
         url=client.url,
         token=id_token(client.user),

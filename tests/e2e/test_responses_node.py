@@ -19,7 +19,7 @@ from tests.e2e.node_script import run
 
 OPENAI = """
     import OpenAI from 'openai';
-    import { resumingFetch } from './resuming_fetch.mjs';
+    import { resumingFetch } from 'holdfast-client';
     const more = order.resuming ? { fetch: resumingFetch() } : {};
     const client = new OpenAI({ baseURL: `${order.url}/v1`, apiKey: order.token, maxRetries: 0, ...more });
     const { responses } = client;

@@ -96,27 +96,71 @@ def test_a_listener_sees_each_state_in_its_turn(sdk: WebSdk, client: Client, pau
     assert shown["message"]["state"] == "completed"
 
 
-def test_the_documented_client_is_the_one_that_is_tested() -> None:
-    assert (WEB / "follow.mjs").read_text(encoding="utf-8") in snippets()
-
-
 def test_the_documented_example_shows_the_answer_to_its_end(sdk: WebSdk, client: Client) -> None:
-    _, example = snippets()
-    assert example.count("{ model: 'demo', messages }") == 1
+    example, _ = snippets()
+    asked = question("as documented", 80, rate=40)
+    given = "model: 'demo', messages, stream: true"
+    assert example.count(given) == 1
     around = f"""
         import {{ firestoreOf, order, say }} from './app.mjs';
-        import {{ ask, follow }} from './follow.mjs';
         const {{ url, token, chat, id, body }} = order;
         const db = firestoreOf(token);
         const user = {{ uid: order.user, getIdToken: async () => token }};
         const bubble = {{ set textContent(text) {{ say(text); }} }};
-        {example.replace("{ model: 'demo', messages }", "body")}
+        {example.replace(given, "...body, stream: true")}
         process.exit();
     """
-    asked = question("as documented", 80, rate=40)
     shown = sdk.run(around, client.user, "m1", asked)
     assert shown[-1] == text(seed_of(asked["messages"]), 80)
     assert all(later.startswith(earlier) for earlier, later in pairwise(shown))
+
+
+def test_the_documented_stop_saves_what_there_is(sdk: WebSdk, client: Client) -> None:
+    imports, _, stop = snippets()[1].partition("\n\n")
+    asked = question("stopped as documented", 4_000, rate=40)
+    around = f"""
+        {imports}
+        import * as firestore from '@firebase/firestore';
+        import {{ follow }} from 'holdfast-client';
+        import {{ firestoreOf, order, say }} from './app.mjs';
+        import {{ ask }} from './asking.mjs';
+        const db = firestoreOf(order.token);
+        let stopped;
+        const onUpdate = ({{ text, message }}) => {{ if (text) stopped ??= stop(message); }};
+        const following = follow(firestore, db, order.path, {{ onUpdate }});
+        await ask(order);
+        const {{ state, content }} = await following;
+        say([state, content]);
+        process.exit();
+        async function stop(message) {{ {stop} }}
+    """
+    ((state, content),) = sdk.run(around, client.user, "m1", asked)
+    whole = text(seed_of(asked["messages"]), 4_000)
+    assert (state, whole.startswith(content), 0 < len(content) < len(whole)) == ("stopped", True, True)
+
+
+def test_a_listener_passes_over_what_a_lost_attempt_left_of_large_events(
+    sdk: WebSdk, client: Client, database: Any
+) -> None:
+    """Its successor has other events at those numbers, and more documents are left than it overwrites."""
+    *_, last = sdk.follow(client.user, "m1", question("left", 6_000, rate=0))
+    message = database.document(path_of(client.user, "m1"))
+    journal = message.collection("holdfastJournal")
+    segment = next(each for each in journal.order_by("first").get() if 1 < each.get("first") < each.get("last") - 1)
+    for number in (segment.get("first"), segment.get("first") + 1):
+        for part in range(1, 4):
+            left = {**segment.to_dict(), "first": number, "last": number, "text": "lost", "attempt": 0}
+            journal.document(f"{number}.{part:03}").set(left)
+    message.update({"finishedAt": None})
+    listening = """
+        import * as firestore from '@firebase/firestore';
+        import { follow } from 'holdfast-client';
+        import { firestoreOf, order, say } from './app.mjs';
+        const db = firestoreOf(order.token);
+        const onUpdate = ({ text }) => { if (text) { say(text); process.exit(); } };
+        await follow(firestore, db, order.path, { onUpdate });
+    """
+    assert sdk.run(listening, client.user, "m1", {}) == [last["message"]["content"]]
 
 
 def snippets() -> list[str]:

@@ -46,7 +46,7 @@ class WebSdk:
         return self._run(["listen.mjs"], {**self._asked(user, message, body), "stopAt": stop_at})
 
     def run(self, code: str, user: str, message: str, body: dict[str, Any]) -> list[Any]:
-        """What a module of this code says, which may use what `follow.mjs` and `app.mjs` have."""
+        """What a module of this code says, which may use what `app.mjs` and `asking.mjs` have."""
         return list(self._run(["--input-type=module", "--eval", code], self._asked(user, message, body)))
 
     def _asked(self, user: str, message: str, body: dict[str, Any]) -> dict[str, Any]:

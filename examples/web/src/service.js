@@ -38,11 +38,6 @@ export class Service {
     await this.auth.currentUser.getIdToken(true);
   }
 
-  /** An answer's messages as they arrive, and finally its result: `{ stream, data }`. */
-  stream(asked, signal) {
-    return this.call.stream(asked, { signal });
-  }
-
   async stop(generation) {
     try {
       await this.call({ stop: generation });

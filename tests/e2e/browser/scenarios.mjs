@@ -1,4 +1,5 @@
 // What is done in the browser. What must be true of it is said in tests/e2e/test_browser.py.
+export * from './client_package.mjs';
 
 export async function reload(visitor, order, say) {
   const me = await visitor();
@@ -38,13 +39,14 @@ export async function reloads(visitor, { rounds, moments, tokens, rate, question
   await me.signIn();
   for (let round = 0; round < rounds; round += 1) {
     if (round > 0) await me.page.getByRole('button', { name: 'New chat' }).click();
-    await me.ask(`${question} ${round}`, tokens, rate);
+    const asked = `Round ${round} of ${question}`; // no other round's is a part of it
+    await me.ask(asked, tokens, rate);
     await me.until(moments[round]);
     const before = await me.answer();
     await me.page.reload();
     await me.ended('completed');
     const { text, seq } = await me.answer();
-    say({ question: `${question} ${round}`, left: before.seq, seq, text });
+    say({ question: asked, left: before.seq, seq, text });
   }
 }
 
