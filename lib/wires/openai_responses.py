@@ -173,7 +173,8 @@ def whole(generation: Generation, response: Mapping[str, Any]) -> Response:
 
 def cursor() -> int:
     """The number of the last event that the client has, from `?starting_after=` or `Last-Event-ID`; -1 if none."""
-    given = request.args.get("starting_after") or request.headers.get("Last-Event-ID")
+    asked, last = request.args.get("starting_after"), request.headers.get("Last-Event-ID")
+    given = asked or last
     if not given:
         return -1
     if not given.isascii() or not given.isdigit() or len(given) > 15:
@@ -182,7 +183,7 @@ def cursor() -> int:
             code="invalid_cursor",
             param="starting_after",
         )
-    return int(given)
+    return int(given) if asked else int(given) - 1  # an `id:` is one more: 0 is that of a client which has no event
 
 
 def chunks(
@@ -194,7 +195,7 @@ def chunks(
     """
 
     def framed(events: list[Numbered]) -> Iterator[bytes]:
-        return in_writes([frame(event, None if bare else number) for number, event in events if number > after])
+        return in_writes([frame(event, None if bare else number + 1) for number, event in events if number > after])
 
     try:
         yield from framed(rendering.begin())

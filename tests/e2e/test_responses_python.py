@@ -375,7 +375,7 @@ def test_keep_alives_in_a_silence_do_not_disturb_the_client(sdk: openai.OpenAI, 
     wire = requests.post(f"{stack.url}/v1/responses", json=body, headers=headers, timeout=WAIT_SECONDS).content
     assert b"\n\n: keep-alive\n" in wire
     assert b": keep-alive\n\n" not in wire
-    assert wire.startswith(b"id: 0\nevent: response.created\ndata: ")
+    assert wire.startswith(b"id: 1\nevent: response.created\ndata: ")
 
 
 @OVER_EACH

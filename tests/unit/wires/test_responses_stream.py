@@ -285,7 +285,7 @@ def test_each_frame_has_its_number_and_its_name_and_the_last_has_no_number() -> 
     *frames, last = sent(ScriptedTail(*PIECES))
     for number, frame in enumerate(frames):
         numbered, name, read = frame.split("\n")
-        assert numbered == f"id: {number}"
+        assert numbered == f"id: {number + 1}"
         assert name.removeprefix("event: ") == json.loads(read.removeprefix("data: "))["type"]
     assert last.startswith("event: response.completed\ndata: {")
 
