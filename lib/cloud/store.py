@@ -47,16 +47,8 @@ class Store:
 
         Errors: `Exists` if any of them exists.
         """
-        request = generation.request
-        parts: list[Write] = []
-        if len(request) > INLINE_REQUEST_BYTES:
-            pieces = [request[at : at + _REQUEST_PART_BYTES] for at in range(0, len(request), _REQUEST_PART_BYTES)]
-            parts = [
-                Put(_request_part(generation, n), {"body": piece, "expireAt": generation.expire_at})
-                for n, piece in enumerate(pieces)
-            ]
+        fields, parts = _without_large_bodies(generation)
         self._commit_in_groups(parts, _REQUEST_PART_BYTES)
-        fields = generation.fields() | ({"request": b"", "requestParts": len(parts)} if parts else {})
         try:
             return self._documents.commit(
                 Create(generation.path, fields),
@@ -81,9 +73,7 @@ class Store:
         if there is None or its_head is None or there.fields["createdAt"] != failed.created_at:
             raise Stale
         sealed = self._documents.query(failed.journal_path, select=())
-        fields = generation.fields()
-        if failed.request_parts:
-            fields |= {"request": b"", "requestParts": failed.request_parts}
+        fields = _without_large_bodies(generation)[0]
         return self._documents.commit(
             Put(generation.path, fields),
             Put(generation.message_path, message),
@@ -124,10 +114,17 @@ class Store:
         return read
 
     def request(self, generation: Generation) -> bytes:
-        """The request body as the client sent it. Errors: `RequestLost` if part of it is missing."""
-        if not generation.request_parts:
-            return generation.request
-        paths = [_request_part(generation, n) for n in range(generation.request_parts)]
+        """The request's body. Errors: `RequestLost` if part of it is missing."""
+        return self._body(generation, "request", generation.request, generation.request_parts)
+
+    def own_request(self, generation: Generation) -> bytes:
+        """The request in the terms of its client protocol, or nothing. Errors: as `request`."""
+        return self._body(generation, "own_request", generation.own_request, generation.own_request_parts)
+
+    def _body(self, generation: Generation, field: str, inline: bytes, count: int) -> bytes:
+        if not count:
+            return inline
+        paths = [_request_part(generation, field, n) for n in range(count)]
         parts = [part.fields["body"] for part in self._documents.get(*paths) if part]
         if len(parts) < len(paths):
             raise RequestLost
@@ -280,9 +277,26 @@ class Store:
             self._documents.commit(*writes[at : at + step])
 
 
-def _request_part(generation: Generation, n: int) -> str:
+def _without_large_bodies(generation: Generation) -> tuple[Fields, list[Write]]:
+    """The generation's fields without bodies that are too large for its document, and the writes of their parts."""
+    fields, writes = generation.fields(), list[Write]()
+    if len(generation.request) + len(generation.own_request) <= INLINE_REQUEST_BYTES:
+        return fields, writes
+    for field, name in (("request", "request"), ("own_request", "ownRequest")):
+        body = fields[name]
+        pieces = [body[at : at + _REQUEST_PART_BYTES] for at in range(0, len(body), _REQUEST_PART_BYTES)]
+        fields |= {name: b"", f"{name}Parts": len(pieces)}
+        writes += [
+            Put(_request_part(generation, field, n), {"body": piece, "expireAt": generation.expire_at})
+            for n, piece in enumerate(pieces)
+        ]
+    return fields, writes
+
+
+def _request_part(generation: Generation, field: str, n: int) -> str:
     """The path of part `n`. It includes the body's hash, so that another body for the same id gets other documents."""
-    return f"{generation.path}/{REQUEST}/{generation.request_hash[:16]}-{n:03}"
+    own = "own-" if field == "own_request" else ""
+    return f"{generation.path}/{REQUEST}/{generation.request_hash[:16]}-{own}{n:03}"
 
 
 def _id(document: Document) -> str:

@@ -7,8 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.dialects.conversation import Attachment, Conversation, Json, Role, Tool, ToolResult, ToolUse, Turn, Words
-from lib.dialects.request import check_options
+from lib.dialects.conversation import (
+    Attachment,
+    Conversation,
+    Format,
+    Json,
+    Role,
+    Tool,
+    ToolChoice,
+    ToolResult,
+    ToolUse,
+    Turn,
+    Words,
+)
+from lib.dialects.request import check_options, given
 from lib.domain.errors import InvalidRequest
 
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
@@ -23,10 +35,33 @@ def written(conversation: Conversation) -> Json:
         messages.append({"role": "system", "content": conversation.instructions})
     for turn in conversation.turns:
         messages += _assistant(turn) if turn.role is Role.ASSISTANT else _user(turn)
-    request: Json = {**conversation.options, "model": conversation.model, "messages": messages}
-    if conversation.tools:
-        request["tools"] = [{"type": "function", "function": _function(tool)} for tool in conversation.tools]
-    return request
+    tools = [{"type": "function", "function": _function(tool)} for tool in conversation.tools]
+    return {
+        **given(
+            max_tokens=conversation.output_tokens,  # which more servers know than its newer name
+            temperature=conversation.temperature,
+            top_p=conversation.top_p,
+            tool_choice=_choice(conversation.tool_choice) if conversation.tool_choice else None,
+            parallel_tool_calls=conversation.parallel_tools,
+            response_format=_format(conversation.format) if conversation.format else None,
+            reasoning_effort=conversation.effort,
+        ),
+        **conversation.options,
+        "model": conversation.model,
+        "messages": messages,
+        **({"tools": tools} if tools else {}),
+    }
+
+
+def _choice(choice: ToolChoice) -> Any:
+    return {"type": "function", "function": {"name": choice.name}} if choice.name else str(choice.mode)
+
+
+def _format(wanted: Format) -> Json:
+    if wanted.schema is None:
+        return {"type": "json_object"}
+    about = given(description=wanted.description, strict=wanted.strict)
+    return {"type": "json_schema", "json_schema": {"name": wanted.name, "schema": wanted.schema, **about}}
 
 
 def _assistant(turn: Turn) -> list[Json]:
@@ -74,5 +109,5 @@ def _attached(file: Attachment) -> Json:
 
 
 def _function(tool: Tool) -> Json:
-    described = {"description": tool.description} if tool.description else {}
-    return {"name": tool.name, **described, "parameters": tool.parameters}
+    about = given(description=tool.description or None, strict=tool.strict)
+    return {"name": tool.name, **about, "parameters": tool.parameters}

@@ -72,14 +72,52 @@ class Tool:
     name: str
     parameters: Json
     description: str | None = None
+    strict: bool | None = None
+
+
+class ToolMode(StrEnum):
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolChoice:
+    """Whether the model may or must call tools. `name`: it must call this one."""
+
+    mode: ToolMode
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Format:
+    """The answer's text is to be JSON of this JSON Schema, or any object if there is no schema."""
+
+    name: str = "answer"
+    schema: Json | None = None
+    description: str | None = None
+    strict: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversation:
-    """A request for the next turn. `options` are fields of the API that the model's upstream supports."""
+    """A request for the next turn.
+
+    `parallel_tools`: whether one turn may call several tools. `output_tokens` is the most that the answer may have.
+    `effort` is how much to think: none, minimal, low, medium, high or xhigh. `thoughts`: thinking is to be shown. None
+    means the upstream's default. `options` are fields of the API that the model's upstream supports.
+    """
 
     model: str
     turns: tuple[Turn, ...]
     instructions: str | None = None
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tools: bool | None = None
+    output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    format: Format | None = None
+    effort: str | None = None
+    thoughts: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)

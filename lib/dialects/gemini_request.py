@@ -10,14 +10,30 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lib.dialects import payload as json_text
-from lib.dialects.conversation import Attachment, Conversation, Json, Part, Role, Tool, ToolResult, ToolUse, Words
+from lib.dialects.conversation import (
+    Attachment,
+    Conversation,
+    Json,
+    Part,
+    Role,
+    Tool,
+    ToolChoice,
+    ToolMode,
+    ToolResult,
+    ToolUse,
+    Words,
+)
 from lib.dialects.gemini_response import OWN_ID
 from lib.dialects.protocol import Malformed
-from lib.dialects.request import check_options
+from lib.dialects.request import check_options, given
+from lib.domain.errors import InvalidRequest
 
 # Stands for the signature of a call that has lost its own: https://ai.google.dev/gemini-api/docs/thought-signatures
 UNSIGNED = "skip_thought_signature_validator"
 _OWN = ("model", "stream", "contents", "tools", "systemInstruction", "system_instruction")
+_MODES = {ToolMode.AUTO: "AUTO", ToolMode.NONE: "NONE", ToolMode.REQUIRED: "ANY"}
+# Tokens to think for, as Google's own OpenAI-compatible API has them: https://ai.google.dev/gemini-api/docs/openai#thinking
+_BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
 _ROLES = {Role.USER: "user", Role.ASSISTANT: "model"}
 
 
@@ -35,12 +51,41 @@ def written(conversation: Conversation) -> Json:
             contents[-1]["parts"] += parts  # results of calls that were made together must come together
         elif parts:
             contents.append({"role": role, "parts": parts})
+    config, options = _config(conversation), conversation.options.get("generationConfig") or {}
     request: Json = {**conversation.options, "model": conversation.model, "contents": contents}
+    if config and isinstance(options, dict):
+        request["generationConfig"] = {**config, **options}
     if conversation.instructions:
         request["systemInstruction"] = {"parts": [{"text": conversation.instructions}]}
     if conversation.tools:
         request["tools"] = [{"functionDeclarations": [_declared(tool) for tool in conversation.tools]}]
+        if conversation.tool_choice is not None:
+            request.setdefault("toolConfig", {"functionCallingConfig": _calling(conversation.tool_choice)})
     return request
+
+
+def _config(conversation: Conversation) -> Json:
+    if conversation.parallel_tools is False and conversation.tools:
+        raise InvalidRequest("The model's API can't be told to call one tool at a time.", param="parallel_tool_calls")
+    effort, wanted = conversation.effort, conversation.format
+    if effort is not None and effort not in _BUDGETS:
+        raise InvalidRequest(f"The model's API takes an effort of {', '.join(_BUDGETS)}.", param="effort")
+    thinking = given(
+        thinkingBudget=_BUDGETS[effort] if effort is not None else None,
+        includeThoughts=True if conversation.thoughts else None,
+    )
+    return given(
+        maxOutputTokens=conversation.output_tokens,
+        temperature=conversation.temperature,
+        topP=conversation.top_p,
+        responseMimeType="application/json" if wanted is not None else None,
+        responseJsonSchema=wanted.schema if wanted is not None else None,
+        thinkingConfig=thinking or None,
+    )
+
+
+def _calling(choice: ToolChoice) -> Json:
+    return {"mode": _MODES[choice.mode], **({"allowedFunctionNames": [choice.name]} if choice.name else {})}
 
 
 def _part(part: Part) -> Json | None:

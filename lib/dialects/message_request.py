@@ -10,13 +10,27 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lib.dialects import payload as json_text
-from lib.dialects.conversation import Attachment, Conversation, Json, Part, Role, Tool, ToolResult, ToolUse, Turn, Words
+from lib.dialects.conversation import (
+    Attachment,
+    Conversation,
+    Json,
+    Part,
+    Role,
+    Tool,
+    ToolMode,
+    ToolResult,
+    ToolUse,
+    Turn,
+    Words,
+)
 from lib.dialects.protocol import Malformed
-from lib.dialects.request import check_options
+from lib.dialects.request import check_options, given
 from lib.domain.errors import InvalidRequest
 
 MAX_TOKENS = 4096  # the API wants a limit, and any of its models can say as much
 _OWN = ("model", "messages", "system", "tools", "stream")
+_CHOICES = {ToolMode.AUTO: "auto", ToolMode.NONE: "none", ToolMode.REQUIRED: "any"}
+_EFFORTS = ("low", "medium", "high", "xhigh")  # https://platform.claude.com/docs/en/build-with-claude/effort
 
 
 def written(conversation: Conversation) -> Json:
@@ -30,7 +44,13 @@ def written(conversation: Conversation) -> Json:
         elif content:
             messages.append({"role": str(turn.role), "content": content})
     request: Json = {
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": conversation.output_tokens or MAX_TOKENS,
+        **given(
+            temperature=conversation.temperature,
+            top_p=conversation.top_p,
+            tool_choice=_choice(conversation),
+            output_config=_output(conversation) or None,
+        ),
         **conversation.options,
         "model": conversation.model,
         "messages": messages,
@@ -40,6 +60,30 @@ def written(conversation: Conversation) -> Json:
     if conversation.tools:
         request["tools"] = [_tool(tool) for tool in conversation.tools]
     return request
+
+
+def _choice(conversation: Conversation) -> Json | None:
+    choice = conversation.tool_choice
+    if choice is not None and choice.name:
+        said: Json = {"type": "tool", "name": choice.name}
+    elif choice is not None:
+        said = {"type": _CHOICES[choice.mode]}
+    else:
+        said = {"type": "auto"}
+    if conversation.parallel_tools is False and said["type"] != "none":
+        said["disable_parallel_tool_use"] = True
+    elif choice is None:
+        return None
+    return said if conversation.tools else None
+
+
+def _output(conversation: Conversation) -> Json:
+    wanted, effort = conversation.format, conversation.effort
+    if wanted is not None and wanted.schema is None:
+        raise InvalidRequest("The model's API takes no format of JSON without a schema: give one.", param="format")
+    if effort is not None and effort not in _EFFORTS:
+        raise InvalidRequest(f"The model's API takes an effort of {', '.join(_EFFORTS)}.", param="effort")
+    return given(format={"type": "json_schema", "schema": wanted.schema} if wanted is not None else None, effort=effort)
 
 
 def _results_first(turn: Turn) -> list[Part]:
@@ -97,5 +141,5 @@ def _decoded(head: str, data: str) -> str:
 
 
 def _tool(tool: Tool) -> Json:
-    described = {"description": tool.description} if tool.description else {}
-    return {"name": tool.name, **described, "input_schema": tool.parameters}
+    about = given(description=tool.description or None, strict=tool.strict)
+    return {"name": tool.name, **about, "input_schema": tool.parameters}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from lib.dialects.conversation import Conversation
 from lib.dialects.steps import Json
@@ -19,13 +20,13 @@ def read_request(body: object, turns: str, *, or_text: bool = False) -> tuple[Js
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("'model' must be a non-empty string.", param="model")
-    given = body.get(turns)
-    if or_text and isinstance(given, str) and given:
+    said = body.get(turns)
+    if or_text and isinstance(said, str) and said:
         return body, model
-    if not isinstance(given, list) or not given:
+    if not isinstance(said, list) or not said:
         kind = "a text or a list, and not empty" if or_text else "a non-empty list"
         raise InvalidRequest(f"'{turns}' must be {kind}.", param=turns)
-    for index, turn in enumerate(given):
+    for index, turn in enumerate(said):
         if not isinstance(turn, dict):
             raise InvalidRequest(f"'{turns}[{index}]' must be an object.", param=f"{turns}[{index}]")
     return body, model
@@ -37,6 +38,11 @@ def is_streamed(request: Json) -> bool:
     if not isinstance(streamed, bool | None):
         raise InvalidRequest("'stream' must be true or false.", param="stream")
     return bool(streamed)
+
+
+def given(**fields: Any) -> Json:
+    """The fields that have a value."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def check_options(conversation: Conversation, own: Iterable[str]) -> None:

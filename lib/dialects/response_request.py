@@ -5,8 +5,22 @@ Format: https://platform.openai.com/docs/api-reference/responses/create
 
 from __future__ import annotations
 
-from lib.dialects.conversation import Attachment, Conversation, Json, Role, Tool, ToolResult, ToolUse, Turn, Words
-from lib.dialects.request import check_options
+from typing import Any
+
+from lib.dialects.conversation import (
+    Attachment,
+    Conversation,
+    Format,
+    Json,
+    Role,
+    Tool,
+    ToolChoice,
+    ToolResult,
+    ToolUse,
+    Turn,
+    Words,
+)
+from lib.dialects.request import check_options, given
 from lib.domain.errors import InvalidRequest
 
 _OWN = ("model", "input", "instructions", "tools", "stream", "background")
@@ -16,12 +30,32 @@ def written(conversation: Conversation) -> Json:
     """The request. Errors: `InvalidRequest`, which names what this API can't express."""
     check_options(conversation, _OWN)
     items = [item for turn in conversation.turns for item in _items(turn)]
-    request: Json = {**conversation.options, "model": conversation.model, "input": items}
+    asked = given(
+        max_output_tokens=conversation.output_tokens,
+        temperature=conversation.temperature,
+        top_p=conversation.top_p,
+        tool_choice=_choice(conversation.tool_choice) if conversation.tool_choice else None,
+        parallel_tool_calls=conversation.parallel_tools,
+        text={"format": _format(conversation.format)} if conversation.format else None,
+        reasoning=given(effort=conversation.effort, summary="auto" if conversation.thoughts else None) or None,
+    )
+    request: Json = {**asked, **conversation.options, "model": conversation.model, "input": items}
     if conversation.instructions:
         request["instructions"] = conversation.instructions
     if conversation.tools:
         request["tools"] = [_tool(tool) for tool in conversation.tools]
     return request
+
+
+def _choice(choice: ToolChoice) -> Any:
+    return {"type": "function", "name": choice.name} if choice.name else str(choice.mode)
+
+
+def _format(wanted: Format) -> Json:
+    if wanted.schema is None:
+        return {"type": "json_object"}
+    about = given(description=wanted.description, strict=wanted.strict)
+    return {"type": "json_schema", "name": wanted.name, "schema": wanted.schema, **about}
 
 
 def _items(turn: Turn) -> list[Json]:
@@ -71,4 +105,10 @@ def _attached(file: Attachment) -> Json:
 def _tool(tool: Tool) -> Json:
     """A tool, whose schema is taken as it is: a strict one must have every property required."""
     described = {"description": tool.description} if tool.description else {}
-    return {"type": "function", "name": tool.name, **described, "parameters": tool.parameters, "strict": False}
+    return {
+        "type": "function",
+        "name": tool.name,
+        **described,
+        "parameters": tool.parameters,
+        "strict": bool(tool.strict),
+    }

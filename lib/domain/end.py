@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -33,17 +34,20 @@ class End:
 
     `reason` is one of Holdfast's documented codes, or None if the answer is complete. `error` has `message` and `code`,
     and if the upstream sent them `type`, `param`, `status` (its HTTP status), `body` (its error as JSON text),
-    `contentType` and `retryAfter` (seconds). `retryable` is true if the same request may succeed later.
+    `contentType` and `retryAfter` (seconds). `retryable` is true if the same request may succeed later. `at` is when it
+    was saved, and makes no difference.
     """
 
     state: State
     reason: str | None = None
     error: Fields | None = None
     usage: Fields | None = None
+    at: datetime | None = field(default=None, compare=False)
 
     def fields(self) -> Fields:
-        return {"state": str(self.state), "reason": self.reason, "error": self.error, "usage": self.usage}
+        return {**{name: getattr(self, name) for name in self.__slots__}, "state": str(self.state)}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Self:
-        return cls(state=State(fields["state"]), reason=fields["reason"], error=fields["error"], usage=fields["usage"])
+        known: Fields = {name: fields.get(name) for name in cls.__slots__}
+        return cls(**{**known, "state": State(fields["state"])})

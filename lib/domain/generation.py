@@ -18,12 +18,13 @@ from lib.domain.end import End, Fields, State
 class Generation:
     """One answer to one request.
 
-    `message_path` is the path of the message document. `dialect` names the API in which `request` is written and which
-    `upstream` supports. `request` is the client's body; if it is too large, it is stored in `request_parts` further
-    documents instead. `headers` are the client's headers that are a part of the request. `need_approval` names the
-    tools whose calls the user must approve. `request_hash` distinguishes a repeated request from a different one.
-    `retried` means that the client has repeated its request after a failure. `watchers` has the expiry of a lease for
-    each api process with viewers.
+    `message_path` is the path of the message document. `dialect` names the API in which `request` is written and
+    which `upstream` supports. `request` is the client's body; if it is too large, it is stored in `request_parts`
+    further documents instead. `own_request` is the request as the client protocol has it, where an answer is shown
+    and gone on with in that protocol's terms; it is kept like `request`. `headers` are the client's headers that
+    are a part of the request. `need_approval` names the tools whose calls the user must approve. `request_hash`
+    distinguishes a repeated request from a different one. `retried` means that the client has repeated its request
+    after a failure. `watchers` has the expiry of a lease for each api process with viewers.
     """
 
     id: str
@@ -38,6 +39,8 @@ class Generation:
     headers: dict[str, str] = field(default_factory=dict)
     need_approval: list[str] = field(default_factory=list)
     request_parts: int = 0
+    own_request: bytes = b""
+    own_request_parts: int = 0
     request_hash: str
     retried: bool = False
     created_at: datetime
@@ -80,6 +83,10 @@ class Generation:
         """Whether it failed without any output, for a reason that may have passed."""
         return self.state is State.FAILED and bool(self.error and self.error.get("retryable"))
 
+    def without_bodies(self) -> Generation:
+        """The same without its requests, which may be large."""
+        return replace(self, request=b"", own_request=b"")
+
     def ended(self, end: End, last_seq: int, now: datetime) -> Generation:
         return replace(
             self,
@@ -106,7 +113,10 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, rest))
 
 
-LISTED_FIELDS = [_camel(name) for name in Generation.__slots__ if name not in ("id", "request")]
+BODIES = ("request", "ownRequest")
+"""The fields that have words of the client's."""
+
+LISTED_FIELDS = [name for name in map(_camel, Generation.__slots__) if name not in ("id", *BODIES)]
 
 
 def _plain(value: Any) -> Any:

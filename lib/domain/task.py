@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from lib.domain.errors import InvalidRequest
-from lib.domain.generation import Generation
+from lib.domain.generation import BODIES, Generation
 
 
 def is_check(body: bytes) -> bool:
@@ -22,7 +22,7 @@ def is_check(body: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A generation as it was created, without its request: enough to claim it before it is read.
+    """A generation as it was created, without its bodies: enough to claim it before it is read.
 
     `version` is that of its journal's head, in nanoseconds since 1970.
     """
@@ -31,8 +31,7 @@ class Created:
     version: int
 
     def fields(self) -> dict[str, Any]:
-        known = self.generation.fields()
-        del known["request"]
+        known = {name: value for name, value in self.generation.fields().items() if name not in BODIES}
         return {"fields": known, "version": self.version}
 
     @classmethod

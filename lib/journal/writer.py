@@ -191,6 +191,7 @@ class Journal:
         """Commits the last entries, the outcome, the message and the generation at once. Errors: as `commit`."""
         prepared = self.prepare(entries)
         ended = replace(self._generation, attempt=self._claims).ended(end, prepared.segment.last, self._clock())
+        end = replace(end, at=ended.finished_at)
         fields, parts = message.ended(ended, said)
         self._save(parts)
         try:

@@ -7,12 +7,12 @@ tasks to the queue.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from lib.cloud.documents import Exists, Stale, Version
-from lib.cloud.store import Store
+from lib.cloud.store import RequestLost, Store
 from lib.cloud.task_queue import TaskQueue
 from lib.dialects.protocol import Asked
 from lib.domain import message
@@ -26,10 +26,12 @@ from lib.domain.errors import (
     Unavailable,
     Unreachable,
 )
+from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.ids import document_id
 from lib.domain.message import Said
 from lib.domain.segment import Head, empty_head
+from lib.journal.codec import replay
 from lib.journal.ending import LOST_GRACE
 from lib.journal.writer import Clock, retried
 from lib.runtime.settings import Settings
@@ -136,7 +138,7 @@ class Generations:
             version = self._create(generation, head)
         else:
             version = self._store.restart(failed, generation, message.opening(generation), head)
-        started = replace(generation, request=b"")  # it may be large, and is not needed for as long as somebody watches
+        started = generation.without_bodies()  # which are not needed for as long as somebody watches
         tail = self._tails.open(started, 0, created=True, leave=share.close)
         try:
             ranking = self._store.counting_live(owner, limit + 1, at=version)
@@ -266,6 +268,17 @@ class Generations:
         generation, head = self.find(generation.owner, generation.id)
         said, _ = self._healer.saved(generation, head)
         return generation, head.last, said
+
+    def own_request(self, generation: Generation) -> bytes:
+        """The request in the terms of its client protocol, or nothing. Errors: `NotFound` if it is lost."""
+        try:
+            return self._store.own_request(generation)
+        except RequestLost as error:
+            raise NotFound("The request of this generation no longer exists.", code="generation_not_found") from error
+
+    def events(self, generation: Generation, head: Head) -> Iterator[Event]:
+        """The events of the journal up to `head`."""
+        return replay(self._store, generation, head)
 
     def resume(self, generation: Generation, after: int) -> Tail:
         """A tail that starts after event `after`. Errors: `TooManyRequests`."""

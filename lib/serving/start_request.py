@@ -35,7 +35,8 @@ class StartRequest:
     the body is a conversation, or in the dialect that the model's upstream supports, and the upstream is always asked
     for a stream. `beside` are fields of the request that its API has outside of the body, and `headers` those headers
     that are a part of a request in this API. `need_approval` names the tools whose calls the user must approve.
-    `retried`: the client says that it repeats a request that failed.
+    `retried`: the client says that it repeats a request that failed. `own` is the request in the terms of its client
+    protocol, if an answer is shown and gone on with in those.
     """
 
     body: bytes | Conversation
@@ -47,6 +48,7 @@ class StartRequest:
     beside: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     need_approval: Collection[str] = ()
+    own: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +102,7 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
                 f"The header '{header}' must be plain text of at most {LONGEST_HEADER} characters.", param=header
             )
     hashed = [fields, dict(request.headers)] if request.headers else fields
-    body_hash = hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    body_hash = hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS) + request.own).hexdigest()
     return Checked(asked=asked, body=body, body_hash=body_hash, dialect=name, upstream=upstream)
 
 
@@ -153,6 +155,7 @@ def new_generation(
         dialect=checked.dialect,
         upstream=checked.upstream.name,
         request=checked.body,
+        own_request=request.own,
         headers=dict(request.headers),
         need_approval=sorted(request.need_approval),
         request_hash=checked.body_hash,

@@ -23,7 +23,7 @@ from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
 from lib.wires.failures import Interrupted, UpstreamRefusal, shown, summary
 from lib.wires.frames import KEEP_ALIVE
-from lib.wires.responses import bound_writes, first_piece, header, named, refusal, streamed
+from lib.wires.http import bound_writes, first_piece, header, named, refusal, streamed
 from lib.wires.service import Service
 from lib.wires.ui_messages import read
 from lib.wires.ui_stream import UiStream

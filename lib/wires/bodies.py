@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
+import orjson
 from flask import Response, request
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wsgi import get_input_stream
@@ -102,3 +104,14 @@ class Bodies:
             break
         request.environ["wsgi.input"] = io.BytesIO()
         return response
+
+
+def object_in(body: bytes) -> dict[str, Any]:
+    """The fields of a body that must be a JSON object. Errors: `InvalidRequest`."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error.msg}.", code="invalid_json") from error
+    if not isinstance(fields, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
+    return fields

@@ -28,7 +28,7 @@ from lib.serving.tail import Tail
 from lib.wires.callable_request import Resume, Start, Stop, read
 from lib.wires.callable_values import encoded, line
 from lib.wires.failures import UpstreamRefusal, shown, summary
-from lib.wires.responses import STREAM_HEADERS, bound_writes, streamed
+from lib.wires.http import STREAM_HEADERS, bound_writes, streamed
 from lib.wires.service import Service
 
 _PARAMS = {"X-Chat-Id": "chatId", "X-Message-Id": "messageId", "Idempotency-Key": "idempotencyKey"}

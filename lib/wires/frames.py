@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from lib.dialects.protocol import Dialect
 from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, StillRunning, Unavailable
+from lib.domain.event import Event
 from lib.serving.feed import Piece
 from lib.serving.tail import Tail
 from lib.wires.failures import Interrupted, UpstreamRefusal, error_event, shown
@@ -35,6 +36,11 @@ def framed(piece: Piece, bare: bool = False) -> list[bytes]:
     ]
 
 
+def frame(event: Event, number: int | None = None) -> bytes:
+    """The frame of one event, with its number if it has one."""
+    return (b"" if number is None else b"id: %d\n" % number) + _unnumbered(*event)
+
+
 def _unnumbered(data: bytes, name: bytes = b"") -> bytes:
     """A frame without an id. Its lines must not contain any kind of line end."""
     data = data.replace(b"\r", b"").replace(b"\n", b"\ndata: ")
@@ -53,7 +59,7 @@ def stream(
     try:
         for piece in tail.follow(first, keepalive=keepalive, seconds=seconds):
             if piece.events:
-                yield from _writes(framed(piece, bare))
+                yield from in_writes(framed(piece, bare))
             elif piece.end is None:
                 yield b"\n" if bare else keep_alive  # the first one also sends the status line
         yield _closing(piece.end, dialect) if piece.end is not None else _planned_end(tail, dialect)
@@ -65,7 +71,7 @@ def stream(
         yield error_frame(shown(error), dialect)
 
 
-def _writes(frames: Sequence[bytes]) -> Iterator[bytes]:
+def in_writes(frames: Sequence[bytes]) -> Iterator[bytes]:
     """The frames in writes small enough for a slow client to accept within one write's time limit."""
     at = 0
     while at < len(frames):

@@ -14,7 +14,7 @@ from lib.domain.ids import document_id
 from lib.serving.feed import Piece
 from lib.serving.generations import MAX_PAGE
 from lib.wires.failures import summary
-from lib.wires.responses import in_frames
+from lib.wires.http import in_frames
 from lib.wires.service import Service
 
 PAGE = 20

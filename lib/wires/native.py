@@ -18,7 +18,7 @@ from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
 from lib.wires.failures import shown
-from lib.wires.responses import (
+from lib.wires.http import (
     bound_writes,
     first_piece,
     header,

@@ -26,6 +26,7 @@ from lib.dialects.conversation import (
 )
 from lib.domain.errors import InvalidRequest
 from lib.domain.ids import document_id
+from lib.wires.bodies import object_in
 
 MOST_APPROVALS = 128  # tools that need approval: their names are kept with the generation
 LONGEST_NAME = 128  # characters of such a tool's name: the most that a model API takes
@@ -48,12 +49,7 @@ class ChatRequest:
 
 def read(body: bytes, default_model: str | None) -> ChatRequest:
     """Errors: `InvalidRequest`, which names the field."""
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error.msg}.", code="invalid_json") from error
-    if not isinstance(fields, dict):
-        raise InvalidRequest("The body must be a JSON object.", code="invalid_body")
+    fields = object_in(body)
     chat_id = fields.get("id")
     if not isinstance(chat_id, str):
         raise InvalidRequest("'id' must be the chat's id.", param="id")

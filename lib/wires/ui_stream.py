@@ -8,25 +8,15 @@ https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#ui-message-stream-protocol
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from lib.dialects.finishing import Ending, ending
 from lib.dialects.steps import File, Finish, Json, Reasoning, Refusal, Source, Step, Text, ToolCall
+from lib.wires.tool_calls import Call, Calls
 
 DONE = b"data: [DONE]\n\n"
-
-
-@dataclass(slots=True)
-class _Call:
-    """A tool call so far."""
-
-    id: str
-    name: str
-    arguments: list[str] = field(default_factory=list)
-    started: bool = False
 
 
 class UiStream:
@@ -42,8 +32,7 @@ class UiStream:
         self._open: str | None = None  # the type of the open block: text or reasoning
         self._blocks = 0
         self._sources = 0
-        self._calls: list[_Call] = []
-        self._places: dict[int, _Call] = {}
+        self._calls = Calls("call-")
         self._reason = ""
 
     def begin(self, metadata: Json) -> bytes:
@@ -79,9 +68,9 @@ class UiStream:
         """The end of a complete answer."""
         chunks: list[Json] = []
         self._close(chunks)
-        for call in self._calls:
+        for call in self._calls.all:
             chunks += self._called(call)
-        reason = Ending.TOOLS if self._calls else ending(self._reason)
+        reason = Ending.TOOLS if self._calls.all else ending(self._reason)
         chunks.append({"type": "finish-step"})
         chunks.append({"type": "finish", "finishReason": str(reason), "messageMetadata": metadata})
         return _chunks(*chunks) + DONE
@@ -118,35 +107,18 @@ class UiStream:
 
     def _call(self, step: ToolCall, chunks: list[Json]) -> None:
         self._close(chunks)
-        call = self._belonging(step)
+        known = len(self._calls.all)
+        call = self._calls.add(step)
         if call is None:
             return
-        if not call.started:
-            call.started = True
+        if call.number > known:
             chunks.append({"type": "tool-input-start", "toolCallId": call.id, "toolName": call.name})
         if step.arguments:
-            call.arguments.append(step.arguments)
             chunks.append({"type": "tool-input-delta", "toolCallId": call.id, "inputTextDelta": step.arguments})
 
-    def _belonging(self, step: ToolCall) -> _Call | None:
-        """The call that a piece belongs to, which may be a new one, or none. `ToolCall` has the rule."""
-        if step.place < 0:
-            known = next((call for call in self._calls if call.id == step.id), None) if step.id else None
-            known = known or (self._calls[-1] if self._calls and not step.id else None)
-        else:
-            known = self._places.get(step.place)
-        if known is None and not step.name:
-            return None
-        if known is None or (step.name and step.id and step.id != known.id):
-            known = _Call(step.id or f"call-{len(self._calls) + 1}", step.name)
-            self._calls.append(known)
-        if step.place >= 0:
-            self._places[step.place] = known
-        return known
-
-    def _called(self, call: _Call) -> list[Json]:
+    def _called(self, call: Call) -> list[Json]:
         named = {"toolCallId": call.id, "toolName": call.name}
-        text = "".join(call.arguments)
+        text = call.arguments
         try:
             arguments: Any = orjson.loads(text) if text.strip() else {}
         except orjson.JSONDecodeError:

@@ -29,6 +29,7 @@ RUN = [
     "## Where messages lie",
     "### Web",
     "## OpenAI's SDKs",
+    "## OpenAI Responses",
     "## Anthropic's SDKs",
     "## Google's SDKs",
     "### LangChain",
@@ -86,9 +87,10 @@ REPLACED = """
         ("## AI SDK", APPENDED),
         ("## OpenAI's SDKs", APPENDED),
         ("## Anthropic's SDKs", APPENDED),
+        ("## OpenAI Responses", APPENDED),
         ("## Google's SDKs", APPENDED),
     ],
-    ids=["callable", "AI SDK", "OpenAI", "Anthropic", "Google"],
+    ids=["callable", "AI SDK", "OpenAI", "Anthropic", "Responses", "Google"],
 )
 def test_the_documented_javascript_shows_the_answer(client: Client, section: str, around: str) -> None:
     (snippet,) = snippets(section, "js")
@@ -121,7 +123,9 @@ def test_the_documented_framework_prints_the_answer(client: Client, section: str
     assert printed == asked["expected"]
 
 
-@pytest.mark.parametrize("section", ["## OpenAI's SDKs", "## Anthropic's SDKs", "## Google's SDKs"])
+@pytest.mark.parametrize(
+    "section", ["## OpenAI's SDKs", "## OpenAI Responses", "## Anthropic's SDKs", "## Google's SDKs"]
+)
 def test_the_documented_python_shows_the_answer(
     client: Client,
     upstream_calls: Callable[[str], list[dict[str, Any]]],

@@ -135,8 +135,9 @@ def body(content="Hello", **fields):
     return orjson.dumps({"model": "demo", "messages": [{"role": "user", "content": content}], **fields})
 
 
-def request(content="Hello", *, chat_id=None, message_id=None, key=None, raw=None, dialect="chat_completions"):
+def request(content="Hello", *, chat_id=None, message_id=None, key=None, raw=None, dialect="chat_completions", own=b""):
     return StartRequest(
+        own=own,
         body=raw if raw is not None else body(content),
         dialect=dialect,
         chat_id=chat_id,
@@ -621,6 +622,35 @@ def test_a_request_of_any_size_is_read_as_it_was_sent(started, store, documents,
     parts = documents.query(f"{generation.path}/holdfastRequest")
     assert len(parts) == kept.request_parts == (0 if size < 64 else -(-len(raw) // (900 << 10)))
     assert all(part.fields["expireAt"] == kept.expire_at for part in parts)
+
+
+@pytest.mark.parametrize("size", [10, 40_000, 70_000, 2_000_000])
+def test_what_a_client_protocol_keeps_of_its_own_request_is_kept_and_tells_one_from_another(
+    started, hold, service, store, documents, clock, size
+):
+    own, raw = b"own " * (size // 4), body("theirs " * 4_000)
+    begun = started(raw=raw, own=own, key="own")
+    kept = store.generation(begun.id)
+    assert (service.own_request(kept), store.request(kept), begun.own_request) == (own, raw, b"")
+    parts = documents.query(f"{begun.path}/holdfastRequest")
+    expected = 0 if size < 30_000 else 1 + -(-size // (900 << 10))
+    assert len(parts) == kept.request_parts + kept.own_request_parts == expected
+    assert started(raw=raw, own=own, key="own").id == begun.id != started(raw=raw, own=own + b"!", key="own").id
+    listed = store.list(kept.owner, chat_id=None, states=[], after=None, limit=9)
+    assert {(each.request, each.own_request) for each in listed} == {(b"", b"")}
+
+    hold(kept).journal.finish([], End(state=State.FAILED, reason="upstream_status", error=PASSING), NOTHING_SAID)
+    clock.advance(timedelta(seconds=1))
+    started(raw=raw, own=own, key="own")
+    anew = store.generation(begun.id)
+    assert (anew.state, service.own_request(anew), store.request(anew)) == (State.QUEUED, own, raw)
+
+
+def test_a_request_of_a_client_protocol_that_is_lost_is_not_there(started, service, store, documents):
+    begun = store.generation(started(own=b"own " * 20_000).id)
+    documents.commit(*[Delete(part.path) for part in documents.query(f"{begun.path}/holdfastRequest")])
+    with pytest.raises(NotFound):
+        service.own_request(begun)
 
 
 LARGE = body("first " * 850_000)

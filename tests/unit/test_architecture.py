@@ -217,11 +217,15 @@ def constants(module: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, node.value.decode("latin-1")
 
 
-# The callable's own message, as docs/clients.md has it, has a field of that name too.
+# Fields of client protocols that are written from steps, and have such a name too.
 OWN_FIELDS = {
     ("lib.wires.firebase_callable", "delta"),
     ("lib.wires.ui_stream", "delta"),
     ("lib.wires.ui_stream", "[DONE]"),
+    ("lib.wires.responses_input", "function_call"),
+    ("lib.wires.responses_items", "function_call"),
+    ("lib.wires.responses_items", "logprobs"),
+    ("lib.wires.responses_request", "stream_options"),
 }
 
 

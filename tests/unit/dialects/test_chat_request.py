@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from lib.dialects.chat_completions import ChatCompletions
-from lib.dialects.conversation import Attachment, Conversation, Role, Tool, ToolResult, ToolUse, Turn, Words
+from lib.dialects.conversation import (
+    Attachment,
+    Conversation,
+    Format,
+    Role,
+    Tool,
+    ToolChoice,
+    ToolMode,
+    ToolResult,
+    ToolUse,
+    Turn,
+    Words,
+)
 from lib.domain.errors import InvalidRequest
 
 written = ChatCompletions().written
@@ -71,3 +83,43 @@ def test_options_can_not_say_what_the_request_says() -> None:
 def test_an_answer_of_pictures_alone_is_left_out() -> None:
     turns = (Turn(role=Role.ASSISTANT, parts=(PNG,)), Turn(role=Role.USER, parts=(Words(text="Hi"),)))
     assert written(Conversation(model="demo", turns=turns))["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+def test_what_is_asked_of_the_answer_goes_into_the_api_s_own_fields() -> None:
+    look = Tool(name="look", parameters={}, strict=True)
+    wanted = Format(name="place", schema={"type": "object"}, strict=True)
+    asked = {
+        "output_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.1,
+        "effort": "low",
+        "parallel_tools": False,
+        "format": wanted,
+    }
+    named = ToolChoice(mode=ToolMode.REQUIRED, name="look")
+    request = written(Conversation(model="demo", turns=(), tools=(look,), tool_choice=named, **asked))
+    assert request == {
+        "model": "demo",
+        "messages": [],
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.1,
+        "reasoning_effort": "low",
+        "parallel_tool_calls": False,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "place", "schema": {"type": "object"}, "strict": True},
+        },
+        "tool_choice": {"type": "function", "function": {"name": "look"}},
+        "tools": [{"type": "function", "function": {"name": "look", "strict": True, "parameters": {}}}],
+    }
+
+
+def test_an_option_of_the_api_s_own_goes_before() -> None:
+    loose = Conversation(model="demo", turns=(), tool_choice=ToolChoice(mode=ToolMode.NONE), format=Format())
+    request = written(loose)
+    assert (request["tool_choice"], request["response_format"]) == ("none", {"type": "json_object"})
+    limited = Conversation(
+        model="demo", turns=(), output_tokens=9, options={"max_completion_tokens": 8, "max_tokens": 7}
+    )
+    assert (written(limited)["max_completion_tokens"], written(limited)["max_tokens"]) == (8, 7)

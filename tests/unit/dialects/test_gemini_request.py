@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from lib.dialects.conversation import Attachment, Conversation, Role, Tool, ToolResult, ToolUse, Turn, Words
+from lib.dialects.conversation import (
+    Attachment,
+    Conversation,
+    Format,
+    Role,
+    Tool,
+    ToolChoice,
+    ToolMode,
+    ToolResult,
+    ToolUse,
+    Turn,
+    Words,
+)
 from lib.dialects.gemini import Gemini
 from lib.dialects.gemini_request import UNSIGNED
 from lib.dialects.gemini_response import OWN_ID
@@ -112,3 +126,47 @@ def test_options_can_not_say_what_the_request_says(name: str) -> None:
 
 def test_empty_texts_and_turns_are_left_out() -> None:
     assert written(asking(Words(text="")))["contents"] == []
+
+
+def test_what_is_asked_of_the_answer_goes_into_the_api_s_own_fields() -> None:
+    look = Tool(name="look", parameters={})
+    asked = {
+        "output_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.1,
+        "effort": "low",
+        "format": Format(schema={"type": "object"}),
+    }
+    named = ToolChoice(mode=ToolMode.REQUIRED, name="look")
+    options = {"generationConfig": {"topK": 3, "topP": 0.2}}
+    request = written(
+        Conversation(model="demo", turns=(), tools=(look,), tool_choice=named, thoughts=True, options=options, **asked)
+    )
+    assert request == {
+        "model": "demo",
+        "contents": [],
+        "generationConfig": {
+            "maxOutputTokens": 9,
+            "temperature": 0.5,
+            "topP": 0.2,
+            "topK": 3,
+            "responseMimeType": "application/json",
+            "responseJsonSchema": {"type": "object"},
+            "thinkingConfig": {"thinkingBudget": 1024, "includeThoughts": True},
+        },
+        "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["look"]}},
+        "tools": [{"functionDeclarations": [{"name": "look", "parametersJsonSchema": {}}]}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"parallel_tools": False, "tools": (Tool(name="look", parameters={}),)}, "parallel_tool_calls"),
+        ({"effort": "xhigh"}, "effort"),
+    ],
+)
+def test_what_the_api_has_no_word_for_is_named(asked: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        written(Conversation(model="demo", turns=(), **asked))
+    assert refused.value.param == param

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
-from lib.dialects.conversation import Attachment, Conversation, Role, Tool, ToolResult, ToolUse, Turn, Words
+from lib.dialects.conversation import (
+    Attachment,
+    Conversation,
+    Format,
+    Role,
+    Tool,
+    ToolChoice,
+    ToolMode,
+    ToolResult,
+    ToolUse,
+    Turn,
+    Words,
+)
 from lib.dialects.messages import Messages
 from lib.domain.errors import InvalidRequest
 
@@ -96,3 +109,57 @@ def test_arguments_that_are_no_object_are_wrapped_in_one(arguments: str, sent: o
 
 def test_empty_texts_which_the_api_refuses_are_left_out() -> None:
     assert written(asking(Words(text=" ")))["messages"] == []
+
+
+def test_what_is_asked_of_the_answer_goes_into_the_api_s_own_fields() -> None:
+    look = Tool(name="look", parameters={}, strict=True)
+    asked = {
+        "output_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.1,
+        "effort": "low",
+        "format": Format(schema={"type": "object"}),
+    }
+    named = ToolChoice(mode=ToolMode.REQUIRED, name="look")
+    request = written(
+        Conversation(model="demo", turns=(), tools=(look,), tool_choice=named, parallel_tools=False, **asked)
+    )
+    assert request == {
+        "model": "demo",
+        "messages": [],
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.1,
+        "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}, "effort": "low"},
+        "tool_choice": {"type": "tool", "name": "look", "disable_parallel_tool_use": True},
+        "tools": [{"name": "look", "strict": True, "input_schema": {}}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "said"),
+    [
+        (None, None, None),
+        (None, True, None),
+        (None, False, {"type": "auto", "disable_parallel_tool_use": True}),
+        (ToolMode.REQUIRED, None, {"type": "any"}),
+        (ToolMode.NONE, False, {"type": "none"}),
+        (ToolMode.AUTO, True, {"type": "auto"}),
+    ],
+)
+def test_a_choice_of_tools_says_whether_several_may_be_called(
+    choice: ToolMode | None, parallel: bool | None, said: dict[str, object] | None
+) -> None:
+    chosen = ToolChoice(mode=choice) if choice else None
+    tools = (Tool(name="look", parameters={}),)
+    asked = Conversation(model="demo", turns=(), tools=tools, tool_choice=chosen, parallel_tools=parallel)
+    assert written(asked).get("tool_choice") == said
+    without = Conversation(model="demo", turns=(), tool_choice=chosen, parallel_tools=parallel)
+    assert "tool_choice" not in written(without)
+
+
+@pytest.mark.parametrize(("asked", "param"), [({"format": Format()}, "format"), ({"effort": "minimal"}, "effort")])
+def test_what_the_api_has_no_word_for_is_named(asked: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        written(Conversation(model="demo", turns=(), **asked))
+    assert refused.value.param == param

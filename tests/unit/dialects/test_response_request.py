@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from lib.dialects.conversation import Attachment, Conversation, Role, Tool, ToolResult, ToolUse, Turn, Words
+from lib.dialects.conversation import (
+    Attachment,
+    Conversation,
+    Format,
+    Role,
+    Tool,
+    ToolChoice,
+    ToolMode,
+    ToolResult,
+    ToolUse,
+    Turn,
+    Words,
+)
 from lib.dialects.responses import Responses
 from lib.domain.errors import InvalidRequest
 
@@ -100,3 +112,32 @@ def test_pictures_of_the_model_s_are_left_out() -> None:
 def test_options_can_t_set_what_the_request_says_itself(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"'{name}'"):
         written(Conversation(model="demo", turns=(), options={name: "x"}))
+
+
+def test_what_is_asked_of_the_answer_goes_into_the_api_s_own_fields() -> None:
+    look = Tool(name="look", parameters={}, strict=True)
+    wanted = Format(name="place", schema={"type": "object"}, description="Where.")
+    asked = {
+        "output_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.1,
+        "effort": "low",
+        "parallel_tools": False,
+        "format": wanted,
+    }
+    named = ToolChoice(mode=ToolMode.REQUIRED, name="look")
+    request = written(Conversation(model="demo", turns=(), tools=(look,), tool_choice=named, thoughts=True, **asked))
+    assert request == {
+        "model": "demo",
+        "input": [],
+        "max_output_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.1,
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "parallel_tool_calls": False,
+        "text": {
+            "format": {"type": "json_schema", "name": "place", "schema": {"type": "object"}, "description": "Where."}
+        },
+        "tool_choice": {"type": "function", "name": "look"},
+        "tools": [{"type": "function", "name": "look", "parameters": {}, "strict": True}],
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,13 +17,14 @@ ends = st.builds(
     reason=st.none() | texts,
     error=st.none() | maps,
     usage=st.none() | maps,
+    at=st.none() | st.datetimes(timezones=st.just(UTC)),
 )
 
 
 @settings(deadline=None)
 @given(ends)
 def test_an_end_s_fields_give_back_the_end(end: End) -> None:
-    assert End.from_fields(end.fields()) == end
+    assert (End.from_fields(end.fields()), End.from_fields(end.fields()).at) == (end, end.at)
 
 
 def test_only_queued_and_streaming_are_live_and_all_others_are_final() -> None:

@@ -44,6 +44,8 @@ generations = st.builds(
     request=st.binary(max_size=8),
     need_approval=st.lists(texts, max_size=2),
     request_parts=st.integers(0, 20),
+    own_request=st.binary(max_size=8),
+    own_request_parts=st.integers(0, 20),
     request_hash=texts,
     created_at=moments,
     expire_at=moments,
@@ -80,7 +82,7 @@ def test_fields_are_named_in_camel_case_and_the_state_is_plain_text() -> None:
 
 
 def test_a_list_reads_everything_but_the_request() -> None:
-    assert set(LISTED_FIELDS) == QUEUED.fields().keys() - {"request"}
+    assert set(LISTED_FIELDS) == QUEUED.fields().keys() - {"request", "ownRequest"}
 
 
 def test_an_ended_generation_has_its_end_and_is_otherwise_what_it_was() -> None:

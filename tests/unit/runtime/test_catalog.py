@@ -437,6 +437,7 @@ def test_pairs_in_the_environment_that_are_none_are_named(name: str, value: str)
 
 DOCUMENTED = {  # what each speaks, and how it is called
     "openai": ("chat_completions", Auth.BEARER),
+    "openai_responses": ("responses", Auth.BEARER),
     "azure": ("chat_completions", "api-key"),
     "azure_by_version": ("chat_completions", "api-key"),
     "anthropic": ("messages", "x-api-key"),

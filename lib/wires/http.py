@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from flask import Response, request
 
 from lib.dialects.protocol import Dialect, Malformed
-from lib.domain.end import State
+from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, InvalidRequest, StillRunning, Unauthenticated
+from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.runtime.settings import Settings
 from lib.serving.feed import Piece
@@ -40,11 +42,11 @@ def in_frames(
     """The answer as server-sent events, from the tail's position on. `bare`: as lines of `data:` alone."""
     bound_writes(settings.send_seconds)
     bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
-    pieces = frames.stream(tail, first, dialect, bare=bare or _wants_bare_events(), **bounds)
+    pieces = frames.stream(tail, first, dialect, bare=bare or wants_bare_events(), **bounds)
     return streamed(tail, pieces, named(generation))
 
 
-def _wants_bare_events() -> bool:
+def wants_bare_events() -> bool:
     """Whether the client's parser knows lines of `data:` alone, as that of PyPI's `azure-ai-inference` does."""
     asked = request.args.get("bare_events") or request.headers.get("X-Bare-Events", "")
     return asked.lower() in ("1", "true")
@@ -62,29 +64,46 @@ def first_piece(tail: Tail, seconds: float) -> Piece:
 
 
 def whole_body(tail: Tail, first: Piece, dialect: Dialect, choices: int, seconds: float) -> bytes:
-    """Waits for the whole answer, and returns it as the dialect's unary body. Closes the tail.
+    """Waits for the whole answer, and returns it as the dialect's unary body. Closes the tail. Errors: as `ended`."""
+    answer = dialect.answer(choices)
+
+    def add(event: Event) -> None:
+        with suppress(Malformed):  # an older version of this service accepted it
+            answer.add(dialect.read(event))
+
+    ended(tail, first, add, seconds)
+    return answer.body()
+
+
+def ended(tail: Tail, first: Piece, add: Callable[[Event], object], seconds: float) -> End:
+    """Waits for the end of an answer that is complete or was stopped. Gives each event to `add`, and closes the tail.
 
     Errors: `StillRunning`, `UpstreamRefusal`, `Interrupted`.
     """
-    answer = dialect.answer(choices)
     for piece in tail.follow(first, keepalive=seconds, seconds=seconds):
         for event in piece.events:
-            try:
-                answer.add(dialect.read(event))
-            except Malformed:
-                continue  # an older version of this service accepted it
+            add(event)
     if piece.end is None:
         raise StillRunning("The answer is not complete yet. Get it at the Location that this response has.")
     if piece.end.state is State.FAILED:
         raise UpstreamRefusal(piece.end)
     if piece.end.state is State.INCOMPLETE:
         raise Interrupted(piece.end)
-    return answer.body()
+    return piece.end
 
 
-def refusal(error: HoldfastError, headers: Mapping[str, str] | None = None, dialect: Dialect | None = None) -> Response:
-    """The response for an error, as `dialect` writes it. If the upstream refused, its own status and body."""
-    upstream = error.upstream if isinstance(error, UpstreamRefusal) else None
+def refusal(
+    error: HoldfastError,
+    headers: Mapping[str, str] | None = None,
+    dialect: Dialect | None = None,
+    *,
+    foreign: bool = False,
+) -> Response:
+    """The response for an error, as `dialect` writes it. If the upstream refused, its own status and body.
+
+    `foreign`: the upstream's API is not the client's, so its body is not passed on, only what it says.
+    """
+    upstream = error.upstream if isinstance(error, UpstreamRefusal) and not foreign else None
     if upstream is not None:
         answer = Response(upstream.body, status=error.status, content_type=upstream.content_type)
     else:

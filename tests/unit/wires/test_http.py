@@ -12,7 +12,7 @@ from lib.domain.end import End, State
 from lib.domain.errors import StillRunning, Unauthenticated, Unreachable
 from lib.domain.event import Event
 from lib.serving.feed import Piece
-from lib.wires import responses
+from lib.wires import http
 from lib.wires.failures import Interrupted, UpstreamRefusal
 from tests.unit.wires.scripted_tail import ScriptedTail, piece
 
@@ -30,12 +30,12 @@ def failed(**error: Any) -> End:
 
 
 def body(tail: ScriptedTail, seconds: float = 100.0) -> Any:
-    return json.loads(responses.whole_body(tail.tail, tail.next(0), CHAT, 1, seconds))
+    return json.loads(http.whole_body(tail.tail, tail.next(0), CHAT, 1, seconds))
 
 
 def refused(end: End) -> UpstreamRefusal:
     with pytest.raises(UpstreamRefusal) as refusal:
-        responses.first_piece(ScriptedTail(Piece([], 0, end)).tail, 1.0)
+        http.first_piece(ScriptedTail(Piece([], 0, end)).tail, 1.0)
     return refusal.value
 
 
@@ -49,20 +49,20 @@ def refused(end: End) -> UpstreamRefusal:
     ],
 )
 def test_a_failure_before_the_first_event_is_the_upstreams_own_response(said: str, sent: str) -> None:
-    response = responses.refusal(refused(failed(body=OWN, contentType=said, retryAfter=6.5)))
+    response = http.refusal(refused(failed(body=OWN, contentType=said, retryAfter=6.5)))
     assert (response.status_code, response.get_data(as_text=True)) == (429, OWN)
     assert (response.headers["Content-Type"], response.headers["Retry-After"]) == (sent, "7")
 
 
 def test_an_upstreams_json_that_names_no_error_is_passed_on_all_the_same() -> None:
     own = '{"detail": [{"loc": ["body", "n"], "msg": "too many"}]}'
-    response = responses.refusal(refused(failed(status=422, body=own, contentType="application/json")))
+    response = http.refusal(refused(failed(status=422, body=own, contentType="application/json")))
     assert (response.status_code, response.get_data(as_text=True)) == (422, own)
 
 
 @pytest.mark.parametrize("own", ["<html>", "", '{"error": {"cut', "[1]", '"no"'])
 def test_a_failure_without_an_object_of_the_upstreams_has_its_message_in_our_shape(own: str) -> None:
-    response = responses.refusal(refused(failed(body=own, contentType="text/html", param="n", type="limits")))
+    response = http.refusal(refused(failed(body=own, contentType="text/html", param="n", type="limits")))
     assert (response.status_code, response.content_type) == (429, "application/json")
     assert response.json["error"] == {
         "message": "Slow down.",
@@ -85,7 +85,7 @@ def test_a_failure_without_a_message_still_has_one() -> None:
 
 def test_a_failed_generation_with_events_is_no_refusal_of_a_stream() -> None:
     """What there is of it is sent, and its error after that."""
-    first = responses.first_piece(ScriptedTail(piece(1, end=failed())).tail, 1.0)
+    first = http.first_piece(ScriptedTail(piece(1, end=failed())).tail, 1.0)
     assert len(first.events) == 1
 
 
@@ -97,7 +97,7 @@ def test_a_body_is_the_chunks_put_together_once_the_answer_has_ended() -> None:
 def test_a_body_that_the_upstream_sent_whole_is_passed_on_byte_by_byte() -> None:
     own = b'{"id": "x", "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}}],  "mine": 1e3}'
     tail = ScriptedTail(Piece([Event(own)], 1, COMPLETED))
-    assert responses.whole_body(tail.tail, tail.next(0), CHAT, 1, 1.0) == own
+    assert http.whole_body(tail.tail, tail.next(0), CHAT, 1, 1.0) == own
 
 
 def test_an_event_that_can_not_be_read_does_not_keep_a_client_from_the_rest() -> None:
@@ -128,12 +128,12 @@ def test_words_without_a_full_stop_get_one_before_more_is_said(words: str, sente
 def test_a_body_of_a_failed_generation_is_a_refusal_though_it_has_events() -> None:
     with pytest.raises(UpstreamRefusal) as refusal:
         body(ScriptedTail(piece(1, end=failed(body=OWN))))
-    assert responses.refusal(refusal.value).get_data(as_text=True) == OWN
+    assert http.refusal(refusal.value).get_data(as_text=True) == OWN
 
 
 def test_other_refusals_say_what_a_client_can_do() -> None:
-    assert responses.refusal(Unauthenticated("No.")).headers["WWW-Authenticate"] == "Bearer"
-    unreachable = responses.refusal(Unreachable("grpc: 10.0.0.7 said no"), {"X-Generation-Id": "g1"})
+    assert http.refusal(Unauthenticated("No.")).headers["WWW-Authenticate"] == "Bearer"
+    unreachable = http.refusal(Unreachable("grpc: 10.0.0.7 said no"), {"X-Generation-Id": "g1"})
     assert (unreachable.status_code, unreachable.headers["Retry-After"]) == (503, "1")
     assert unreachable.headers["X-Generation-Id"] == "g1"
     assert "10.0.0.7" not in unreachable.get_data(as_text=True)

@@ -1,0 +1,153 @@
+"""The responses that are kept: found by their ids, shown in whatever state they are, and gone on with.
+
+A response's id is its generation's, so nothing else has to be looked up.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from lib.dialects.conversation import Json
+from lib.dialects.output import Output
+from lib.dialects.protocol import Malformed
+from lib.dialects.responses import Responses
+from lib.domain.end import End, State
+from lib.domain.errors import InvalidRequest, NotFound
+from lib.domain.event import Event
+from lib.domain.generation import Generation
+from lib.domain.segment import Head
+from lib.wires.responses_passed import PassedStream
+from lib.wires.responses_request import SHOWN
+from lib.wires.responses_stream import Numbered, ResponseStream
+from lib.wires.service import Service
+
+INPUT = "input"
+_PREVIOUS = "previous_response_id"
+_ID = re.compile(r"resp_([0-9a-f]{32})")
+
+
+def response_id(generation: Generation) -> str:
+    return f"resp_{generation.id}"
+
+
+class Rendering(Protocol):
+    """One answer as this protocol says it: rendered from steps, or passed on."""
+
+    number: int
+    """The number of the last event so far."""
+
+    def begin(self) -> list[Numbered]: ...
+
+    def take(self, event: Event) -> list[Numbered]: ...
+
+    def end(self, end: End) -> list[Numbered]: ...
+
+    def response(self, status: str) -> Json: ...
+
+    def ended(self, end: End) -> Json: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A response: its generation, its journal's head, and what is kept of its request.
+
+    That has the conversation's items, unless the upstream keeps those.
+    """
+
+    generation: Generation
+    head: Head
+    request: Json
+
+
+class KeptResponses:
+    """The responses that users have."""
+
+    def __init__(self, service: Service):
+        self._service = service
+
+    def find(self, user: str, its_id: str, *, retrieve: bool = True) -> Kept:
+        """A user's response. Errors: `NotFound`, also if it is another user's.
+
+        `retrieve`: it must be one that may be retrieved. One that was asked for with `store: false` may not, but it may
+        be cancelled and deleted.
+        """
+        missing = NotFound(f"Response with id '{its_id[:100]}' not found.", code="response_not_found")
+        found = _ID.fullmatch(its_id)
+        if found is None:
+            raise missing
+        try:
+            generation, head = self._service.generations.find(user, found[1])
+        except NotFound as error:
+            raise missing from error
+        own = self._service.generations.own_request(generation)
+        request = orjson.loads(own) if own else None
+        if request is None or (retrieve and request.get("store") is False):
+            raise missing
+        return Kept(generation, head, request)
+
+    def rendering(self, generation: Generation, request: Json) -> Rendering:
+        """Says an answer from its first event on."""
+        about = {
+            "id": response_id(generation),
+            "object": "response",
+            "created_at": int(generation.created_at.timestamp()),
+            "model": generation.model,
+            **SHOWN,
+            **{name: value for name, value in request.items() if name != INPUT},
+        }
+        dialect = self._service.dialects.get(generation.dialect)
+        if isinstance(dialect, Responses):
+            return PassedStream(about, dialect)
+        return ResponseStream(about, generation.id, dialect, queued=bool(request.get("background")))
+
+    def shown(self, kept: Kept) -> Json:
+        """The response as it is now. One that is not over has no output yet: a stream has."""
+        rendering = self.rendering(kept.generation, kept.request)
+        if kept.head.end is None:
+            waits = kept.generation.state is State.QUEUED and kept.request.get("background")
+            return rendering.response("queued" if waits else "in_progress")
+        for event in self._service.generations.events(kept.generation, kept.head):
+            rendering.take(event)
+        rendering.end(kept.head.end)
+        return rendering.ended(kept.head.end)
+
+    def previous(self, user: str, its_id: str) -> Kept:
+        """A response that another is to follow. Errors: `InvalidRequest`."""
+        try:
+            kept = self.find(user, its_id)
+        except NotFound as error:
+            words = f"Previous response with id '{its_id[:100]}' not found."
+            raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS) from error
+        if kept.head.end is None:
+            words = f"Previous response with id '{its_id[:100]}' is not over yet: wait for it, or cancel it."
+            raise InvalidRequest(words, code="previous_response_in_progress", param=_PREVIOUS)
+        return kept
+
+    def conversation(self, kept: Kept) -> list[Json]:
+        """The items of a conversation up to and with this response. Errors: `InvalidRequest`."""
+        if INPUT not in kept.request:
+            raise InvalidRequest(
+                "The previous response is one of an upstream that keeps the conversation itself, and this model has "
+                "another upstream: send the conversation's items as 'input'.",
+                code="previous_response_elsewhere",
+                param=_PREVIOUS,
+            )
+        items: list[Json] = kept.request[INPUT]
+        return [*items, *self.shown(kept)["output"]]
+
+    def upstream_id(self, kept: Kept) -> str:
+        """The id that a response has at its upstream, which speaks this API. Errors: `InvalidRequest`."""
+        dialect = self._service.dialects[kept.generation.dialect]
+        answer = Output()
+        for event in self._service.generations.events(kept.generation, kept.head):
+            with suppress(Malformed):
+                answer.add(dialect.read(event))
+            if answer.id:
+                return answer.id
+        words = "The previous response did not begin, so there is nothing to follow: send the conversation as 'input'."
+        raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS)
