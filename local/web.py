@@ -12,9 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 
@@ -39,9 +41,14 @@ def build() -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise BuildFault("There is no npm, which builds the page: install Node.js 20 or newer.")
-    built = subprocess.run([npm, "run", "--silent", "build"], cwd=EXAMPLE, capture_output=True, encoding="utf-8")
-    if built.returncode:
-        raise BuildFault(f"The page could not be built. Has './local/setup.sh web' been run?\n{built.stderr}")
+    # The bundler truncates a file before it writes it, and another server may just be reading the last one.
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=EXAMPLE) as folder:
+        command = [npm, "run", "--silent", "build", "--", f"--outfile={folder}/app.js"]
+        built = subprocess.run(command, cwd=EXAMPLE, capture_output=True, encoding="utf-8")
+        if built.returncode:
+            raise BuildFault(f"The page could not be built. Has './local/setup.sh web' been run?\n{built.stderr}")
+        for file in Path(folder).iterdir():
+            file.replace(_PUBLIC / file.name)
 
 
 def application(api_url: str, model: str = "demo") -> web.Application:
