@@ -111,6 +111,10 @@ class Others:
         client.session.close()
         wait_for(lambda: len(self._times) > read)
 
+    def have_the_usual_lag(self) -> None:
+        """So much is read that the usual lag can be said."""
+        wait_for(lambda: len(self._times) >= RATE)
+
     def print_lag(self, hogging_since: float) -> None:
         """The lag behind the upstream's pace, before and while somebody hogs."""
         times = self._times
@@ -133,7 +137,7 @@ class Others:
 def others(own: Stack, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Others]:
     others = Others(own, request.node.name, tmp_path)
     others.are_served()
-    time.sleep(2)  # of the usual lag
+    others.have_the_usual_lag()
     since = time.monotonic()
     yield others
     others.are_served()

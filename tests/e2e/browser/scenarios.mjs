@@ -38,13 +38,13 @@ export async function reloads(visitor, { rounds, moments, tokens, rate, question
   await me.signIn();
   for (let round = 0; round < rounds; round += 1) {
     if (round > 0) await me.page.getByRole('button', { name: 'New chat' }).click();
-    await me.ask(`${question} ${round}`, tokens, rate);
+    await me.ask(`${question} (${round})`, tokens, rate);
     await me.until(moments[round]);
     const before = await me.answer();
     await me.page.reload();
     await me.ended('completed');
     const { text, seq } = await me.answer();
-    say({ question: `${question} ${round}`, left: before.seq, seq, text });
+    say({ question: `${question} (${round})`, left: before.seq, seq, text });
   }
 }
 
