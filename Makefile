@@ -2,6 +2,8 @@
 PYTHON ?= python3
 export PYTHON
 RUN := .venv/bin/python
+# A file at a time to each process: what a file's tests share is started once. In order: the long files come first.
+PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check run web chaos bench cost measure token setup lint audit format docs lock clean
 
@@ -10,10 +12,10 @@ demo: setup            ## stream an answer, leave and come back, on the local st
 
 test: lint audit       ## lint, types and all tests
 	@./local/setup.sh tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(PARALLEL)
 
 check: lint            ## lint, types and unit tests, in a minute: before each commit
-	$(RUN) -m pytest tests/unit -n 2
+	$(RUN) -m pytest tests/unit $(PARALLEL)
 
 run: setup             ## the local stack in the foreground, until Ctrl-C: STRICT=1 as strict as Google Cloud
 	@HOLDFAST_STRICT=$(STRICT) exec $(RUN) -m local.stack

@@ -1,12 +1,21 @@
-"""The ports of the local stack: the defaults, those set in the environment, or free ones."""
+"""The ports of the local stack: the defaults, those set in the environment, or free ones.
+
+A free port belongs to the process that got it until that process ends, whether or not anything listens on it: two
+stacks that start together never get the same.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice
+from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +23,7 @@ HOST = "127.0.0.1"
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST = 20_000  # above the ports that servers and browsers reserve
 _HIGHEST = 32_767  # below the default ephemeral ports of Linux and macOS
+_claiming = threading.Lock()
 
 
 class PortFault(Exception):
@@ -45,7 +55,7 @@ class Ports:
 
     @classmethod
     def free(cls, among: Sequence[int] | None = None) -> Self:
-        """Random ports that nothing listens on, so that two stacks rarely pick the same.
+        """Ports that nothing listens on and no other process got from here.
 
         Ephemeral ports are not used: the system could assign one to another process before the stack listens on it.
         """
@@ -75,8 +85,34 @@ def free_port() -> int:
 
 
 def _free(among: Sequence[int]) -> Iterator[int]:
-    # Not the shared generator, because tests seed it.
-    return filter(_is_free, random.SystemRandom().sample(among, len(among)))
+    # From anywhere on, so that processes seldom try each other's. Not with the shared generator: tests seed it.
+    start = random.SystemRandom().randrange(len(among))
+    return filter(_claimed, chain(among[start:], among[:start]))
+
+
+def _claimed(port: int) -> bool:
+    """Whether the port is this process's from now on: nothing listens on it, and nobody had got it."""
+    with _claiming:
+        claims, mine = _claims()
+        if port in mine:
+            return False
+        try:
+            # A byte for each port. The lock ends with the process, however that ends.
+            fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        mine.add(port)
+    return _is_free(port)
+
+
+@cache
+def _claims() -> tuple[int, set[int]]:
+    """The file whose bytes are locked, which is never closed, and the bytes that this process has locked.
+
+    The set is needed because a process is never refused a lock that it has itself.
+    """
+    path = Path(tempfile.gettempdir(), f"holdfast-ports-{os.getuid()}")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), set()
 
 
 def _is_free(port: int) -> bool:

@@ -12,9 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 
@@ -39,10 +41,15 @@ def build() -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise BuildFault("There is no npm, which builds the pages: install Node.js 20 or newer.")
-    for folder in PAGES.values():
-        built = subprocess.run([npm, "run", "--silent", "build"], cwd=folder, capture_output=True, encoding="utf-8")
-        if built.returncode:
-            raise BuildFault(f"A page could not be built. Has './local/setup.sh web' been run?\n{built.stderr}")
+    for page in PAGES.values():
+        # The bundler truncates a file before it writes it, and another server may just be reading the last one.
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=page) as folder:
+            command = [npm, "run", "--silent", "build", "--", f"--outfile={folder}/app.js"]
+            built = subprocess.run(command, cwd=page, capture_output=True, encoding="utf-8")
+            if built.returncode:
+                raise BuildFault(f"A page could not be built. Has './local/setup.sh web' been run?\n{built.stderr}")
+            for file in Path(folder).iterdir():
+                file.replace(page / "public" / file.name)
 
 
 def application(api_url: str, model: str = "demo") -> web.Application:

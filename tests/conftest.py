@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from google.auth.credentials import AnonymousCredentials
@@ -22,6 +23,12 @@ from local.token import PROJECT
 
 WAIT_SECONDS = 60.0
 STRICT = Strict.from_env(os.environ, default="1")
+WORKER_BYTES = 4 << 30  # what a process's stacks take at most: those of the session, of a file, and of a test
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` is: one more than there are cores, since tests also wait, if there is the memory."""
+    return max(1, min((os.cpu_count() or 1) + 1, psutil.virtual_memory().total // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session")

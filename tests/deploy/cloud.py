@@ -106,8 +106,11 @@ class Cloud:
         self.root.mkdir()
         for name in NEEDED:
             source = ROOT / name
-            copy = shutil.copytree if source.is_dir() else shutil.copy2
-            copy(source, self.root / name)
+            if source.is_dir():
+                # Not a module that another test's process is just saving compiled, under a name that goes away.
+                shutil.copytree(source, self.root / name, ignore=shutil.ignore_patterns("*.pyc.*"))
+            else:
+                shutil.copy2(source, self.root / name)
         self._bin = folder / "bin"
         self._bin.mkdir()
         for tool in TOOLS:

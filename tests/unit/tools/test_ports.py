@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from local.ports import HOST, PortFault, Ports, free_port, unasked
+
+ROOT = Path(__file__).resolve().parents[3]
+SECONDS = 60.0
+CODE = """
+from dataclasses import astuple
+from local.ports import Ports
+print(*astuple(Ports.free()), flush=True)
+input()
+"""
+
+
+class AnotherProcess:
+    """A process that gets free ports, and listens on none. It ends with its context, or when it is killed."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", CODE], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.ports = [int(port) for port in self._process.stdout.readline().split()]
+        assert len(self.ports) == 5
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate("\n", timeout=SECONDS)
 
 
 @pytest.fixture
@@ -36,16 +70,26 @@ def test_a_free_port_is_none_that_the_system_gives_out_by_itself() -> None:
 
 
 def test_a_port_that_somebody_listens_on_is_not_free(listen_on: Callable[[int], socket.socket]) -> None:
-    taken, free = astuple(Ports.free()), astuple(Ports.free())
-    for port in set(taken) - set(free):
-        listen_on(port)
-    for _ in range(20):
-        assert set(astuple(Ports.free(list({*taken, *free})))) == set(free)
+    with AnotherProcess() as process:
+        free = process.ports
+    taken = [listen_on(0).getsockname()[1] for _ in range(20)]
+    assert set(astuple(Ports.free([*taken, *free]))) == set(free)
 
 
-def test_two_stacks_that_start_together_do_not_get_the_same_ports() -> None:
-    """Nothing listens yet when the second one looks. Four draws that agree are no chance."""
-    assert len({Ports.free() for _ in range(4)}) == 4
+def test_two_stacks_of_a_process_do_not_get_the_same_ports() -> None:
+    """Nothing listens yet when the second one looks."""
+    with AnotherProcess() as one, AnotherProcess() as two:
+        ten = [*one.ports, *two.ports]
+    assert {*astuple(Ports.free(ten)), *astuple(Ports.free(ten))} == set(ten)
+
+
+def test_two_processes_do_not_get_the_same_ports_until_one_has_ended() -> None:
+    with AnotherProcess() as ended:
+        free = ended.ports
+    with AnotherProcess() as running:
+        assert set(astuple(Ports.free([*running.ports, *free]))) == set(free)
+        running.kill()
+        assert set(astuple(Ports.free(running.ports))) == set(running.ports)
 
 
 @pytest.mark.parametrize(
