@@ -105,7 +105,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Changes the named fields of an existing document and deletes those in `remove`.
+    """Changes the named fields of an existing document and deletes those in `remove`. With a `version`, of that alone.
 
     A dotted name addresses a field inside a map.
     """
@@ -113,6 +113,7 @@ class Patch:
     path: str
     fields: Mapping[str, Any]
     remove: Sequence[str] = ()
+    version: Version = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,7 +441,10 @@ def _failure(status: Any) -> Exception:
 
 
 def _patch(write: Patch, into: Any) -> None:
-    into.current_document.exists = True
+    if write.version is None:
+        into.current_document.exists = True
+    else:
+        into.current_document.update_time.CopyFrom(write.version)
     for name, value in write.fields.items():
         into.update_mask.field_paths.append(field_path(name))
         *outer, last = name.split(".")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Self
 
+from lib.domain.delivery import Channel
 from lib.domain.errors import ConfigurationError
 from lib.domain.message_path import MESSAGE_PATH, is_shared, valid_message_path
 from lib.runtime import catalog
@@ -31,6 +32,13 @@ def _text(value: str) -> str:
 def _url(value: str) -> str:
     if not is_url(value):
         raise ValueError("an http or https URL")
+    return value
+
+
+def _webhook_url(value: str) -> str:
+    """Credentials do not belong into a URL, which is no secret; and receivers check the signature."""
+    if not is_url(value) or "@" in value.partition("//")[2].partition("/")[0] or "#" in value:
+        raise ValueError("an http or https URL without a user name and without a '#'")
     return value
 
 
@@ -325,6 +333,12 @@ class Settings:
         "`on`: upstream calls carry `traceparent`; for servers of your own.",
         target="worker",
     )
+    webhook_url: str | None = _setting(
+        "WEBHOOK_URL",
+        _webhook_url,
+        None,
+        "Your server's URL, which is told of each answer's end, signed with `WEBHOOK_SECRETS`.",
+    )
     catalog: Catalog
     threads: int
 
@@ -336,6 +350,16 @@ class Settings:
     @property
     def queue_path(self) -> str:
         return f"projects/{self.project}/locations/{self.location}/queues/{self.queue}"
+
+    @property
+    def delivery_queue_path(self) -> str:
+        """The queue of what follows an answer's end. A receiver that is down must not slow the answers' own queue."""
+        return f"{self.queue_path}-deliveries"
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Where the end of an answer is told."""
+        return (Channel.WEBHOOK,) if self.webhook_url else ()
 
     @property
     def lease(self) -> timedelta:

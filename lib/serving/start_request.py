@@ -157,6 +157,7 @@ def new_generation(
         created_at=now,
         expire_at=now + settings.retention,
         watchers=watchers,
+        outbox={channel: {} for channel in settings.channels},
     )
 
 
