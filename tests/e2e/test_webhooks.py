@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ import requests
 import standardwebhooks
 
 from local.client import Client, question
-from local.ports import free_port
 from local.stack import Stack
 from tests.receiver import PATIENCE, Answer, Got, Receiver
 
@@ -27,14 +27,11 @@ SPEED = 600.0  # of the queue's clock, so that an hour of it takes six seconds
 
 @dataclass
 class Hooked:
-    """The receiver, which the tests share, and what it answers for each generation; without that, a 204."""
+    """The functions' URL and settings, and the receiver of their webhook, which answers as a test wants."""
 
     receiver: Receiver
     url: str
-    answers: dict[str, Callable[[Got], Answer]] = field(default_factory=dict)
-
-    def answer(self, got: Got) -> Answer:
-        return self.answers.get(got.json["data"]["generationId"], lambda _: UP)(got)
+    settings: dict[str, str]
 
     def got(self, generation: str, least: int = 1) -> list[Got]:
         """What came of a generation, once it is so many."""
@@ -55,9 +52,8 @@ def hooked(stack: Stack) -> Iterator[Hooked]:
         "LEASE_SECONDS": "2",
         "MAX_ATTEMPTS": "1",
     }
-    hooked = Hooked(receiver, stack.add_functions("hooked", settings))
-    receiver.answer = hooked.answer
-    yield hooked
+    url = stack.add_functions("hooked", settings)
+    yield Hooked(receiver, url, {**settings, "WORKER_URL": stack.url_of("hooked-worker")})
     stack.end("hooked-api", "hooked-worker")
     receiver.server_close()
 
@@ -67,6 +63,7 @@ def client(hooked: Hooked) -> Iterator[Client]:
     client = Client(hooked.url, f"user-{uuid.uuid4().hex[:12]}")
     yield client
     client.session.close()
+    hooked.receiver.answer = lambda _: UP
 
 
 @pytest.fixture
@@ -165,3 +162,85 @@ def test_however_an_answer_ends_its_end_is_told_once(
     assert b"canary" not in got.body
     assert client.show(generation)["state"] == state
     assert len(hooked.got(generation)) == 1
+
+
+def test_of_a_worker_killed_between_the_last_commit_and_the_queue_the_end_is_told_once_it_is_back(
+    stack: Stack,
+    hooked: Hooked,
+    client: Client,
+    database: Any,
+    queue: Callable[..., None],
+    eventually: Callable[..., None],
+) -> None:
+    with client.stream(question(f"killed {uuid.uuid4().hex}", 10, rate=10)) as stream:
+        frames = stream.frames()
+        next(frames)
+        generation = stream.generation
+        queue(unavailable=True)
+        list(frames)  # the end of the stream means saved
+    stack.processes["hooked-worker"].kill()
+    assert hooked.got(generation, 0) == []
+    assert pending(database, generation) == {"webhook": {}}
+    queue(unavailable=False)
+    stack.restart("hooked-worker", hooked.settings)
+    stack.wait_for("hooked-worker")
+    (got,) = hooked.got(generation)
+    assert got.json["type"] == "generation.completed"
+    until_told(database, generation, eventually)
+    assert {each.headers["webhook-id"] for each in hooked.got(generation)} == {got.headers["webhook-id"]}
+
+
+def test_a_receiver_that_is_down_for_an_hour_is_told_afterwards(
+    hooked: Hooked, client: Client, database: Any, queue: Callable[..., None], eventually: Callable[..., None]
+) -> None:
+    queue(speed=SPEED)
+    first: list[float] = []
+
+    def answer(got: Got) -> Answer:
+        first.append(time.monotonic())
+        return UP if first[-1] > first[0] + HOUR / SPEED else DOWN
+
+    hooked.receiver.answer = answer
+    generation = begun(client)
+    until_told(database, generation, eventually)
+    got = hooked.got(generation, 5)
+    assert {each.headers["webhook-id"] for each in got} == {got[0].headers["webhook-id"]}
+    assert {each.body for each in got} == {got[0].body}
+    assert len(got) < 30, "the waits did not grow"
+
+
+def test_a_receiver_that_has_gone_for_good_is_not_asked_again_and_the_log_says_so(
+    stack: Stack, hooked: Hooked, client: Client, database: Any, eventually: Callable[..., None]
+) -> None:
+    hooked.receiver.answer = lambda _: Answer(410)
+    generation = begun(client)
+    until_told(database, generation, eventually)
+    assert len(hooked.got(generation)) == 1
+    (line,) = [
+        line
+        for line in map(json.loads, stack.processes["hooked-worker"].printed.splitlines())
+        if line["message"] == "delivery given up"
+    ]
+    assert (line["channel"], line["cause"], line["status"], line["severity"]) == ("webhook", "gone", 410, "ERROR")
+    assert line["logging.googleapis.com/labels"] == {"generation": generation}
+
+
+def test_what_the_queue_delivers_twice_has_one_id(
+    hooked: Hooked, client: Client, database: Any, queue: Callable[..., None], eventually: Callable[..., None]
+) -> None:
+    queue(duplicate=2)
+    generation = begun(client)
+    until_told(database, generation, eventually)
+    assert len({each.headers["webhook-id"] for each in hooked.got(generation)}) == 1
+
+
+def test_a_stranger_can_neither_deliver_nor_name_a_receiver(stack: Stack, hooked: Hooked, client: Client) -> None:
+    worker = stack.own_url("hooked-worker").rstrip("/")
+    refused = requests.post(f"{worker}/deliveries", json={}, timeout=PATIENCE)
+    assert refused.status_code == 401
+    before = len(hooked.receiver.got)
+    elsewhere = Receiver()
+    answer = client.complete({**question("where?", 3), "webhook_url": elsewhere.url}, Webhook_Url=elsewhere.url)
+    hooked.got(answer.headers["X-Generation-Id"])
+    assert (len(hooked.receiver.got), elsewhere.got) == (before + 1, [])
+    elsewhere.server_close()
