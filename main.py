@@ -107,16 +107,14 @@ def _api(settings: Settings, store: Store, listener: Listener, telemetry: Teleme
 def _worker(settings: Settings, store: Store, listener: Listener, telemetry: Telemetry) -> Flask:
     from lib.cloud.task_queue import TaskQueue
     from lib.cloud.tokens import QueueTokens
+    from lib.delivery.channels import senders
     from lib.delivery.deliveries import Deliveries
-    from lib.delivery.webhook import webhook
-    from lib.domain.delivery import Channel
     from lib.engine.worker import create_worker
 
     queue = TaskQueue(settings, telemetry)
     trusting = settings.worker_tokens == "platform"
     tokens = QueueTokens(settings.worker_url, settings.invoker, settings.oidc_certs_url, platform=trusting)
     app = create_worker(settings, store, listener, queue, tokens, os.environ, _shutdown, telemetry, dialects=DIALECTS)
-    senders = {Channel.WEBHOOK: webhook(settings, os.environ)} if settings.webhook_url else {}
-    Deliveries(store, senders, partial(datetime.now, UTC)).serve(app, tokens)
+    Deliveries(store, senders(settings, store, os.environ), partial(datetime.now, UTC)).serve(app, tokens)
     Readiness({"Firestore": partial(store.generation, "ready")}).serve(app)
     return app

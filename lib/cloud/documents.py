@@ -118,7 +118,10 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
+    """Deletes a document, if it is there. With a `version`, only that one."""
+
     path: str
+    version: Version = None
 
 
 Write = Create | Put | Patch | Delete
@@ -311,6 +314,8 @@ class Documents:
         name = self._root + write.path
         if isinstance(write, Delete):
             into.delete = name
+            if write.version is not None:
+                into.current_document.update_time.CopyFrom(write.version)
             return
         into.update.name = name
         if isinstance(write, Patch):

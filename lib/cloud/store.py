@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+from lib.cloud.devices import Devices
 from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Refused, Stale, Version, Write
 from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from lib.domain.end import LIVE, Fields, State
@@ -38,6 +39,7 @@ class Store:
     """The generations in one database. Generations and their journals expire after `retention`."""
 
     def __init__(self, documents: Documents, retention: timedelta):
+        self.devices = Devices(documents)
         self._documents = documents
         self._retention = retention
 
@@ -162,8 +164,7 @@ class Store:
     def change_outbox(self, generation: Generation, channel: str, left: Fields | None) -> None:
         """Sets what a channel of the outbox still has to do, or removes the channel.
 
-        Does nothing if the generation was deleted, or is another one under the same id. Errors: `Unreachable`, also if
-        others change the document all the time.
+        Does nothing if the generation was deleted, or is another one under the same id. Errors: `Unreachable`.
         """
         name = f"outbox.{channel}"
         for _ in range(_CHANGE_TRIES):

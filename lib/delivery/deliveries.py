@@ -19,7 +19,8 @@ from lib.cloud.store import Store
 from lib.cloud.task_queue import DELIVERIES
 from lib.cloud.tokens import QueueTokens
 from lib.delivery.sender import Sender, Undelivered
-from lib.domain.delivery import Channel, Delivery
+from lib.domain.channel import Channel
+from lib.domain.delivery import Delivery
 from lib.domain.errors import HoldfastError, Unauthenticated
 from lib.domain.generation import Generation
 from lib.runtime.logs import labelled
@@ -56,7 +57,7 @@ class Deliveries:
         if not generation.state.terminal:
             raise NotYet("The answer has not ended.")
         try:
-            self._send(delivery.channel, generation)
+            receivers = self._send(delivery.channel, generation)
         except Undelivered as error:
             told = {**self._told(delivery, generation, tries), "cause": error.cause, "status": error.status}
             if not error.final and self._clock() < _ended(generation) + GIVEN_UP_AFTER:
@@ -64,15 +65,15 @@ class Deliveries:
                 raise NotYet("The receiver did not take it.") from error
             log.error("delivery given up", extra=told)
         else:
-            log.info("delivered", extra=self._told(delivery, generation, tries))
+            log.info("delivered", extra={**self._told(delivery, generation, tries), "receivers": receivers})
         self._store.change_outbox(generation, delivery.channel, None)
 
-    def _send(self, channel: Channel, generation: Generation) -> None:
+    def _send(self, channel: Channel, generation: Generation) -> int:
         sender = self._senders.get(channel)
         if sender is None:
             raise Undelivered("not_set_up", final=True)
         try:
-            sender.send(generation)
+            return sender.send(generation)
         except (Undelivered, HoldfastError):
             raise
         except Exception as error:

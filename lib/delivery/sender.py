@@ -30,8 +30,8 @@ class Undelivered(Exception):
 class Sender(Protocol):
     """One channel's way to tell of a generation's end."""
 
-    def send(self, generation: Generation) -> None:
-        """Errors: `Undelivered`; `Unreachable`."""
+    def send(self, generation: Generation) -> int:
+        """Returns how many receivers took it. Errors: `Undelivered`; `Unreachable`."""
         ...
 
 

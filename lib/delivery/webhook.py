@@ -10,9 +10,8 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -25,8 +24,7 @@ from lib.domain.delivery import event_id
 from lib.domain.errors import ConfigurationError
 from lib.domain.generation import Generation
 from lib.runtime.catalog import Upstream
-from lib.runtime.settings import Settings
-from lib.upstream.call import Session, new_session
+from lib.upstream.call import Session
 from lib.upstream.credential import Credential
 
 MOST_SECRETS = 2  # the new one and the old one, while they are rotated
@@ -58,8 +56,8 @@ class Webhook:
         self._clock = clock
         self._seconds = seconds
 
-    def send(self, generation: Generation) -> None:
-        """Any 2xx is a success, and a 410 the end. Anything else may pass, redirects included.
+    def send(self, generation: Generation) -> int:
+        """Returns 1. Any 2xx is a success, and a 410 the end. Anything else may pass, redirects included.
 
         Errors: `Undelivered`.
         """
@@ -69,14 +67,7 @@ class Webhook:
         status, _ = post(self._session, self._server, self._credential, outgoing, seconds=self._seconds)
         if not 200 <= status < 300:
             raise Undelivered("gone" if status == GONE else "status", status=status, final=status == GONE)
-
-
-def webhook(settings: Settings, environ: Mapping[str, str]) -> Webhook:
-    """The webhook of the settings. Its secrets are in `WEBHOOK_SECRETS`. Errors: `ConfigurationError`."""
-    if settings.webhook_url is None:
-        raise ConfigurationError("WEBHOOK_URL: it must be set")
-    keys = secrets(environ.get("WEBHOOK_SECRETS", ""))
-    return Webhook(settings.webhook_url, keys, new_session(), partial(datetime.now, UTC))
+        return 1
 
 
 def secrets(given: str) -> list[bytes]:

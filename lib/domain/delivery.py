@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
 
 import orjson
 
+from lib.domain.channel import Channel
 from lib.domain.errors import InvalidRequest
 from lib.domain.generation import Generation
-
-
-class Channel(StrEnum):
-    """Where an end is told: to the operator's webhook, or to the user's devices."""
-
-    WEBHOOK = "webhook"
-    PUSH = "push"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from lib.cloud.store import Store
 from lib.cloud.task_queue import TaskQueue
-from lib.domain.delivery import Channel, Delivery
+from lib.domain.channel import Channel
+from lib.domain.delivery import Delivery
 from lib.domain.generation import Generation
 
 

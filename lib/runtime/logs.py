@@ -31,6 +31,7 @@ FIELDS = {
     "status": "the upstream's HTTP status",
     "cause": "the kind of error, in a word",
     "channel": "where an answer's end is told: `webhook` or `push`",
+    "receivers": "how many took it: the webhook, or so many devices",
     "tries": "how many times that was tried, this one included",
     "lateMs": "from the answer's end to this try",
     "settings": "the settings that are wrong, a line each",

@@ -11,7 +11,8 @@ from lib.cloud.documents import Patch, Put
 from lib.delivery.deliveries import GIVEN_UP_AFTER, Deliveries, NotYet
 from lib.delivery.sender import Undelivered
 from lib.dialects import DIALECTS
-from lib.domain.delivery import Channel, Delivery
+from lib.domain.channel import Channel
+from lib.domain.delivery import Delivery
 from lib.domain.end import End, State
 from lib.domain.errors import Unavailable
 from lib.domain.message import Said
@@ -52,6 +53,7 @@ class Receiver:
         self.sent.append(generation)
         if self.fault is not None:
             raise self.fault
+        return 1
 
 
 @pytest.fixture

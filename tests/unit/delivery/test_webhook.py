@@ -8,14 +8,17 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
 import standardwebhooks
 
+from lib.cloud.documents import Documents
+from lib.cloud.store import Store
+from lib.delivery.channels import senders
 from lib.delivery.sender import ALL_SECONDS, Undelivered
-from lib.delivery.webhook import Webhook, secrets, webhook
+from lib.delivery.webhook import Webhook, secrets
 from lib.domain.end import End, State
 from lib.domain.errors import ConfigurationError
 from lib.domain.generation import Generation
@@ -24,7 +27,7 @@ from lib.upstream.call import new_session
 from local.ports import HOST
 from tests.receiver import Answer, Got, Receiver
 from tests.unit.domain.test_generation import QUEUED
-from tests.unit.engine.memory import NEEDED
+from tests.unit.engine.memory import NEEDED, MemoryDocuments
 
 KEYS = [bytes(range(32)), bytes(range(32, 64))]
 SECRETS = [f"whsec_{base64.b64encode(key).decode()}" for key in KEYS]
@@ -204,8 +207,9 @@ def test_one_secret_is_given_or_two(given: str) -> None:
     ],
 )
 def test_a_secret_that_is_none_is_refused_with_the_remedy_and_not_repeated(given: str) -> None:
+    store = Store(cast(Documents, MemoryDocuments()), timedelta(days=1))
     with pytest.raises(ConfigurationError, match="WEBHOOK_SECRETS: it must be one secret, or two") as refused:
-        webhook(Settings.from_env(settings("https://app.example/hook")), {"WEBHOOK_SECRETS": given})
+        senders(Settings.from_env(settings("https://app.example/hook")), store, {"WEBHOOK_SECRETS": given})
     assert "openssl" in str(refused.value)
     for part in given.split():
         assert len(part) < 7 or part not in str(refused.value)

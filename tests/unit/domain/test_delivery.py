@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from lib.domain.delivery import Channel, Delivery, event_id
+from lib.domain.channel import Channel
+from lib.domain.delivery import Delivery, event_id
 from lib.domain.errors import InvalidRequest
 from tests.unit.domain.test_generation import QUEUED
 
