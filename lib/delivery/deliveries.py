@@ -56,16 +56,28 @@ class Deliveries:
             return
         if not generation.state.terminal:
             raise NotYet("The answer has not ended.")
+        receivers, failure = 0, None
         try:
             receivers = self._send(delivery.channel, generation)
         except Undelivered as error:
-            told = {**self._told(delivery, generation, tries), "cause": error.cause, "status": error.status}
-            if not error.final and self._clock() < _ended(generation) + GIVEN_UP_AFTER:
-                log.warning("delivery failed, will be tried again", extra=told)
-                raise NotYet("The receiver did not take it.") from error
-            log.error("delivery given up", extra=told)
-        else:
-            log.info("delivered", extra={**self._told(delivery, generation, tries), "receivers": receivers})
+            failure = error
+        late = self._clock() - (generation.finished_at or generation.created_at)
+        over = failure is None or failure.final or late >= GIVEN_UP_AFTER
+        log.log(
+            logging.INFO if failure is None else logging.ERROR if over else logging.WARNING,
+            "delivered" if failure is None else "delivery given up" if over else "delivery failed, will be tried again",
+            extra={
+                "channel": str(delivery.channel),
+                "state": str(generation.state),
+                "receivers": receivers if failure is None else None,
+                "tries": tries + 1,
+                "lateMs": round(1000 * late.total_seconds()),
+                "cause": failure.cause if failure else None,
+                "status": failure.status if failure else None,
+            },
+        )
+        if not over:
+            raise NotYet("The receiver did not take it.") from failure
         self._store.change_outbox(generation, delivery.channel, None)
 
     def _send(self, channel: Channel, generation: Generation) -> int:
@@ -79,10 +91,6 @@ class Deliveries:
         except Exception as error:
             log.exception("a delivery raised")
             raise Undelivered("internal_error") from error
-
-    def _told(self, delivery: Delivery, generation: Generation, tries: int) -> dict[str, Any]:
-        late = round(1000 * (self._clock() - _ended(generation)).total_seconds())
-        return {"channel": str(delivery.channel), "state": str(generation.state), "tries": tries + 1, "lateMs": late}
 
     def serve(self, app: Flask, tokens: QueueTokens) -> None:
         """Adds the route. Only the queue's own service account is accepted."""
@@ -99,7 +107,3 @@ class Deliveries:
             with labelled(generation=delivery.generation_id):
                 self.deliver(delivery, int(tries) if tries.isdecimal() else 0)
             return jsonify(state=None)
-
-
-def _ended(generation: Generation) -> datetime:
-    return generation.finished_at or generation.created_at
