@@ -156,7 +156,7 @@ def _about_the_end(seen: Observation, last: Saved) -> Iterator[str]:
     if promise.calls is not None and seen.calls > promise.calls:
         yield f"expected {promise.calls} upstream calls at the most, there were {seen.calls}"
     if promise.recover is not None and seen.recovered is not None and seen.recovered > promise.recover:
-        yield f"expected it to go on within {promise.recover:.0f} s, it took {seen.recovered:.1f} s"
+        yield f"expected it to go on within {promise.recover:g} s, it took {seen.recovered:.1f} s"
 
 
 def _about_the_journal(seen: Observation, last: Saved, gone: Sequence[int]) -> Iterator[str]:

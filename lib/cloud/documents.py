@@ -21,6 +21,7 @@ from google.api_core.gapic_v1 import routing_header
 from google.cloud.firestore_v1.types import StructuredQuery
 from google.cloud.firestore_v1.types import firestore as rpc
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from lib.cloud.channel import TRY_SECONDS, Channel, retried, stream_channel
 from lib.cloud.query import Filter, index_of, write_filters, write_order, write_selection, write_start
@@ -65,6 +66,13 @@ _TRANSIENT = (
 )
 
 log = logging.getLogger(__name__)
+
+
+def version_at(nanoseconds: int) -> Version:
+    """The version of a document that was written then, in nanoseconds since 1970."""
+    version = Timestamp()
+    version.FromNanoseconds(nanoseconds)
+    return version
 
 
 class Exists(Exception):
@@ -163,12 +171,20 @@ class Documents:
 
     def get(self, *paths: str, select: Sequence[str] = ()) -> list[Document | None]:
         """The documents at `paths`, in that order, with None for a missing one. `select` limits the fields read."""
+        return self.getting(*paths, select=select)()
+
+    def getting(self, *paths: str, select: Sequence[str] = ()) -> Callable[[], list[Document | None]]:
+        """Starts `get`. The returned function waits for the documents. Errors, from that function: `Unreachable`."""
         request = _GET(database=self._database, documents=[self._root + path for path in paths])
         if select:
             request.mask.field_paths.extend(select)
-        answers = self._read("BatchGetDocuments", request, _GOT)
-        found = {answer.found.name: answer.found for answer in answers if answer.HasField("found")}
-        return [self._found(found[name]) if name in found else None for name in request.documents]
+        answers = self._reading("BatchGetDocuments", request, _GOT)
+
+        def got() -> list[Document | None]:
+            found = {answer.found.name: answer.found for answer in answers() if answer.HasField("found")}
+            return [self._found(found[name]) if name in found else None for name in request.documents]
+
+        return got
 
     def paths(self, collection: str) -> Iterator[str]:
         """The paths of a collection's documents, including missing documents that have subcollections."""
@@ -224,18 +240,13 @@ class Documents:
         request = _COUNT(parent=parent, read_time=at, structured_aggregation_query={"structured_query": query})
         counting = request.structured_aggregation_query.aggregations.add(alias="count")
         counting.count.up_to.value = limit
-        begun: list[Iterator[Any]] = [self._call("RunAggregationQuery", request, _COUNTED, TRY_SECONDS)]
+        answers = self._reading("RunAggregationQuery", request, _COUNTED)
 
-        def counted(timeout: float) -> int:
-            with _translated():
-                answers = begun.pop() if begun else self._call("RunAggregationQuery", request, _COUNTED, timeout)
-                return sum(answer.result.aggregate_fields["count"].integer_value for answer in answers)
-
-        def counted_then() -> int:
+        def counted() -> int:
             with _indexed(query):
-                return retried(counted, READ_SECONDS, (Unreachable,))
+                return sum(answer.result.aggregate_fields["count"].integer_value for answer in answers())
 
-        return counted_then
+        return counted
 
     def _query(self, collection: str, where: Iterable[Filter]) -> tuple[str, Any]:
         """The parent of a collection, and a query for its documents that match all filters."""
@@ -246,12 +257,17 @@ class Documents:
 
     def _read(self, method: str, request: Any, answer: Any) -> list[Any]:
         """All answers to a call that only reads, with retries. Errors: `Unreachable`."""
+        return self._reading(method, request, answer)()
+
+    def _reading(self, method: str, request: Any, answer: Any) -> Callable[[], list[Any]]:
+        """Starts a call that only reads. The returned function waits for all answers, with retries."""
+        begun: list[Iterator[Any]] = [self._call(method, request, answer, TRY_SECONDS)]
 
         def read(timeout: float) -> list[Any]:
             with _translated():
-                return list(self._call(method, request, answer, timeout))
+                return list(begun.pop() if begun else self._call(method, request, answer, timeout))
 
-        return retried(read, READ_SECONDS, (Unreachable,))
+        return lambda: retried(read, READ_SECONDS, (Unreachable,))
 
     def _read_one(self, method: str, request: Any, answer: Any) -> Any:
         """As `_read`, for a call with one answer."""

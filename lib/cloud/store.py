@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -109,6 +110,22 @@ class Store:
         """Both documents in one read, for callers that know the message's path."""
         generation, head = self._documents.get(f"{GENERATIONS}/{generation_id}", f"{message_path}/{JOURNAL}/head")
         return _generation(generation), _head(head)
+
+    def reading_request(self, generation: Generation) -> Callable[[], bytes]:
+        """Starts reading the request of a generation that is known without it. The returned function waits for it.
+
+        Errors, from that function: `RequestLost`, `Unreachable`.
+        """
+        reading = self._documents.getting(generation.path, select=("request", "requestParts"))
+
+        def read() -> bytes:
+            document = reading()[0]
+            if document is None:
+                raise RequestLost
+            request, parts = document.fields["request"], document.fields["requestParts"]
+            return self.request(replace(generation, request=request, request_parts=parts))
+
+        return read
 
     def request(self, generation: Generation) -> bytes:
         """The request body as the client sent it. Errors: `RequestLost` if part of it is missing."""

@@ -1,4 +1,4 @@
-"""The Cloud Tasks queues between the two functions. A task carries only a generation's id and its message's path.
+"""The Cloud Tasks queues between the two functions. A task carries no words of the request.
 
 The only module that imports Cloud Tasks. The lease, not the queue, prevents two workers from running the same
 generation, so a task may come twice, and creating one may be retried.
@@ -23,10 +23,11 @@ from google.cloud.tasks_v2.types import CreateTaskRequest, GetQueueRequest, Http
 from google.cloud.tasks_v2.types import Task as CloudTask
 
 from lib.cloud.channel import Channel, retried
+from lib.cloud.documents import Version
 from lib.domain.delivery import Delivery
 from lib.domain.errors import Unavailable
 from lib.domain.generation import Generation
-from lib.domain.task import Task
+from lib.domain.task import Created, Task
 from lib.runtime.settings import Settings
 from lib.runtime.telemetry import OFF, Telemetry
 
@@ -55,9 +56,13 @@ class TaskQueue:
         self._telemetry = telemetry
         self._channel = Channel(_HOST, settings.tasks_emulator)
 
-    def enqueue(self, generation: Generation) -> None:
-        """Adds a task for the generation, as part of the current trace. Errors: `Unavailable`."""
-        self.schedule(Task(generation.id, generation.message_path), 0.0)
+    def enqueue(self, generation: Generation, version: Version = None) -> None:
+        """Adds a task for the generation, as part of the current trace. Errors: `Unavailable`.
+
+        `version` is that of the journal's head, if the generation is as it was created.
+        """
+        created = Created(generation, version.ToNanoseconds()) if version is not None else None
+        self.schedule(Task(generation.id, generation.message_path, created), 0.0)
 
     def schedule(self, task: Task, seconds: float, name: str | None = None) -> None:
         """Adds a task that is delivered after so many seconds, as part of the current trace. Errors: `Unavailable`.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 from lib.domain.errors import InvalidRequest
+from lib.domain.generation import Generation
 
 
 def is_check(body: bytes) -> bool:
@@ -19,14 +21,48 @@ def is_check(body: bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Created:
+    """A generation as it was created, without its request: enough to claim it before it is read.
+
+    `version` is that of its journal's head, in nanoseconds since 1970.
+    """
+
+    generation: Generation
+    version: int
+
+    def fields(self) -> dict[str, Any]:
+        known = self.generation.fields()
+        del known["request"]
+        return {"fields": known, "version": self.version}
+
+    @classmethod
+    def from_fields(cls, generation_id: str, fields: Any) -> Created:
+        """Errors: `ValueError`, `TypeError`, `KeyError`."""
+        known, version = dict(fields["fields"]), fields["version"]
+        if type(version) is not int:
+            raise TypeError("a version is a whole number")
+        for name in ("createdAt", "expireAt"):
+            known[name] = datetime.fromisoformat(known[name])
+        known["watchers"] = {name: datetime.fromisoformat(until) for name, until in known["watchers"].items()}
+        return cls(Generation.from_fields(generation_id, {**known, "request": b""}), version)
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """A generation's id, and the path of its message."""
+    """A generation's id, the path of its message, and what is known of it if it was created just now."""
 
     generation_id: str
     message_path: str
+    created: Created | None = None
+
+    @property
+    def successor(self) -> Task:
+        """The task that follows this one, when the generation is no longer as it was created."""
+        return replace(self, created=None)
 
     def encode(self) -> bytes:
-        return orjson.dumps({"generation": self.generation_id, "message": self.message_path})
+        created = {"created": self.created.fields()} if self.created is not None else {}
+        return orjson.dumps({"generation": self.generation_id, "message": self.message_path, **created})
 
     @classmethod
     def decode(cls, body: bytes) -> Task:
@@ -34,7 +70,9 @@ class Task:
         try:
             fields: Any = orjson.loads(body)
             task = cls(fields["generation"], fields["message"])
-        except (ValueError, TypeError, KeyError) as error:
+            if "created" in fields:
+                task = replace(task, created=Created.from_fields(task.generation_id, fields["created"]))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidRequest("The body must be a task: {'generation': …, 'message': …}.") from error
         if not all(isinstance(value, str) and value for value in (task.generation_id, task.message_path)):
             raise InvalidRequest("'generation' and 'message' must be non-empty strings.")

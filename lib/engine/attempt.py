@@ -80,6 +80,7 @@ class Attempt:
         self._generation = claim.generation
         self._journal = claim.journal
         self._found = claim.found
+        self._read_request = claim.request
         self._store = store
         self._listener = listener
         self._session = session
@@ -118,7 +119,7 @@ class Attempt:
         Errors: `Fenced` if it lost the lease, `Unreachable` if Firestore failed for too long. After any other exception
         the generation is still claimed, and the caller must end it.
         """
-        self._request = self._store.request(self._generation)
+        self._request = self._read_request()
         self._asked = self._dialect.check(orjson.loads(self._request))
         answer = folded(self._dialect, replay(self._store, self._generation, self._found), self._asked.choices)
         if self._generation.stop_requested_at is not None:

@@ -1,7 +1,8 @@
 """Claiming a generation for an attempt.
 
 The head of the journal is the lease. A claim is an attempt's first commit, a compare-and-set on the head that it read.
-So of two simultaneous claims one fails, and the previous holder can't write any more.
+So of two simultaneous claims one fails, and the previous holder can't write any more. The task of a new generation says
+what was created, so that it can be claimed without reading it first.
 
 A lease may expire while its worker is alive: Firestore accepted no commits for a while, and the worker has buffered
 what it read meanwhile. Taking over at once would lose that. So before claiming an expired lease, this first checks that
@@ -10,16 +11,18 @@ commits work again, and gives the worker time to make one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
-from lib.cloud.documents import Patch, Stale, Version
+from lib.cloud.documents import Patch, Stale, Version, version_at
 from lib.cloud.store import Store
 from lib.domain import message
 from lib.domain.end import State
 from lib.domain.generation import Generation
-from lib.domain.segment import Head
-from lib.domain.task import Task
+from lib.domain.segment import Head, empty_head
+from lib.domain.task import Created, Task
 from lib.journal.writer import RETRY_SECONDS, Clock, Fenced, Journal
 
 TRIES = 5
@@ -44,11 +47,15 @@ class RanOut(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A successful claim: the updated generation, the head that was found, and the journal to write to."""
+    """A successful claim: the updated generation, the head that was found, and the journal to write to.
+
+    `request` waits for the request, which may be read while the claim is made. Errors: `RequestLost`, `Unreachable`.
+    """
 
     generation: Generation
     found: Head
     journal: Journal
+    request: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,10 @@ def claim(
     `given_time` is the `version` of an earlier `RanOut`, whose worker has had `TAKEOVER_SECONDS` to write the head.
     Errors: `Held`; `RanOut`; `Unreachable`, after which the claim may have taken effect and cost one attempt.
     """
+    if task.created is not None and given_time is None:
+        claimed = _claim_created(store, task.created, lease, clock)
+        if claimed is not None:
+            return claimed
     for _ in range(TRIES):
         generation, head = store.generation_and_head(task.generation_id, task.message_path)
         if generation is None or head is None or generation.state.terminal:
@@ -79,20 +90,39 @@ def claim(
             raise RanOut(head.version)
         if head.claims >= max_attempts:
             return Exhausted(generation, head)
-        claimed = replace(
-            generation,
-            state=State.STREAMING,
-            attempt=head.claims + 1,
-            started_at=generation.started_at or now,
-        )
-        journal = Journal(store, claimed, head, claims=claimed.attempt, lease=lease, clock=clock)
-        changed = {"state": str(claimed.state), "attempt": claimed.attempt, "startedAt": claimed.started_at}
         try:
-            journal.claim(Patch(claimed.path, changed), Patch(claimed.message_path, message.started(now)))
+            return _claim(store, generation, head, lease, clock, partial(store.request, generation))
         except Fenced:
             continue
-        return Claim(claimed, head, journal)
     raise Held(clock())  # others are claiming it
+
+
+def _claim_created(store: Store, created: Created, lease: timedelta, clock: Clock) -> Claim | None:
+    """Claims a generation that is as it was created. Returns None if it is not. Errors: `Unreachable`."""
+    generation = created.generation
+    at = generation.created_at
+    head = replace(empty_head(at, at), version=version_at(created.version))
+    try:
+        return _claim(store, generation, head, lease, clock, store.reading_request(generation))
+    except Fenced:
+        return None
+
+
+def _claim(
+    store: Store, generation: Generation, head: Head, lease: timedelta, clock: Clock, request: Callable[[], bytes]
+) -> Claim:
+    """Errors: `Fenced` if the head has changed, `Unreachable`."""
+    now = clock()
+    claimed = replace(
+        generation,
+        state=State.STREAMING,
+        attempt=head.claims + 1,
+        started_at=generation.started_at or now,
+    )
+    journal = Journal(store, claimed, head, claims=claimed.attempt, lease=lease, clock=clock)
+    changed = {"state": str(claimed.state), "attempt": claimed.attempt, "startedAt": claimed.started_at}
+    journal.claim(Patch(claimed.path, changed), Patch(claimed.message_path, message.started(now)))
+    return Claim(claimed, head, journal, request)
 
 
 def _show_that_commits_work(store: Store, generation: Generation, now: datetime) -> None:

@@ -233,7 +233,7 @@ def create_worker(
         if is_check(body):
             return jsonify(state=None)
         task = Task.decode(body)
-        waiting = Waiting(queue, task, request.headers.get("X-CloudTasks-TaskName"))
+        waiting = Waiting(queue, task.successor, request.headers.get("X-CloudTasks-TaskName"))
         try:
             outcome = worker.work(task)
             if isinstance(outcome, Ended):

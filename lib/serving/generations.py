@@ -143,7 +143,7 @@ class Generations:
             full = self._exceeds(generation, lambda: counting() >= limit)
             if full:
                 self._check_limit(generation, ranking)
-            self._queue.enqueue(generation)
+            self._queue.enqueue(generation, version)
             if not full:
                 self._check_limit(generation, ranking)
         except BaseException as error:

@@ -169,7 +169,7 @@ def new_generation(
         expire_at=now + settings.retention,
         watchers=watchers,
         outbox={
-            channel: {"token": request.push_token} if channel is Channel.PUSH and request.push_token else {}
+            str(channel): {"token": request.push_token} if channel is Channel.PUSH and request.push_token else {}
             for channel in settings.channels
         },
     )

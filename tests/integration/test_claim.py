@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 
 from lib.cloud.documents import Delete
-from lib.cloud.store import Store
+from lib.cloud.store import RequestLost, Store
 from lib.domain.end import End, State
 from lib.domain.errors import Unreachable
 from lib.domain.message import Said
-from lib.domain.task import Task
+from lib.domain.task import Created, Task
 from lib.engine.claim import Claim, Exhausted, Held, RanOut, claim
 from lib.journal.writer import Fenced
 
@@ -292,3 +293,59 @@ def test_a_claim_that_firestore_does_not_take_is_given_up_soon(begin, faulty, st
     with pytest.raises(Unreachable):
         claim(store_over(faulty), task_of(generation), LEASE, clock, 5)
     assert 1 < faulty.failed < 50
+
+
+def created_task(generation, store):
+    """The task that a start makes."""
+    version = store.head_document(generation).version.ToNanoseconds()
+    return Task(generation.id, generation.message_path, Created(replace(generation, request=b""), version))
+
+
+class Unread(Store):
+    """A store that does not read what a task says already."""
+
+    def generation_and_head(self, generation_id, message_path):
+        raise AssertionError("the generation was read before it was claimed")
+
+
+@pytest.mark.parametrize("size", [10, 3 << 20], ids=["small", "in parts"])
+def test_a_new_generation_is_claimed_before_it_is_read(begin, documents, store, clock, size):
+    generation = begin(request=b"x" * size)
+    held = claimed(Unread(documents, timedelta(days=7)), created_task(generation, store), clock)
+
+    kept = store.generation(generation.id)
+    assert replace(kept, request=b"", request_parts=0) == held.generation
+    assert (kept.state, kept.attempt, kept.started_at) == (State.STREAMING, 1, clock())
+    assert held.request() == b"x" * size
+    head = store.read_head(generation)
+    assert (head.claims, head.created_at, head.lease_until) == (1, generation.created_at, clock() + LEASE)
+
+
+def test_a_task_of_a_new_generation_that_comes_twice_finds_it_held(begin, store, clock):
+    task = created_task(begin(), store)
+    assert isinstance(claimed(store, task, clock), Claim)
+    with pytest.raises(Held):
+        claimed(store, task, clock)
+    clock.advance(LEASE + timedelta(seconds=1))
+    assert claimed(store, task, clock).generation.attempt == 2
+
+
+def test_a_new_generation_that_ended_or_was_made_again_is_claimed_as_it_is_now(begin, store, clock):
+    generation = begin()
+    task = created_task(generation, store)
+    claimed(store, task, clock).journal.finish([], COMPLETED, Said(fields={"content": "whole"}))
+    assert claimed(store, task, clock) is None
+    store.delete(generation)
+    assert claimed(store, task, clock) is None
+    clock.advance(timedelta(seconds=1))
+    begin(id=generation.id, message_path=generation.message_path, request=b"another")
+    held = claimed(store, task, clock)
+    assert (held.generation.created_at, held.request()) == (clock(), b"another")
+
+
+def test_a_request_that_is_gone_when_a_new_generation_was_claimed_is_lost(begin, store, clock):
+    generation = begin()
+    held = claimed(store, created_task(generation, store), clock)
+    store.delete(generation)
+    with pytest.raises(RequestLost):
+        replace(held, request=store.reading_request(generation)).request()

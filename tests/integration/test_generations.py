@@ -64,7 +64,7 @@ class Line:
         self.enqueued = []
         self.delivered = []
 
-    def enqueue(self, generation):
+    def enqueue(self, generation, version=None):
         self.enqueued.append(generation.id)
 
     def deliver(self, delivery, seconds):
@@ -468,7 +468,7 @@ def test_the_count_is_under_way_while_the_generation_is_created_and_its_rank_whi
     there = []
 
     class Watched(Line):
-        def enqueue(self, generation):
+        def enqueue(self, generation, version=None):
             there.append("task")
 
     def look(when):
@@ -836,7 +836,7 @@ def test_where_the_time_of_a_second_task_can_not_be_saved_none_is_made(service_o
 
 def test_a_queue_that_can_not_be_reached_keeps_nobody_from_reading_and_is_told(service_over, started, uid, clock, told):
     class Away:
-        def enqueue(self, generation):
+        def enqueue(self, generation, version=None):
             raise Unavailable("away")
 
     generation = started()
@@ -858,7 +858,7 @@ def test_a_generation_that_a_worker_has_taken_gets_no_second_task(service, start
 
 
 def test_the_real_queue_gets_one_task_that_says_where_the_generation_is(
-    service_over, settings_of, stack, uid, own_channel
+    service_over, settings_of, stack, uid, own_channel, documents
 ):
     client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=own_channel(stack.tasks_host)))
     name = f"q-{uuid.uuid4().hex}"
@@ -873,7 +873,10 @@ def test_the_real_queue_gets_one_task_that_says_where_the_generation_is(
 
     asked = tasks_v2.ListTasksRequest(parent=queue.name, response_view=tasks_v2.Task.View.FULL)
     (task,) = client.list_tasks(request=asked)
-    assert Task.decode(task.http_request.body) == Task(begun.generation.id, begun.generation.message_path)
+    sent = Task.decode(task.http_request.body)
+    assert sent.successor == Task(begun.generation.id, begun.generation.message_path)
+    assert sent.created.generation == begun.generation
+    assert sent.created.version == documents.get(begun.generation.head_path)[0].version.ToNanoseconds()
     assert task.http_request.url == task.http_request.oidc_token.audience == WORKER
     assert task.http_request.oidc_token.service_account_email == INVOKER
     assert task.dispatch_deadline == timedelta(seconds=1700)
@@ -1140,7 +1143,7 @@ def test_a_stop_of_what_no_worker_runs_is_two_lines(service, started, uid, told)
 
 def test_a_second_task_and_a_first_that_was_never_made_are_told(service_over, started, uid, clock, told):
     class Away:
-        def enqueue(self, generation):
+        def enqueue(self, generation, version=None):
             raise Unavailable("away")
 
     with pytest.raises(Unavailable):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.domain.errors import InvalidRequest
-from lib.domain.task import Task, is_check
+from lib.domain.generation import Generation
+from lib.domain.task import Created, Task, is_check
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
@@ -17,6 +21,31 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 def test_a_task_that_was_encoded_is_decoded_to_itself(generation_id: str, message_path: str) -> None:
     task = Task(generation_id, message_path)
     assert Task.decode(task.encode()) == task
+
+
+def test_a_task_of_a_new_generation_carries_it_without_its_request() -> None:
+    now = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+    generation = Generation(
+        id="g1",
+        owner="alice",
+        message_path="users/alice/chats/c/messages/m",
+        chat_id="c",
+        message_id="m",
+        model="demo",
+        dialect="messages",
+        upstream="default",
+        request=b"a secret",
+        headers={"anthropic-beta": "one"},
+        request_hash="hash",
+        created_at=now,
+        expire_at=now + timedelta(days=7),
+        watchers={"viewer": now + timedelta(seconds=30)},
+    )
+    task = Task("g1", generation.message_path, Created(generation, 1_767_323_045_678_901_000))
+    assert b"secret" not in task.encode()
+    found = Task.decode(task.encode())
+    assert found == replace(task, created=Created(replace(generation, request=b""), 1_767_323_045_678_901_000))
+    assert found.successor == Task("g1", generation.message_path)
 
 
 def test_a_task_is_small_and_has_the_two_places_alone() -> None:
@@ -49,6 +78,9 @@ def test_a_field_of_a_later_version_is_no_error() -> None:
         b'{"generation":"g","message":["m"]}',
         b'{"generation":"g","message":"\xff"}',
         b"\x00\x01",
+        b'{"generation":"g","message":"m","created":null}',
+        b'{"generation":"g","message":"m","created":{"fields":{},"version":1}}',
+        b'{"generation":"g","message":"m","created":{"fields":{"createdAt":1,"expireAt":2},"version":1}}',
     ],
 )
 def test_what_is_no_task_is_refused_as_a_bad_request(body: bytes) -> None:

@@ -411,14 +411,14 @@ def test_of_a_user_who_hogs_it_is_the_others_lag_that_counts_and_it_may_double()
     watched = turn.asked[0]
     assert watched.question.body["demo"]["record"] is True
     for number, (text, at) in enumerate(zip(watched.question.answer, sent, strict=False), 1):
-        lag = 2.0 if 20 <= number - 1 < 40 else 0.3
+        lag = 8.0 if 20 <= number - 1 < 40 else 2.0
         watched.viewers[0].seen.append(Sight(frame(number, text), at + lag, 100.0))
-    fault._began, fault._ended, fault._usual = sent[20], sent[40], 0.3
-    assert fault.recovered(turn, watched) == pytest.approx(2.0)
-    assert fault.promise(FULL, watched.question).recover == 0.6
+    fault._began, fault._ended, fault._usual = sent[20], sent[40], 2.0
+    assert fault.recovered(turn, watched) == pytest.approx(8.0)
+    assert fault.promise(FULL, watched.question).recover == 4.0
     fault._began, fault._ended = sent[60], sent[80]
-    assert fault.recovered(turn, watched) == pytest.approx(0.3)
-    assert judge(observed(WHOLE, recovered=2.0, promise=fault.promise(FULL, watched.question))).broken
+    assert fault.recovered(turn, watched) == pytest.approx(2.0)
+    assert judge(observed(WHOLE, recovered=8.0, promise=fault.promise(FULL, watched.question))).broken
 
 
 def test_the_faults_of_reads_and_commits_must_strike_or_the_round_shows_nothing() -> None:
