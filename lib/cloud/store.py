@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from lib.cloud.devices import Devices
 from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Refused, Stale, Version, Write
 from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from lib.domain.end import LIVE, Fields, State
@@ -26,6 +28,7 @@ _REQUEST_PART_BYTES = 900 << 10
 _GROUP_BYTES = 3 << 20  # per commit; Firestore accepts 10 MiB
 _GENERATION_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 8  # segments per query, so that a replay holds few in memory at a time
+_CHANGE_TRIES = 5
 _REPLAYED = ("first", "last", "events", "attempt")
 
 
@@ -37,6 +40,7 @@ class Store:
     """The generations in one database. Generations and their journals expire after `retention`."""
 
     def __init__(self, documents: Documents, retention: timedelta):
+        self.devices = Devices(documents)
         self._documents = documents
         self._retention = retention
 
@@ -170,6 +174,22 @@ class Store:
     def patch(self, generation: Generation, fields: Fields, remove: Sequence[str] = ()) -> None:
         """Changes fields of the generation's document. Errors: `Stale` if it was deleted."""
         self._documents.commit(Patch(generation.path, fields, remove))
+
+    def change_outbox(self, generation: Generation, channel: str, left: Fields | None) -> None:
+        """Sets what a channel of the outbox still has to do, or removes the channel.
+
+        Does nothing if the generation was deleted, or is another one under the same id. Errors: `Unreachable`.
+        """
+        name = f"outbox.{channel}"
+        for _ in range(_CHANGE_TRIES):
+            (there,) = self._documents.get(generation.path, select=("createdAt",))
+            if there is None or there.fields["createdAt"] != generation.created_at:
+                return
+            changed = ({}, [name]) if left is None else ({name: left}, [])
+            with suppress(Stale):
+                self._documents.commit(Patch(generation.path, *changed, version=there.version))
+                return
+        raise Unreachable("the generation is changing")
 
     def touch_chat(self, generation: Generation, now: datetime) -> None:
         """Sets `lastMessageAt` in the chat's document. Never creates that document."""
