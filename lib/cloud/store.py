@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.cloud.devices import Devices
 from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Refused, Stale, Version, Write
@@ -34,6 +34,13 @@ _REPLAYED = ("first", "last", "events", "attempt")
 
 class RequestLost(Exception):
     """Part of a generation's request is missing."""
+
+
+class Request(NamedTuple):
+    """A generation's request, and when somebody asked to stop the generation."""
+
+    body: bytes
+    stop_requested_at: datetime | None
 
 
 class Store:
@@ -101,19 +108,19 @@ class Store:
         generation, head = self._documents.get(f"{GENERATIONS}/{generation_id}", f"{message_path}/{JOURNAL}/head")
         return _generation(generation), _head(head)
 
-    def reading_request(self, generation: Generation) -> Callable[[], bytes]:
-        """Starts reading the request of a generation that is known without it. The returned function waits for it.
+    def reading_request(self, generation: Generation) -> Callable[[], Request]:
+        """Starts reading what is not known of a generation that was created just now. The returned function waits.
 
         Errors, from that function: `RequestLost`, `Unreachable`.
         """
-        reading = self._documents.getting(generation.path, select=("request", "requestParts"))
+        reading = self._documents.getting(generation.path, select=("request", "requestParts", "stopRequestedAt"))
 
-        def read() -> bytes:
+        def read() -> Request:
             document = reading()[0]
             if document is None:
                 raise RequestLost
-            request, parts = document.fields["request"], document.fields["requestParts"]
-            return self.request(replace(generation, request=request, request_parts=parts))
+            body, parts, stop = (document.fields[name] for name in ("request", "requestParts", "stopRequestedAt"))
+            return Request(self.request(replace(generation, request=body, request_parts=parts)), stop)
 
         return read
 
