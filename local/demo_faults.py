@@ -6,7 +6,7 @@ All validation is here, by the checks of `demo_fields`. Nothing here may wait or
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from local.demo_fields import BadField, Check, checked, flag, line, number, one_of, seed, shown, switch, whole
@@ -139,7 +139,7 @@ class Order:
     """A valid request: the answer, and how to send it.
 
     `background`: it is generated whoever is connected, and `resume` is the fault of calls that come back to it, which
-    is otherwise the fault of the first.
+    is otherwise the fault of the first. `echoed` are fields of the request that an answer repeats.
     """
 
     answer: Answer
@@ -155,6 +155,7 @@ class Order:
     fault: Fault | None = None
     resume: Fault | None = None
     background: bool = False
+    echoed: Json = field(default_factory=dict)
 
     @classmethod
     def read(cls, body: Any, at_most: bool = False) -> Order:

@@ -22,6 +22,7 @@ _KINDS = {  # by the field of a delta: the item, its list of parts, the part, an
     "content": ("message", "content", "output_text", "output_text"),
 }
 _FOREGROUND_ONLY = ("malformed_json", "invalid_utf8")  # they are made of an event that nobody kept
+_ECHOED = ("instructions", "max_output_tokens", "metadata", "reasoning", "temperature", "top_p")
 
 
 class Responses:
@@ -60,7 +61,11 @@ class Responses:
         }
         if isinstance(body.get("tools"), list):
             given["tools"] = [{"function": tool} for tool in body["tools"] if tool.get("type") == "function"]
-        order = replace(Order.read(given, at_most=True), background=flag("background", body.get("background") or False))
+        order = replace(
+            Order.read(given, at_most=True),
+            background=flag("background", body.get("background") or False),
+            echoed={name: body[name] for name in _ECHOED if body.get(name) is not None},
+        )
         if order.background and body.get("store") is False:
             raise BadField("store", "must be true for a response in the background")
         if order.background and order.fault and order.fault.kind in _FOREGROUND_ONLY:
@@ -143,6 +148,7 @@ class Responses:
             "truncation": "disabled",
             "usage": self._usage() if ended else None,
             "user": None,
+            **self._order.echoed,
             **self._more(),
         }
 
