@@ -16,6 +16,7 @@ cd "$(dirname "$0")"
 deploy() {
     apis artifactregistry cloudbuild cloudresourcemanager cloudtasks firebaserules firestore iam run secretmanager storage
     vertex apis aiplatform
+    [ "${PUSH:-off}" = off ] || apis fcm
     places
 
     account "$api" 'Holdfast: serves the clients'
@@ -26,17 +27,14 @@ deploy() {
     database
     rules
     indexes
-    # Retries end when both limits are reached. An hour after its start, an answer counts as lost in any case.
-    queue --max-dispatches-per-second=500 --max-concurrent-dispatches="$(dispatches)" \
-        --max-attempts=100 --max-retry-duration=3600s --min-backoff=1s --max-backoff=5s --max-doublings=4
+    queues
     each_key secret
 
     grant_database "$api"
-    grant "$api" roles/cloudtasks.enqueuer 'tasks queues' "$TASKS_QUEUE" --location="$TASKS_LOCATION"
-    grant "$api" roles/iam.serviceAccountUser 'iam service-accounts' "$invoker"
+    enqueues "$api"
     grant_database "$worker"
-    grant "$worker" roles/cloudtasks.enqueuer 'tasks queues' "$TASKS_QUEUE" --location="$TASKS_LOCATION"
-    grant "$worker" roles/iam.serviceAccountUser 'iam service-accounts' "$invoker"
+    enqueues "$worker"
+    [ "${PUSH:-off}" = off ] || grant "$worker" roles/firebasecloudmessaging.admin projects "$GOOGLE_CLOUD_PROJECT"
     each_key readable
     vertex grant "$worker" roles/aiplatform.user projects "$GOOGLE_CLOUD_PROJECT"
     grant "$builder" roles/run.builder projects "$GOOGLE_CLOUD_PROJECT"
@@ -66,7 +64,9 @@ destroy() {
     done
 
     there=$(look tasks queues list --location="$TASKS_LOCATION" --format='value(name.basename())')
-    gone "$TASKS_QUEUE" "$there" tasks queues delete "$TASKS_QUEUE" --location="$TASKS_LOCATION"
+    for each in "$TASKS_QUEUE" "$TASKS_QUEUE-deliveries"; do
+        gone "$each" "$there" tasks queues delete "$each" --location="$TASKS_LOCATION"
+    done
 
     there=$(look secrets list --filter="labels.holdfast=$HOLDFAST_NAME" --format='value(name.basename())')
     [ -z "$dry" ] || there=$(secret_name UPSTREAM_API_KEY)
@@ -78,6 +78,7 @@ destroy() {
     revoke "$worker" roles/datastore.user
     [ -z "$dry" ] || note 'Where an upstream is Vertex AI:'
     revoke "$worker" roles/aiplatform.user
+    revoke "$worker" roles/firebasecloudmessaging.admin
     revoke "$builder" roles/run.builder
     there=$(look iam service-accounts list --format='value(email)')
     for each in "$api" "$worker" "$invoker" "$builder"; do

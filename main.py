@@ -84,6 +84,7 @@ def _built(name: str, build: Build) -> Flask:
 def _api(settings: Settings, store: Store, listener: Listener, telemetry: Telemetry) -> Flask:
     from lib.cloud.task_queue import TaskQueue
     from lib.cloud.tokens import AppTokens, UserTokens, identify
+    from lib.journal.outbox import Outbox
     from lib.serving.generations import Generations
     from lib.serving.healing import Healer
     from lib.serving.tail import Tails
@@ -92,7 +93,7 @@ def _api(settings: Settings, store: Store, listener: Listener, telemetry: Teleme
 
     clock = partial(datetime.now, UTC)
     queue = TaskQueue(settings, telemetry)
-    healer = Healer(store, queue, DIALECTS, clock)
+    healer = Healer(store, queue, DIALECTS, clock, Outbox(store, queue, settings.channels))
     tails = Tails(store, listener, viewer=uuid.uuid4().hex, clock=clock, heal=healer.heal, departure=departure)
     _shutdown.add_callback(tails.close)
     generations = Generations(settings, store, queue, tails, healer, DIALECTS, clock)
@@ -106,11 +107,14 @@ def _api(settings: Settings, store: Store, listener: Listener, telemetry: Teleme
 def _worker(settings: Settings, store: Store, listener: Listener, telemetry: Telemetry) -> Flask:
     from lib.cloud.task_queue import TaskQueue
     from lib.cloud.tokens import QueueTokens
+    from lib.delivery.channels import senders
+    from lib.delivery.deliveries import Deliveries
     from lib.engine.worker import create_worker
 
     queue = TaskQueue(settings, telemetry)
     trusting = settings.worker_tokens == "platform"
     tokens = QueueTokens(settings.worker_url, settings.invoker, settings.oidc_certs_url, platform=trusting)
     app = create_worker(settings, store, listener, queue, tokens, os.environ, _shutdown, telemetry, dialects=DIALECTS)
+    Deliveries(store, senders(settings, store, os.environ), partial(datetime.now, UTC)).serve(app, tokens)
     Readiness({"Firestore": partial(store.generation, "ready")}).serve(app)
     return app

@@ -1,16 +1,36 @@
 # shellcheck shell=bash
-# The queue, and a task through it that shows whether the worker accepts what it sends.
+# The queues, and a task through it that shows whether the worker accepts what it sends.
 
 MOST_DISPATCHES=5000 # Cloud Tasks' maximum of concurrent dispatches per queue
 REPEATS=30           # seconds in which a refused task is delivered again, some times
 
-queue() {
+queue() { # its name, and its limits
     local there
     there=$(look tasks queues list --location="$TASKS_LOCATION" --format=json)
-    there=$(ask queue "$TASKS_QUEUE" "$@" <<<"$there")
+    there=$(ask queue "$@" <<<"$there")
     [ "$there" != same ] || return 0
-    change tasks queues "${there:-create}" "$TASKS_QUEUE" --location="$TASKS_LOCATION" "$@"
+    change tasks queues "${there:-create}" "$1" --location="$TASKS_LOCATION" "${@:2}"
     [ "$there" ] || made 'the queue'
+}
+
+queues() { # of answers, and of what follows their end, if anything does
+    # Retries end when both limits are reached. An hour after its start, an answer counts as lost in any case.
+    queue "$TASKS_QUEUE" --max-dispatches-per-second=500 --max-concurrent-dispatches="$(dispatches)" \
+        --max-attempts=100 --max-retry-duration=3600s --min-backoff=1s --max-backoff=5s --max-doublings=4
+    # The worker gives a delivery up a day after its answer's end, which is before the queue does.
+    ! delivers_ends || queue "$TASKS_QUEUE-deliveries" --max-dispatches-per-second=100 --max-concurrent-dispatches=20 \
+        --max-attempts=100 --max-retry-duration=93600s --min-backoff=5s --max-backoff=900s --max-doublings=8
+}
+
+delivers_ends() {
+    [ "${WEBHOOK_URL:-}" ] || [ "${PUSH:-off}" = on ]
+}
+
+enqueues() { # an account that may add tasks
+    grant "$1" roles/cloudtasks.enqueuer 'tasks queues' "$TASKS_QUEUE" --location="$TASKS_LOCATION"
+    ! delivers_ends ||
+        grant "$1" roles/cloudtasks.enqueuer 'tasks queues' "$TASKS_QUEUE-deliveries" --location="$TASKS_LOCATION"
+    grant "$1" roles/iam.serviceAccountUser 'iam service-accounts' "$invoker"
 }
 
 dispatches() { # at most as many as the workers accept

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The upstreams' keys: taken from where they are given, and stored in Secret Manager where they differ.
+# The upstreams' keys and the webhook's secrets: taken from where they are given, and stored in Secret Manager where they differ.
 
 take() { # a key, into a variable that commands run from here do not inherit
     local file=${1}_FILE value=${!1:-}

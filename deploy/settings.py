@@ -37,7 +37,7 @@ def described(*without: str) -> Iterator[str]:
 
 
 def keys() -> Iterator[str]:
-    """The variables that the upstreams' keys are in, in one line."""
+    """The variables that secrets are in, in one line: the upstreams' keys, and the webhook's secrets."""
     environ = {**os.environ, "UPSTREAM_API_KEY": os.environ.get("UPSTREAM_API_KEY") or "kept"}
     if environ["UPSTREAM_API_KEY"] == "none":
         del environ["UPSTREAM_API_KEY"]
@@ -46,6 +46,8 @@ def keys() -> Iterator[str]:
     except ConfigurationError as error:
         sys.exit(str(error))
     names = sorted({key for _, name in upstreams.models() if (key := upstreams[name].key_env)})
+    if os.environ.get("WEBHOOK_URL", "").strip():
+        names.append("WEBHOOK_SECRETS")
     for key in names:
         if not (key.isascii() and key.isidentifier() and key.isupper()):
             sys.exit(f"UPSTREAMS_FILE: key_env must be a name such as OPENAI_API_KEY, and is '{key}'")

@@ -2,7 +2,7 @@
 # The variables: what each is for, where it is read from, what it is unless set, and what it must look like.
 
 OWN=(GOOGLE_CLOUD_PROJECT WORKER_URL TASKS_INVOKER) # settings that this script determines
-LOCAL=(FIRESTORE_EMULATOR_HOST TASKS_EMULATOR_HOST FIREBASE_AUTH_EMULATOR_HOST OIDC_CERTS_URL APP_CHECK_KEYS_URL)
+LOCAL=(FIRESTORE_EMULATOR_HOST TASKS_EMULATOR_HOST FIREBASE_AUTH_EMULATOR_HOST OIDC_CERTS_URL APP_CHECK_KEYS_URL FCM_URL)
 
 usage() {
     cat <<'USAGE'
@@ -31,6 +31,9 @@ Variables are read from the environment, or from the file deploy.env, with one l
   UPSTREAM_API_KEY_FILE  the file that contains the key, instead of the key; "-" is stdin
   UPSTREAMS_FILE         upstreams.toml, beside this script, for several upstreams: see the README. The keys are the
                          variables that its key_env name, and each may be in a file: OPENAI_API_KEY_FILE
+  WEBHOOK_SECRETS        what webhooks are signed with, where WEBHOOK_URL is set: one secret, or two with a space between
+                         while they are rotated. It is stored in Secret Manager too, and may be in a file:
+                         WEBHOOK_SECRETS_FILE
   HOLDFAST_NAME          the name of all resources: holdfast unless set. A project can have two deployments, each with
                          its own FIRESTORE_DATABASE
   REGION                 where the functions run: us-central1 unless set

@@ -228,6 +228,10 @@ class Stack:
             **self._settings,
         }
 
+    def url_of(self, name: str) -> str:
+        """A function's URL, as its callers have it."""
+        return self._urls[name]
+
     def own_url(self, name: str) -> str:
         """A function's URL without its front end."""
         return self._behind.get(name, self._urls[name])

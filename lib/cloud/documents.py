@@ -113,7 +113,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Changes the named fields of an existing document and deletes those in `remove`.
+    """Changes the named fields of an existing document and deletes those in `remove`. With a `version`, of that alone.
 
     A dotted name addresses a field inside a map.
     """
@@ -121,11 +121,15 @@ class Patch:
     path: str
     fields: Mapping[str, Any]
     remove: Sequence[str] = ()
+    version: Version = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
+    """Deletes a document, if it is there. With a `version`, only that one."""
+
     path: str
+    version: Version = None
 
 
 Write = Create | Put | Patch | Delete
@@ -326,6 +330,8 @@ class Documents:
         name = self._root + write.path
         if isinstance(write, Delete):
             into.delete = name
+            if write.version is not None:
+                into.current_document.update_time.CopyFrom(write.version)
             return
         into.update.name = name
         if isinstance(write, Patch):
@@ -456,7 +462,10 @@ def _failure(status: Any) -> Exception:
 
 
 def _patch(write: Patch, into: Any) -> None:
-    into.current_document.exists = True
+    if write.version is None:
+        into.current_document.exists = True
+    else:
+        into.current_document.update_time.CopyFrom(write.version)
     for name, value in write.fields.items():
         into.update_mask.field_paths.append(field_path(name))
         *outer, last = name.split(".")

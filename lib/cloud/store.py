@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
+from lib.cloud.devices import Devices
 from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Refused, Stale, Version, Write
 from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from lib.domain.end import LIVE, Fields, State
@@ -26,6 +28,7 @@ _REQUEST_PART_BYTES = 900 << 10
 _GROUP_BYTES = 3 << 20  # per commit; Firestore accepts 10 MiB
 _GENERATION_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 8  # segments per query, so that a replay holds few in memory at a time
+_CHANGE_TRIES = 5
 _REPLAYED = ("first", "last", "events", "attempt")
 
 
@@ -33,10 +36,18 @@ class RequestLost(Exception):
     """Part of a generation's request is missing."""
 
 
+class Request(NamedTuple):
+    """A generation's request, and when somebody asked to stop the generation."""
+
+    body: bytes
+    stop_requested_at: datetime | None
+
+
 class Store:
     """The generations in one database. Generations and their journals expire after `retention`."""
 
     def __init__(self, documents: Documents, retention: timedelta):
+        self.devices = Devices(documents)
         self._documents = documents
         self._retention = retention
 
@@ -97,19 +108,19 @@ class Store:
         generation, head = self._documents.get(f"{GENERATIONS}/{generation_id}", f"{message_path}/{JOURNAL}/head")
         return _generation(generation), _head(head)
 
-    def reading_request(self, generation: Generation) -> Callable[[], bytes]:
-        """Starts reading the request of a generation that is known without it. The returned function waits for it.
+    def reading_request(self, generation: Generation) -> Callable[[], Request]:
+        """Starts reading what is not known of a generation that was created just now. The returned function waits.
 
         Errors, from that function: `RequestLost`, `Unreachable`.
         """
-        reading = self._documents.getting(generation.path, select=("request", "requestParts"))
+        reading = self._documents.getting(generation.path, select=("request", "requestParts", "stopRequestedAt"))
 
-        def read() -> bytes:
+        def read() -> Request:
             document = reading()[0]
             if document is None:
                 raise RequestLost
-            request, parts = document.fields["request"], document.fields["requestParts"]
-            return self.request(replace(generation, request=request, request_parts=parts))
+            body, parts, stop = (document.fields[name] for name in ("request", "requestParts", "stopRequestedAt"))
+            return Request(self.request(replace(generation, request=body, request_parts=parts)), stop)
 
         return read
 
@@ -170,6 +181,22 @@ class Store:
     def patch(self, generation: Generation, fields: Fields, remove: Sequence[str] = ()) -> None:
         """Changes fields of the generation's document. Errors: `Stale` if it was deleted."""
         self._documents.commit(Patch(generation.path, fields, remove))
+
+    def change_outbox(self, generation: Generation, channel: str, left: Fields | None) -> None:
+        """Sets what a channel of the outbox still has to do, or removes the channel.
+
+        Does nothing if the generation was deleted, or is another one under the same id. Errors: `Unreachable`.
+        """
+        name = f"outbox.{channel}"
+        for _ in range(_CHANGE_TRIES):
+            (there,) = self._documents.get(generation.path, select=("createdAt",))
+            if there is None or there.fields["createdAt"] != generation.created_at:
+                return
+            changed = ({}, [name]) if left is None else ({name: left}, [])
+            with suppress(Stale):
+                self._documents.commit(Patch(generation.path, *changed, version=there.version))
+                return
+        raise Unreachable("the generation is changing")
 
     def touch_chat(self, generation: Generation, now: datetime) -> None:
         """Sets `lastMessageAt` in the chat's document. Never creates that document."""

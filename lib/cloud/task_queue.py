@@ -1,17 +1,19 @@
-"""The Cloud Tasks queue between the two functions. A task carries no words of the request.
+"""The Cloud Tasks queues between the two functions. A task carries no words of the request.
 
 The only module that imports Cloud Tasks. The lease, not the queue, prevents two workers from running the same
 generation, so a task may come twice, and creating one may be retried.
 
 A 429 or 503 from the worker, or many errors, slow the whole queue down:
 https://cloud.google.com/tasks/docs/reference/rpc/google.cloud.tasks.v2#ratelimits. So a task that has to wait is not
-refused: the worker schedules its successor, and is done with it.
+refused: the worker schedules its successor, and is done with it. Deliveries, which are refused until their receiver
+takes them, have a queue of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -22,6 +24,7 @@ from google.cloud.tasks_v2.types import Task as CloudTask
 
 from lib.cloud.channel import Channel, retried
 from lib.cloud.documents import Version
+from lib.domain.delivery import Delivery
 from lib.domain.errors import Unavailable
 from lib.domain.generation import Generation
 from lib.domain.task import Created, Task
@@ -30,6 +33,9 @@ from lib.runtime.telemetry import OFF, Telemetry
 
 ENQUEUE_SECONDS = 10.0  # with retries
 CHECK_SECONDS = 5.0
+DELIVERY_SECONDS = 300  # for one try of a delivery, which may be to hundreds of devices
+
+DELIVERIES = "/deliveries"  # the worker's route for them
 
 _HOST = "cloudtasks.googleapis.com:443"
 _SERVICE = "/google.cloud.tasks.v2.CloudTasks"
@@ -65,26 +71,45 @@ class TaskQueue:
         """
         with self._telemetry.span("enqueue", "PRODUCER", generation=task.generation_id) as span:
             headers = {"traceparent": span.trace.traceparent} if span.trace else {}
-            self._create(task, headers, seconds, name)
+            settings = self._settings
+            created = CloudTask(
+                name=f"{settings.queue_path}/tasks/{name}" if name else "",
+                schedule_time=datetime.now(UTC) + timedelta(seconds=seconds) if seconds > 0 else None,
+                http_request=self._request("", task.encode(), headers),
+                dispatch_deadline=timedelta(seconds=int(settings.dispatch_seconds)),
+            )
+            self._create(settings.queue_path, created)
 
-    def _create(self, task: Task, headers: Mapping[str, str], seconds: float = 0.0, name: str | None = None) -> None:
-        settings = self._settings
+    def deliver(self, delivery: Delivery, seconds: float = 0.0) -> None:
+        """Adds a delivery's task, to be made after so many seconds, unless it exists, or existed lately.
+
+        Errors: `Unavailable`.
+        """
+        queue = self._settings.delivery_queue_path
         created = CloudTask(
-            name=f"{settings.queue_path}/tasks/{name}" if name else "",
+            name=f"{queue}/tasks/{delivery.name}",
             schedule_time=datetime.now(UTC) + timedelta(seconds=seconds) if seconds > 0 else None,
-            http_request=HttpRequest(
-                http_method=HttpMethod.POST,
-                url=settings.worker_url,
-                headers={"Content-Type": "application/json", **headers},
-                body=task.encode(),
-                oidc_token=OidcToken(service_account_email=settings.invoker, audience=settings.worker_url),
-            ),
-            dispatch_deadline=timedelta(seconds=int(settings.dispatch_seconds)),
+            http_request=self._request(DELIVERIES, delivery.encode()),
+            dispatch_deadline=timedelta(seconds=DELIVERY_SECONDS),
         )
-        request = CreateTaskRequest(parent=settings.queue_path, task=created)
+        self._create(queue, created)
+
+    def _request(self, path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> HttpRequest:
+        """A request to the worker. Its token's audience is the worker's URL, whatever the path."""
+        worker = self._settings.worker_url
+        return HttpRequest(
+            http_method=HttpMethod.POST,
+            url=f"{worker.rstrip('/')}{path}" if path else worker,
+            headers={"Content-Type": "application/json", **headers},
+            body=body,
+            oidc_token=OidcToken(service_account_email=self._settings.invoker, audience=worker),
+        )
+
+    def _create(self, queue: str, task: CloudTask) -> None:
+        request = CreateTaskRequest(parent=queue, task=task)
 
         def create(timeout: float) -> None:
-            self._call("CreateTask", request, CloudTask, timeout, parent=settings.queue_path)
+            self._call("CreateTask", request, CloudTask, timeout, parent=queue)
 
         try:
             retried(create, ENQUEUE_SECONDS, _PASSING)

@@ -4,6 +4,7 @@ Index exemptions, TTL policies and bulk deletion go by a collection's name, wher
 name has a prefix that no application uses. (https://firebase.google.com/docs/firestore/query-data/index-overview)
 """
 
+DEVICES = "holdfastDevices"  # below a user, and written by apps
 GENERATIONS = "holdfastGenerations"
 JOURNAL = "holdfastJournal"  # below a message
 PARTS = "holdfastParts"  # below a message

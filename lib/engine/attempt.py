@@ -120,11 +120,11 @@ class Attempt:
         Errors: `Fenced` if it lost the lease, `Unreachable` if Firestore failed for too long. After any other exception
         the generation is still claimed, and the caller must end it.
         """
-        request = self._read_request()
+        request, stop_requested_at = self._read_request()
         self._asking = self._asking_of(request)
         self._asked = self._dialect.check(orjson.loads(request))
         answer = folded(self._dialect, replay(self._store, self._generation, self._found), self._asked.choices)
-        if self._generation.stop_requested_at is not None:
+        if stop_requested_at is not None:
             return self._finish(answer, ending.stopped())
         if _whole(answer):
             return self._finish(answer, End(state=State.COMPLETED))

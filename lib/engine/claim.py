@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from lib.cloud.documents import Patch, Stale, Version, version_at
-from lib.cloud.store import Store
+from lib.cloud.store import Request, Store
 from lib.domain import message
 from lib.domain.end import State
 from lib.domain.generation import Generation
@@ -55,7 +55,7 @@ class Claim:
     generation: Generation
     found: Head
     journal: Journal
-    request: Callable[[], bytes]
+    request: Callable[[], Request]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,14 @@ def claim(
         if head.claims >= most(generation):
             return Exhausted(generation, head)
         try:
-            return _claim(store, generation, head, lease, clock, partial(store.request, generation))
+            return _claim(store, generation, head, lease, clock, partial(_requested, store, generation))
         except Fenced:
             continue
     raise Held(clock())  # others are claiming it
+
+
+def _requested(store: Store, generation: Generation) -> Request:
+    return Request(store.request(generation), generation.stop_requested_at)
 
 
 def _claim_created(store: Store, created: Created, lease: timedelta, clock: Clock) -> Claim | None:
@@ -115,7 +119,7 @@ def _claim_created(store: Store, created: Created, lease: timedelta, clock: Cloc
 
 
 def _claim(
-    store: Store, generation: Generation, head: Head, lease: timedelta, clock: Clock, request: Callable[[], bytes]
+    store: Store, generation: Generation, head: Head, lease: timedelta, clock: Clock, request: Callable[[], Request]
 ) -> Claim:
     """Errors: `Fenced` if the head has changed, `Unreachable`."""
     now = clock()

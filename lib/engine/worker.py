@@ -37,6 +37,7 @@ from lib.engine.running import Running
 from lib.engine.waiting import Waiting
 from lib.journal import ending
 from lib.journal.codec import replay, saved_text
+from lib.journal.outbox import Outbox
 from lib.journal.writer import GIVE_UP_SECONDS, Fenced
 from lib.runtime.catalog import Upstream
 from lib.runtime.logs import labelled
@@ -255,6 +256,7 @@ def create_worker(
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_TASK_BYTES
     worker = Worker(settings, store, listener, environ, shutdown, telemetry, dialects)
+    outbox = Outbox(store, queue, settings.channels)
 
     @app.post("/")
     def work() -> Any:
@@ -270,6 +272,8 @@ def create_worker(
         waiting = Waiting(queue, task.successor, request.headers.get("X-CloudTasks-TaskName"))
         try:
             outcome = worker.work(task)
+            if isinstance(outcome, Ended):
+                outbox.flush(task.generation_id)  # also of an end whose worker was lost before it could do this
         except Held as held:
             log.info("another worker has the generation", extra={"generation": task.generation_id})
             return waiting.lease((held.until - now()).total_seconds())

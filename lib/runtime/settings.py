@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Self
 
+from lib.domain.channel import Channel
 from lib.domain.errors import ConfigurationError
 from lib.domain.message_path import MESSAGE_PATH, is_shared, valid_message_path
 from lib.runtime import catalog
 from lib.runtime.catalog import MAX_SECONDS, Catalog, is_url
 
 MAX_DAYS = 36_500
+MAX_SHORT = 200  # characters: a notification has 4 KB in all
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 MAX_EVENT_BYTES = 16 << 20  # half of what an attempt buffers while Firestore accepts no commits
@@ -31,6 +33,19 @@ def _text(value: str) -> str:
 def _url(value: str) -> str:
     if not is_url(value):
         raise ValueError("an http or https URL")
+    return value
+
+
+def _webhook_url(value: str) -> str:
+    """Credentials do not belong into a URL, which is no secret; and receivers check the signature."""
+    if not is_url(value) or "@" in value.partition("//")[2].partition("/")[0] or "#" in value:
+        raise ValueError("an http or https URL without a user name and without a '#'")
+    return value
+
+
+def _short(value: str) -> str:
+    if len(value) > MAX_SHORT:
+        raise ValueError(f"a text of at most {MAX_SHORT} characters")
     return value
 
 
@@ -325,6 +340,35 @@ class Settings:
         "`on`: upstream calls carry `traceparent`; for servers of your own.",
         target="worker",
     )
+    webhook_url: str | None = _setting(
+        "WEBHOOK_URL",
+        _webhook_url,
+        None,
+        "Your server's URL, which is told of each answer's end, signed with `WEBHOOK_SECRETS`.",
+    )
+    push: str = _setting(
+        "PUSH", _off_or_on, "off", "`on`: a user's devices are told by FCM of an answer's end that nobody watched."
+    )
+    push_title: str = _setting(
+        "PUSH_TITLE", _short, "Your answer is ready", "The title of that notification.", target="worker"
+    )
+    push_failed_title: str = _setting(
+        "PUSH_FAILED_TITLE",
+        _short,
+        "Your answer could not be finished",
+        "Its title where the answer broke off, or failed.",
+        target="worker",
+    )
+    push_body: str = _setting(
+        "PUSH_BODY",
+        _short,
+        "",
+        "Its text; `{words}` in it stands for the first words of the answer, which leave the service only then.",
+        target="worker",
+    )
+    fcm_url: str = _setting(
+        "FCM_URL", _url, "https://fcm.googleapis.com", "Where FCM is; only for local use.", target="worker"
+    )
     catalog: Catalog
     threads: int
 
@@ -336,6 +380,17 @@ class Settings:
     @property
     def queue_path(self) -> str:
         return f"projects/{self.project}/locations/{self.location}/queues/{self.queue}"
+
+    @property
+    def delivery_queue_path(self) -> str:
+        """The queue of what follows an answer's end. A receiver that is down must not slow the answers' own queue."""
+        return f"{self.queue_path}-deliveries"
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Where the end of an answer is told."""
+        there = {Channel.WEBHOOK: self.webhook_url is not None, Channel.PUSH: self.push == "on"}
+        return tuple(channel for channel, is_set in there.items() if is_set)
 
     @property
     def lease(self) -> timedelta:

@@ -23,6 +23,7 @@ from lib.domain.message import Said
 from lib.domain.segment import Head
 from lib.journal import ending
 from lib.journal.codec import replay, saved_text
+from lib.journal.outbox import Outbox
 from lib.journal.writer import Clock
 from lib.runtime.logs import labelled
 
@@ -37,20 +38,24 @@ log = logging.getLogger(__name__)
 
 
 class Healer:
-    """Requeues or ends generations that no worker runs."""
+    """Requeues or ends generations that no worker runs, and queues lost deliveries of their ends again."""
 
-    def __init__(self, store: Store, queue: TaskQueue, dialects: Dialects, clock: Clock):
+    def __init__(self, store: Store, queue: TaskQueue, dialects: Dialects, clock: Clock, outbox: Outbox):
         self._store = store
         self._queue = queue
         self._dialects = dialects
         self._clock = clock
+        self._outbox = outbox
         self._paused_until = float("-inf")
 
     def heal(self, generation: Generation, head: Head) -> bool:
         """Recovers a lost generation. Returns whether it must be read again. Does nothing if Firestore fails."""
-        if head.end is not None or time.monotonic() < self._paused_until:
+        if time.monotonic() < self._paused_until:
             return False
         try:
+            if head.end is not None:
+                self._deliver_again(generation)
+                return False
             if ending.may_be_ended(head, self._clock()):
                 return self._end_lost(generation, head)
             self.requeue(generation, head)
@@ -85,6 +90,33 @@ class Healer:
         else:
             log.warning("generation queued again", extra={"generation": known.id})
 
+    def _deliver_again(self, generation: Generation) -> None:
+        """Adds the deliveries of an ended generation again, in case their tasks were lost. The queue knows duplicates.
+
+        Errors: `Unreachable`.
+        """
+        now, since = self._clock(), generation.requeued_at or generation.created_at
+        if not generation.outbox or not generation.state.terminal:
+            return
+        if now < max(since, generation.finished_at or since) + REQUEUE_EVERY:
+            return
+        try:
+            self._store.patch(generation, {"requeuedAt": now})
+        except Stale:
+            return  # it was deleted just now
+        self._announce(generation)
+
+    def _announce(self, generation: Generation) -> None:
+        """Adds the deliveries of a generation that has ended, or is about to be ended here.
+
+        They are added before the end is committed, and wait for it, since nobody may come back after it. Where the
+        queue is away, they are left to the next reader.
+        """
+        try:
+            self._outbox.enqueue(generation, 0.0 if generation.state.terminal else INSIST_SECONDS)
+        except Unavailable:
+            log.warning("delivery not queued", extra={"generation": generation.id})
+
     def _end_lost(self, generation: Generation, head: Head) -> bool:
         known = self._store.generation(generation.id)  # whoever asks may have read it long ago
         if known is None or known.created_at != head.created_at or known.state.terminal:
@@ -92,12 +124,14 @@ class Healer:
         said, silent = self.saved(known, head)
         end = ending.lost(known, silent=silent)
         healed = end.state is not State.STOPPED
+        self._announce(known)
         ending.end_unworked(self._store, known, head, end, said, self._clock, patience=0.0, healed=healed)
         return True
 
     def stop(self, generation: Generation, head: Head) -> None:
         """Ends a generation that no worker runs, with the outcome of a user's stop. Errors: `Unreachable`."""
         said, _ = self.saved(generation, head)
+        self._announce(generation)
         ending.end_unworked(self._store, generation, head, ending.stopped(), said, self._clock, patience=INSIST_SECONDS)
 
     def saved(self, generation: Generation, head: Head) -> tuple[Said, bool]:

@@ -17,6 +17,7 @@ import orjson
 from lib.dialects.conversation import Conversation
 from lib.dialects.payload import too_deep
 from lib.dialects.protocol import Asked, Dialect
+from lib.domain.channel import Channel
 from lib.domain.errors import InvalidRequest
 from lib.domain.generation import Generation
 from lib.domain.ids import document_id
@@ -25,6 +26,7 @@ from lib.runtime.catalog import Catalog, Upstream
 from lib.runtime.settings import Settings
 
 LONGEST_HEADER = 1000
+LONGEST_TOKEN = 4096  # of a device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +38,8 @@ class StartRequest:
     for a stream. `beside` are fields of the request that its API has outside of the body, and `headers` those headers
     that are a part of a request in this API. `need_approval` names the tools whose calls the user must approve.
     `retried`: the client says that it repeats a request that failed. `own` is the request in the terms of its client
-    protocol, if an answer is shown and gone on with in those.
+    protocol, if an answer is shown and gone on with in those. `push_token` is a device to tell of the end, besides
+    those that are registered.
     """
 
     body: bytes | Conversation
@@ -45,6 +48,7 @@ class StartRequest:
     idempotency_key: str | None = None
     dialect: str | None = None
     retried: bool = False
+    push_token: str | None = None
     beside: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     need_approval: Collection[str] = ()
@@ -136,6 +140,13 @@ def new_generation(
             param="X-Message-Id",
         )
     message_id = document_id(request.message_id, "X-Message-Id") if request.message_id is not None else None
+    if request.push_token is not None and not (
+        request.push_token.isprintable() and len(request.push_token) <= LONGEST_TOKEN
+    ):
+        raise InvalidRequest(
+            f"X-Push-Token must be an FCM registration token of at most {LONGEST_TOKEN} characters.",
+            param="X-Push-Token",
+        )
     if request.idempotency_key is not None:
         # The body is part of the id: SDKs send the same headers with each step of a tool loop.
         key = document_id(request.idempotency_key, "Idempotency-Key")
@@ -163,6 +174,10 @@ def new_generation(
         created_at=now,
         expire_at=now + settings.retention,
         watchers=watchers,
+        outbox={
+            str(channel): {"token": request.push_token} if channel is Channel.PUSH and request.push_token else {}
+            for channel in settings.channels
+        },
     )
 
 

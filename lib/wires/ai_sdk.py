@@ -53,6 +53,7 @@ def register(app: Flask, service: Service) -> None:
                 body=asked.conversation,
                 chat_id=asked.chat_id,
                 message_id=header("X-Message-Id"),
+                push_token=header("X-Push-Token"),
                 idempotency_key=header("Idempotency-Key"),
                 need_approval=asked.need_approval,
             )

@@ -60,6 +60,7 @@ def register(
                     body=body,
                     chat_id=header("X-Chat-Id"),
                     message_id=header("X-Message-Id"),
+                    push_token=header("X-Push-Token"),
                     idempotency_key=header("Idempotency-Key"),
                     dialect=dialect.name,
                     retried=retried(),

@@ -8,6 +8,7 @@ from local.distribution import Distribution, distribution
 
 MAX_LATE_SECONDS = 3600.0
 MAX_RAMP = 500.0
+MAX_SPEED = 100_000.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Faults:
     `delay` makes tasks due later than they say, each by a wait from the distribution: executions "might occasionally
     experience minor delays, usually lasting a few minutes", and these "have no set timeline".
     (https://cloud.google.com/tasks/docs/common-pitfalls#execution_delay)
+
+    `speed=N` lets a queue's clock go N times as fast: its back-offs, and the age at which it gives a task up.
     """
 
     duplicate: int = 1
@@ -31,10 +34,13 @@ class Faults:
     throttle: float = 0.0
     ramp: float = 0.0
     delay: Distribution | None = None
+    speed: float = 1.0
 
     def __post_init__(self) -> None:
         if type(self.duplicate) is not int or self.duplicate < 1 or type(self.unavailable) is not bool:
             raise ValueError("duplicate is a whole number of at least 1, unavailable is true or false")
+        if type(self.speed) not in (int, float) or not 1 <= self.speed <= MAX_SPEED:
+            raise ValueError(f"speed is a number from 1 to {MAX_SPEED:g}")
         for name, most in (("late", MAX_LATE_SECONDS), ("throttle", MAX_LATE_SECONDS), ("ramp", MAX_RAMP)):
             if type(getattr(self, name)) not in (int, float) or not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} is a number from 0 to {most:g}")

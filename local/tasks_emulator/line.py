@@ -92,10 +92,12 @@ class Line:
     def _retry(self, entry: Entry, now: datetime, retry_after: float) -> None:
         task = entry.task
         retry = filled(task.retry_config, self.queue.retry_config)
-        if exhausted(retry, task.dispatch_count, now - task.first_attempt.dispatch_time):
+        speed = self._faults().speed
+        if exhausted(retry, task.dispatch_count, speed * (now - task.first_attempt.dispatch_time)):
             del self.tasks[task.name]
         else:
-            self.schedule(entry, now + timedelta(seconds=max(backoff(retry, task.dispatch_count), retry_after)))
+            wait = max(backoff(retry, task.dispatch_count), retry_after) / speed
+            self.schedule(entry, now + timedelta(seconds=wait))
 
     @property
     def _limit(self) -> float:

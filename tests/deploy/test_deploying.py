@@ -36,6 +36,7 @@ LOCAL = {  # of no use in a deployment, and dangerous there
     "FIREBASE_AUTH_EMULATOR_HOST",
     "OIDC_CERTS_URL",
     "APP_CHECK_KEYS_URL",
+    "FCM_URL",
 }
 TOML = """
 [one]
@@ -407,6 +408,9 @@ def test_every_setting_reaches_both_functions_but_those_of_local_use(cloud: Clou
         "FIRESTORE_DATABASE": "other",
         "MESSAGE_PATH": "conversations/{chat}/turns/{message}",
         "CHAT_MEMBERS": "members",
+        "WEBHOOK_URL": "https://hooks.example/answers?key=1",
+        "PUSH": "on",
+        "PUSH_BODY": "{words}",
         "MAX_EVENT_BYTES": "2000000",
         "UPSTREAM_MODELS": "m",
         "UPSTREAM_CONTINUE": "prefill",
@@ -473,6 +477,67 @@ def test_an_upstream_without_a_key_has_no_secret(cloud: Cloud) -> None:
     done = cloud.run("--dry-run", UPSTREAM_API_KEY="none")
     assert "gcloud secrets" not in done.out
     assert "--clear-secrets" in next(line for line in done.out.splitlines() if "deploy holdfast-worker" in line)
+
+
+WEBHOOK = {"WEBHOOK_URL": "https://hooks.example/answers", "WEBHOOK_SECRETS": "whsec_canary whsec_old"}
+
+
+def test_a_webhook_brings_a_queue_of_its_own_and_a_secret_that_the_worker_alone_reads(live: Cloud) -> None:
+    done = live.run(**WEBHOOK)
+    assert done.code == 0, done.err
+    assert done.changes == [
+        "tasks queues create holdfast-deliveries",
+        "secrets create holdfast-webhook-secrets",
+        "secrets versions add holdfast-webhook-secrets",
+        "tasks queues add-iam-policy-binding holdfast-deliveries",
+        "tasks queues add-iam-policy-binding holdfast-deliveries",
+        "secrets add-iam-policy-binding holdfast-webhook-secrets",
+        "run deploy holdfast-worker",
+        "run deploy holdfast-api",
+    ]
+    (binding,) = live.state["policies"]["tasks queues holdfast-deliveries"]
+    assert (binding["role"], len(binding["members"])) == ("roles/cloudtasks.enqueuer", 2)
+    (binding,) = live.state["policies"]["secrets holdfast-webhook-secrets"]
+    assert binding["members"] == [f"serviceAccount:{WORKER}"]
+    assert "WEBHOOK_SECRETS=holdfast-webhook-secrets:1" in live.deployed("worker")["set-secrets"].split(",")
+    assert "set-secrets" not in live.deployed("api")
+    for name in ("worker", "api"):
+        assert environment(live.deployed(name))["WEBHOOK_URL"] == WEBHOOK["WEBHOOK_URL"]
+    told = [*done.out.splitlines(), *(" ".join(call) for call in done.calls), *map(str, done.environs)]
+    assert not any("canary" in line for line in told)
+    assert live.run(WEBHOOK_URL=WEBHOOK["WEBHOOK_URL"]).changes == []
+
+
+def test_a_webhook_without_a_secret_is_refused_before_anything_is_changed(live: Cloud) -> None:
+    done = live.run(WEBHOOK_URL=WEBHOOK["WEBHOOK_URL"])
+    assert (done.code, done.changes) == (1, [])
+    assert "WEBHOOK_SECRETS: it must be set" in done.err
+
+
+def test_a_rotated_secret_is_a_new_version_and_a_new_revision_of_the_worker(live: Cloud) -> None:
+    live.run(**WEBHOOK)
+    done = live.run(**{**WEBHOOK, "WEBHOOK_SECRETS": "whsec_new whsec_canary"})
+    assert done.changes == ["secrets versions add holdfast-webhook-secrets", "run deploy holdfast-worker"]
+
+
+def test_push_brings_its_api_its_queue_and_the_right_to_send(live: Cloud) -> None:
+    done = live.run(PUSH="on")
+    assert done.code == 0, done.err
+    assert done.changes == [
+        "services enable fcm.googleapis.com",
+        "tasks queues create holdfast-deliveries",
+        "tasks queues add-iam-policy-binding holdfast-deliveries",
+        "tasks queues add-iam-policy-binding holdfast-deliveries",
+        f"projects add-iam-policy-binding {PROJECT}",
+        "run deploy holdfast-worker",
+        "run deploy holdfast-api",
+    ]
+    sends = [
+        binding
+        for binding in live.state["policies"][f"projects {PROJECT}"]
+        if binding["role"] == "roles/firebasecloudmessaging.admin"
+    ]
+    assert [binding["members"] for binding in sends] == [[f"serviceAccount:{WORKER}"]]
 
 
 def test_new_revisions_can_have_a_share_of_the_traffic_before_they_have_it_all(live: Cloud) -> None:

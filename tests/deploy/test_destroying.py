@@ -104,6 +104,13 @@ def test_a_second_yes_deletes_the_data_that_is_holdfast_s_own(shared: Cloud) -> 
     assert {name.partition(".")[0] for name in database["fields"]} == {"holdfastParts"}
 
 
+def test_what_tells_of_ends_goes_too(shared: Cloud) -> None:
+    settings = {"WEBHOOK_URL": "https://hooks.example/", "WEBHOOK_SECRETS": "whsec_x", "PUSH": "on"}
+    assert shared.run(**settings).code == 0
+    assert shared.run("destroy", "--yes").code == 0
+    assert removed(shared)
+
+
 def test_the_yes_that_is_an_option_is_not_the_second(shared: Cloud) -> None:
     done = shared.run("destroy", "--yes")
     assert done.code == 0, done.err

@@ -15,6 +15,10 @@ from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
 from lib.cloud.documents import COMMIT_SECONDS
+from lib.cloud.task_queue import DELIVERY_SECONDS
+from lib.delivery.deliveries import GIVEN_UP_AFTER
+from lib.delivery.push import NEW_SECONDS
+from lib.delivery.sender import ALL_SECONDS
 from lib.engine.attempt import RETRY_AFTER_SECONDS
 from lib.engine.buffer import HELD_BYTES
 from lib.engine.running import HAND_OVER_SECONDS
@@ -35,11 +39,12 @@ KILL_SECONDS = 10  # Cloud Run's, from SIGTERM to SIGKILL
 
 @dataclass(frozen=True)
 class Plan:
-    """What a dry run says: the flags of both functions and of the queue, and the settings they run by."""
+    """What a dry run says: the flags of both functions and of the queues, and the settings they run by."""
 
     worker: dict[str, str]
     api: dict[str, str]
     queue: dict[str, str]
+    deliveries: dict[str, str]
 
     @property
     def settings(self) -> Settings:
@@ -48,18 +53,19 @@ class Plan:
         }
         return Settings.from_env(environment(self.api))
 
-    def waits(self) -> list[float]:
+    def waits(self, queue: dict[str, str] | None = None) -> list[float]:
         """The times between the attempts at a task, as the queue doubles them."""
-        least, most = float(self.queue["min-backoff"][:-1]), float(self.queue["max-backoff"][:-1])
-        doublings = int(self.queue["max-doublings"])
-        waits = [min(most, least * 2 ** min(each, doublings)) for each in range(int(self.queue["max-attempts"]) - 1)]
+        queue = queue or self.queue
+        least, most = float(queue["min-backoff"][:-1]), float(queue["max-backoff"][:-1])
+        doublings = int(queue["max-doublings"])
+        waits = [min(most, least * 2 ** min(each, doublings)) for each in range(int(queue["max-attempts"]) - 1)]
         assert waits[-1] == most, "so few doublings never reach the longest wait"
         return waits
 
 
 @pytest.fixture(scope="module")
 def plan(make_cloud: Callable[[str], Cloud]) -> Plan:
-    done = make_cloud("plan").run("--dry-run")
+    done = make_cloud("plan").run("--dry-run", WEBHOOK_URL="https://hooks.example/", WEBHOOK_SECRETS="whsec_x")
     assert done.code == 0, done.err
     lines = [shlex.split(line) for line in done.out.splitlines() if line.startswith("gcloud ")]
 
@@ -70,7 +76,8 @@ def plan(make_cloud: Callable[[str], Cloud]) -> Plan:
     return Plan(
         flags("run", "deploy", "holdfast-worker"),
         flags("run", "deploy", "holdfast-api"),
-        flags("tasks", "queues", "create"),
+        flags("tasks", "queues", "create", "holdfast"),
+        flags("tasks", "queues", "create", "holdfast-deliveries"),
     )
 
 
@@ -148,21 +155,39 @@ def test_a_process_that_is_told_to_end_has_time_to_hand_over() -> None:
     assert HAND_OVER_SECONDS < KILL_SECONDS
 
 
-def test_the_queue_retries_as_the_one_that_everything_is_tested_with(plan: Plan, stack: Stack) -> None:
+def test_a_delivery_is_given_up_by_the_worker_which_says_so_before_the_queue_does(plan: Plan) -> None:
+    given_up = GIVEN_UP_AFTER.total_seconds()
+    waits = plan.waits(plan.deliveries)
+    # The first try after that time is the last one, and the queue must still make it.
+    assert float(plan.deliveries["max-retry-duration"][:-1]) > given_up + max(waits) + ending.LOST_GRACE.total_seconds()
+    assert max(waits) < 3600, "who was down for an hour should not wait for another"
+
+
+def test_a_try_of_a_delivery_to_many_devices_ends_within_its_task_s_deadline() -> None:
+    assert NEW_SECONDS + ALL_SECONDS + COMMIT_SECONDS < DELIVERY_SECONDS < LONGEST_DISPATCH
+
+
+@pytest.mark.parametrize(("name", "of"), [(QUEUE, "queue"), (f"{QUEUE}-deliveries", "deliveries")])
+def test_each_queue_retries_as_the_one_that_everything_is_tested_with(
+    plan: Plan, stack: Stack, name: str, of: str
+) -> None:
+    flags: dict[str, str] = getattr(plan, of)
     channel = grpc.insecure_channel(stack.tasks_host)
     with channel:
         client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
-        local = client.get_queue(name=QUEUE, timeout=30)
+        local = client.get_queue(name=name, timeout=30)
+    retry = local.retry_config
     assert [
-        f"{each.total_seconds():g}s" for each in (local.retry_config.min_backoff, local.retry_config.max_backoff)
+        f"{each.total_seconds():g}s" for each in (retry.min_backoff, retry.max_backoff, retry.max_retry_duration)
     ] == [
-        plan.queue["min-backoff"],
-        plan.queue["max-backoff"],
+        flags["min-backoff"],
+        flags["max-backoff"],
+        flags["max-retry-duration"],
     ]
-    assert local.retry_config.max_attempts == int(plan.queue["max-attempts"])
-    assert local.retry_config.max_doublings == int(plan.queue["max-doublings"])
-    assert local.rate_limits.max_dispatches_per_second == float(plan.queue["max-dispatches-per-second"])
-    assert local.rate_limits.max_concurrent_dispatches == int(plan.queue["max-concurrent-dispatches"])
+    assert retry.max_attempts == int(flags["max-attempts"])
+    assert retry.max_doublings == int(flags["max-doublings"])
+    assert local.rate_limits.max_dispatches_per_second == float(flags["max-dispatches-per-second"])
+    assert local.rate_limits.max_concurrent_dispatches == int(flags["max-concurrent-dispatches"])
 
 
 def test_an_attempt_holds_more_than_its_largest_event(plan: Plan) -> None:

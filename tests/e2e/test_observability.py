@@ -7,6 +7,7 @@ what it rejects, and gunicorn logs as much as it can.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -35,6 +36,7 @@ from local.ports import HOST, Ports
 from local.stack import Stack
 from tests.e2e.collector import Collector, Span
 from tests.e2e.log_filter import extracted, matches
+from tests.receiver import Answer, Receiver
 
 PATIENCE = 60.0
 MARK = uuid.uuid4().hex
@@ -42,6 +44,7 @@ PROMPT, ANSWER, REFUSAL, KEY, USER, CHAT, TOKEN, QUERY = (
     f"{what}{MARK}" for what in ("prompt", "answer", "refusal", "key", "user", "chat", "token", "query")
 )
 DENIED, REFUSED = f"denied{MARK}", f"refused{MARK}"
+SECRET = f"whsec_{base64.b64encode(MARK.encode()).decode()}"
 TRACE, ABOVE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 FUNCTIONS = ("api", "worker")
 COMMIT_FAILED = "commit failed, will be tried again"
@@ -270,7 +273,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         parts.callback(upstream.server_close)
         parts.callback(upstream.shutdown)
         firestore, address = parts.enter_context(quoting_firestore(f"{HOST}:{ports.firestore_port}"))
+        receiver = Receiver(lambda got: Answer(410 if got.json["data"]["state"] == "stopped" else 204))
+        parts.callback(receiver.server_close)
         settings = {
+            "WEBHOOK_URL": receiver.url,
+            "WEBHOOK_SECRETS": SECRET,
             "FIRESTORE_EMULATOR_HOST": address,
             "UPSTREAM_BASE_URL": upstream.base_url,
             "UPSTREAM_API_KEY": KEY,
@@ -294,7 +301,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         yield Told(printed, lines, collector.spans, b"".join(collector.bodies), whole, dict(upstream.headers))
 
 
-CONTENT = (PROMPT, ANSWER, REFUSAL, KEY, TOKEN, DENIED, REFUSED)
+CONTENT = (PROMPT, ANSWER, REFUSAL, KEY, SECRET, TOKEN, DENIED, REFUSED)
 NAMES = (USER, CHAT, QUERY)  # which Firestore's emulator has in a document's path
 
 

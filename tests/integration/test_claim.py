@@ -316,7 +316,7 @@ def test_a_new_generation_is_claimed_before_it_is_read(begin, documents, store, 
     kept = store.generation(generation.id)
     assert replace(kept, request=b"", request_parts=0) == held.generation
     assert (kept.state, kept.attempt, kept.started_at) == (State.STREAMING, 1, clock())
-    assert held.request() == b"x" * size
+    assert held.request() == (b"x" * size, None)
     head = store.read_head(generation)
     assert (head.claims, head.created_at, head.lease_until) == (1, generation.created_at, clock() + LEASE)
 
@@ -340,7 +340,7 @@ def test_a_new_generation_that_ended_or_was_made_again_is_claimed_as_it_is_now(b
     clock.advance(timedelta(seconds=1))
     begin(id=generation.id, message_path=generation.message_path, request=b"another")
     held = claimed(store, task, clock)
-    assert (held.generation.created_at, held.request()) == (clock(), b"another")
+    assert (held.generation.created_at, held.request().body) == (clock(), b"another")
 
 
 def test_a_request_that_is_gone_when_a_new_generation_was_claimed_is_lost(begin, store, clock):
@@ -349,3 +349,10 @@ def test_a_request_that_is_gone_when_a_new_generation_was_claimed_is_lost(begin,
     store.delete(generation)
     with pytest.raises(RequestLost):
         replace(held, request=store.reading_request(generation)).request()
+
+
+def test_a_stop_that_was_written_before_a_new_generation_is_claimed_is_read_with_the_request(begin, store, clock):
+    generation = begin()
+    task = created_task(generation, store)
+    store.patch(generation, {"stopRequestedAt": clock()})
+    assert claimed(store, task, clock).request().stop_requested_at == clock()

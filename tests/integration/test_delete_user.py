@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -102,6 +103,9 @@ def test_all_that_is_kept_of_a_user_goes_and_nothing_else_does(
     of_another = ask(other, "of another", chat="holidays")
     chat = database.document(f"users/{client.user}/chats/holidays").get().to_dict()
     kept[f"users/{client.user}/chats/holidays"] = chat  # a start writes when its last message was
+    for user in (client.user, other.user):
+        device = {"token": "t", "platform": "web", "createdAt": datetime.now(UTC)}
+        database.document(f"users/{user}/holdfastDevices/phone").set(device)
     before, others = everything(database, client.user), everything(database, other.user)
     assert f"holdfastGenerations/{of_another}" in others
 

@@ -35,6 +35,7 @@ from lib.domain.message import Said
 from lib.domain.task import Task
 from lib.journal.codec import events_of
 from lib.journal.ending import LOST_GRACE
+from lib.journal.outbox import Outbox
 from lib.journal.segments import SEAL_BYTES
 from lib.journal.writer import Fenced
 from lib.runtime.catalog import Catalog
@@ -61,9 +62,13 @@ class Line:
 
     def __init__(self):
         self.enqueued = []
+        self.delivered = []
 
     def enqueue(self, generation, version=None):
         self.enqueued.append(generation.id)
+
+    def deliver(self, delivery, seconds):
+        self.delivered.append(delivery)
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def service_over(documents, store_over, listener, line, clock, settings_of):
         settings = settings_of(**environ)
         settings = replace(settings, catalog=catalog or settings.catalog)
         store = store_over(over)
-        healer = Healer(store, queue, DIALECTS, clock)
+        healer = Healer(store, queue, DIALECTS, clock, Outbox(store, queue, settings.channels))
         tails = Tails(
             store,
             listener,
@@ -1128,7 +1133,8 @@ def test_a_lost_generation_that_its_user_had_stopped_is_stopped(
     hold(generation).journal.append(written)
     documents.commit(Patch(generation.path, {"stopRequestedAt": clock()}))
     clock.advance(LONG_LOST)
-    assert Healer(store, line, DIALECTS, clock).heal(generation, store.read_head(generation))
+    healer = Healer(store, line, DIALECTS, clock, Outbox(store, line, ()))
+    assert healer.heal(generation, store.read_head(generation))
     found, head = service.find(uid, generation.id)
     assert (found.state, found.reason, found.error) == (State.STOPPED, "stopped", None)
     assert (head.end.state, head.last) == (State.STOPPED, said)

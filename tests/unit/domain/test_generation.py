@@ -59,6 +59,7 @@ generations = st.builds(
     finished_at=st.none() | moments,
     stop_requested_at=st.none() | moments,
     watchers=st.dictionaries(texts, moments, max_size=2),
+    outbox=st.dictionaries(texts, maps, max_size=2),
 )
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FUNCTIONS = {
     "api": ("lib.wires.api", "lib.serving.generations", "lib.serving.tail", "lib.cloud.task_queue"),
-    "worker": ("lib.engine.worker",),
+    "worker": ("lib.engine.worker", "lib.delivery.channels", "lib.delivery.deliveries"),
 }
 
 

@@ -112,6 +112,7 @@ def queries() -> list[Query]:
     for chat_id, states, after in product([None, "c1"], [(), (State.QUEUED,), tuple(State)], [None, "b" * 32]):
         store.list("alice", chat_id=chat_id, states=states, after=after, limit=10)
     store.counting_live("alice", 10)
+    store.devices.of("alice")
     list(store.segments(GENERATION, 0, 10))
     store.delete(GENERATION)
     store.restart(GENERATION, GENERATION, message.opening(GENERATION), empty_head(NOW, NOW))
@@ -234,4 +235,5 @@ def test_the_store_s_queries_are_all_there_are_and_all_recorded() -> None:
         "store.segments",
         "store.delete",
         "store.restart",
+        "devices.of",
     }

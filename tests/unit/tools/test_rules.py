@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = (ROOT / "firestore.rules").read_text(encoding="utf-8")
 PEOPLE = "people/{uid}/talks/{chat}/turns/{message}"
 SHARED = "conversations/{chat}/turns/{message}"
+DEVICES = "users/{uid}/holdfastDevices/{device}"
 
 
 def matches(text: str) -> list[str]:
@@ -35,14 +36,15 @@ def test_the_shipped_rules_are_those_of_the_default_path(capsys: pytest.CaptureF
 def test_of_another_path_below_a_user_the_match_alone_differs(capsys: pytest.CaptureFixture[str]) -> None:
     made = printed(capsys, "--message-path", PEOPLE)
     assert made == SHIPPED.replace(f"match /{MESSAGE_PATH} {{", f"match /{PEOPLE} {{")
-    assert matches(made) == ["users/{uid}/messages/{message}", PEOPLE, "holdfastGenerations/{generation}"]
+    assert matches(made) == ["users/{uid}/messages/{message}", PEOPLE, DEVICES, "holdfastGenerations/{generation}"]
 
 
 def test_of_shared_chats_the_members_read_and_messages_of_no_chat_stay_their_owner_s() -> None:
     made = rules_for({"MESSAGE_PATH": SHARED, "CHAT_MEMBERS": "people"})
-    assert matches(made) == ["users/{uid}/messages/{message}", SHARED, "holdfastGenerations/{generation}"]
+    assert matches(made) == ["users/{uid}/messages/{message}", SHARED, DEVICES, "holdfastGenerations/{generation}"]
     own, _, rest = made.partition("match /users/{uid}/messages/{message} {")[2].partition(f"match /{SHARED} {{")
-    chats = rest.partition("match /holdfastGenerations")[0]
+    chats, _, devices = rest.partition(f"match /{DEVICES}")
+    assert "allow create, update: if isUser(uid) && isDevice(request.resource.data);" in devices
     assert re.findall("allow .*", own) == ["allow read: if isUser(uid);"] * 3
     assert re.findall("allow .*", chats) == ["allow read: if isMember(chat);"] * 3
     assert "documents/conversations/$(chat)).data.people;" in made
