@@ -19,7 +19,7 @@ import requests
 from local.ports import Ports
 from local.stack import Stack
 from local.token import PROJECT
-from local.web import EXAMPLE, build
+from local.web import PAGES, build
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_SECONDS = 60.0
@@ -95,9 +95,10 @@ def test_each_page_has_its_own_files_alone_and_may_call_the_api_and_nobody_else(
                     assert own.content != requests.get(url + other + file, timeout=WAIT_SECONDS).content
 
 
-def test_a_page_that_is_being_read_stays_as_it_is_while_it_is_built_again() -> None:
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_that_is_being_read_stays_as_it_is_while_it_is_built_again(path: str) -> None:
     build()
-    with (EXAMPLE / "public" / "app.js").open("rb") as reading:
+    with (PAGES[path] / "public" / "app.js").open("rb") as reading:
         build()
         assert os.fstat(reading.fileno()).st_nlink == 0, "what is read was written over"
 
