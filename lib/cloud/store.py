@@ -298,6 +298,13 @@ class Store:
             if len(page) < _PAGE:
                 return
 
+    def discard_after(self, generation: Generation, last: int) -> None:
+        """Deletes the journal's documents that begin after event `last`, except for the head. Errors: `Unreachable`."""
+        found = self._documents.query(generation.journal_path, where=[("first", ">", last)], select=())
+        left = [each.path for each in found if each.path != generation.head_path]
+        if left:
+            self._documents.commit(*[Delete(path) for path in left])
+
     def _commit_in_groups(self, writes: Sequence[Write], size: int) -> None:
         step = max(1, _GROUP_BYTES // size)
         for at in range(0, len(writes), step):

@@ -132,6 +132,9 @@ def _claim(
     journal = Journal(store, claimed, head, claims=claimed.attempt, lease=lease, clock=clock)
     changed = {"state": str(claimed.state), "attempt": claimed.attempt, "startedAt": claimed.started_at}
     journal.claim(Patch(claimed.path, changed), Patch(claimed.message_path, message.started(now)))
+    if head.claims:
+        # What an attempt that was lost wrote of a large event. It can't write any more of it.
+        store.discard_after(claimed, head.last)
     return Claim(claimed, head, journal, request)
 
 

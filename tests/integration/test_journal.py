@@ -500,6 +500,31 @@ def test_what_a_lost_attempt_wrote_of_a_large_event_is_no_part_of_the_next_one(
     assert saved_text(store, generation, store.read_head(generation)) == "one" + "".join(each.text for each in written)
 
 
+def test_what_a_lost_attempt_wrote_of_large_events_is_not_in_the_midst_of_the_next_one_s_segment(
+    begin, hold, clock, faulty, store_over, entry, entries, events, documents, store
+):
+    """Its successor has small events at those numbers, in one segment that begins before them."""
+    generation = begin()
+    lost = hold(generation, over=store_over(faulty)).journal
+    lost.append([entry(1, "one")])
+    faulty.fail(having=lambda writes: any(write.path.endswith("/3") for write in writes), error=KeyError("killed"))
+    with pytest.raises(KeyError):
+        lost.append([entry(seq, "", noise=blob(f"lost {seq}", 3 << 20, True)) for seq in (2, 3)])
+    assert documents.query(generation.journal_path, where=[("first", "==", 3)])
+
+    clock.advance(timedelta(minutes=1))
+    journal = hold(generation).journal
+    small = entries(2, 9)
+    journal.append(small)
+    large = entry(10, blob("ten", DOCUMENT_BYTES, True))
+    journal.append([large])
+    assert events(generation) == events_in([entry(1, "one"), *small, large])
+    head = store.read_head(generation)
+    assert saved_text(store, generation, head) == "one" + "".join(each.text for each in (*small, large))
+    resumed = [seq for segment in store.segments(generation, 5, head.first) for seq in (segment.first, segment.last)]
+    assert resumed[0] <= 6
+
+
 @pytest.mark.parametrize("size", [0, 200, 60 * KIB, 150 * KIB, 300 * KIB])
 def test_a_large_batch_is_one_commit_and_fits_its_documents(
     begin, hold, faulty, store_over, entry, entries, events, segments, size
