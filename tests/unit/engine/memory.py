@@ -70,7 +70,7 @@ class MemoryDocuments:
         select: Iterable[str] | None = None,
     ) -> list[Document]:
         compare: dict[str, Callable[[Any, Any], bool]] = {"<": lambda a, b: a < b, "<=": lambda a, b: a <= b}
-        compare |= {">=": lambda a, b: a >= b, "==": lambda a, b: a == b}
+        compare |= {">=": lambda a, b: a >= b, "==": lambda a, b: a == b, ">": lambda a, b: a > b}
 
         def place(document: Document) -> tuple[Any, str]:
             return document.fields[order] if order else 0, document.path
