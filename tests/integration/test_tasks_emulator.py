@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -45,7 +46,15 @@ PATIENCE = 20.0  # seconds that a failing test waits; a passing one never does
 SOON = timedelta(milliseconds=20)
 NEVER = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
-LENIENT = {"duplicate": 1, "late": 0.0, "unavailable": False, "throttle": 0.0, "ramp": 0.0, "delay": None}
+LENIENT = {
+    "duplicate": 1,
+    "late": 0.0,
+    "unavailable": False,
+    "throttle": 0.0,
+    "ramp": 0.0,
+    "delay": None,
+    "speed": 1.0,
+}
 PROOF = "/proof"  # always answered with 200
 
 NUMBERS = itertools.count()
@@ -927,10 +936,16 @@ def test_a_task_may_be_delayed_by_minutes(stack: Stack) -> None:
 # As a process of its own
 
 
-def start_process(*flags: str) -> subprocess.Popen[str]:
+@contextmanager
+def start_process(*flags: str) -> Iterator[subprocess.Popen[str]]:
+    """The emulator as a process, which ends with the test however that ends."""
     command = [sys.executable, "-m", "local.tasks_emulator", *flags]
     root = Path(__file__).parents[2]
-    return subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
