@@ -64,9 +64,9 @@ destroy() {
     done
 
     there=$(look tasks queues list --location="$TASKS_LOCATION" --format='value(name.basename())')
-    for each in "$TASKS_QUEUE" "$TASKS_QUEUE-deliveries"; do
-        gone "$each" "$there" tasks queues delete "$each" --location="$TASKS_LOCATION"
-    done
+    gone "$TASKS_QUEUE" "$there" tasks queues delete "$TASKS_QUEUE" --location="$TASKS_LOCATION"
+    [ -z "$dry" ] || note 'Where the ends of answers are told of:'
+    gone "$TASKS_QUEUE-deliveries" "$there" tasks queues delete "$TASKS_QUEUE-deliveries" --location="$TASKS_LOCATION"
 
     there=$(look secrets list --filter="labels.holdfast=$HOLDFAST_NAME" --format='value(name.basename())')
     [ -z "$dry" ] || there=$(secret_name UPSTREAM_API_KEY)
@@ -78,6 +78,7 @@ destroy() {
     revoke "$worker" roles/datastore.user
     [ -z "$dry" ] || note 'Where an upstream is Vertex AI:'
     revoke "$worker" roles/aiplatform.user
+    [ -z "$dry" ] || note 'Where devices are notified:'
     revoke "$worker" roles/firebasecloudmessaging.admin
     revoke "$builder" roles/run.builder
     there=$(look iam service-accounts list --format='value(email)')

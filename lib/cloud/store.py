@@ -300,7 +300,9 @@ class Store:
 
     def discard_after(self, generation: Generation, last: int) -> None:
         """Deletes the journal's documents that begin after event `last`, except for the head. Errors: `Unreachable`."""
-        found = self._documents.query(generation.journal_path, where=[("first", ">", last)], select=())
+        found = self._documents.query(
+            generation.journal_path, where=[("first", ">", last)], order="first", select=("first",)
+        )
         left = [each.path for each in found if each.path != generation.head_path]
         if left:
             self._documents.commit(*[Delete(path) for path in left])

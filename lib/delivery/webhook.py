@@ -93,7 +93,8 @@ def _key(secret: str) -> bytes | None:
 def event(generation: Generation) -> dict[str, Any]:
     """The end of a generation, with the fields of the specification and with those of OpenAI's events."""
     ended = generation.finished_at or generation.created_at
-    kind, subject = announced(generation.dialect, generation.id, generation.state) or (
+    asked_in = "responses" if generation.own_request or generation.own_request_parts else generation.dialect
+    kind, subject = announced(asked_in, generation.id, generation.state) or (
         f"generation.{generation.state}",
         generation.id,
     )

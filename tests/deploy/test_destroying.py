@@ -101,7 +101,7 @@ def test_a_second_yes_deletes_the_data_that_is_holdfast_s_own(shared: Cloud) -> 
     assert "from holdfastGenerations" in screen
     assert database["expiring"] == []
     assert list(database["composites"]) == ["theirs"]
-    assert {name.partition(".")[0] for name in database["fields"]} == {"holdfastParts"}
+    assert {name.partition(".")[0] for name in database["fields"]} == {"holdfastParts", "holdfastDevices"}
 
 
 def test_what_tells_of_ends_goes_too(shared: Cloud) -> None:
@@ -163,11 +163,14 @@ def test_a_dry_run_prints_all_of_it_and_needs_nobody(shared: Cloud) -> None:
     told, made = (
         [line for line in each.out.splitlines() if line.startswith(("gcloud ", "curl "))] for each in (done, real)
     )
-    (vertex,) = [
-        line for line in told if line.endswith(f"--role=roles/aiplatform.user --all --project={PROJECT} --quiet")
-    ]
-    assert done.out.index("# Where an upstream is Vertex AI:") < done.out.index(vertex)
-    told.remove(vertex)  # which is not so here
+    for when, what in (
+        ("Where the ends of answers are told of", "queues delete holdfast-deliveries "),
+        ("Where an upstream is Vertex AI", "--role=roles/aiplatform.user "),
+        ("Where devices are notified", "--role=roles/firebasecloudmessaging.admin "),
+    ):
+        (line,) = [line for line in told if what in line]
+        assert done.out.index(f"# {when}:") < done.out.index(line)
+        told.remove(line)  # which is not so here
     assert [re.sub("delete (INDEX|CICAgJ[0-9]+)", "delete", line) for line in told] == [
         re.sub("delete CICAgJ[0-9]+", "delete", line) for line in made
     ]

@@ -115,6 +115,7 @@ def queries() -> list[Query]:
     store.devices.of("alice")
     list(store.segments(GENERATION, 0, 10))
     store.delete(GENERATION)
+    store.discard_after(GENERATION, 3)
     store.restart(GENERATION, GENERATION, message.opening(GENERATION), empty_head(NOW, NOW))
     return recorder.queries
 
@@ -234,6 +235,7 @@ def test_the_store_s_queries_are_all_there_are_and_all_recorded() -> None:
         "store.counting_live",
         "store.segments",
         "store.delete",
+        "store.discard_after",
         "store.restart",
         "devices.of",
     }
