@@ -26,6 +26,7 @@ from google.cloud.firestore_v1.types import firestore as rpc
 from local.firestore_proxy.faults import Faults
 from local.stack import Stack
 from local.token import PROJECT
+from tests.started import started
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0
@@ -53,7 +54,7 @@ class Proxy:
 @pytest.fixture(scope="module")
 def running(stack: Stack) -> Iterator[Proxy]:
     command = [sys.executable, "-m", "local.firestore_proxy", "--target", stack.firestore_host]
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
         proxy = Proxy(process)
         yield proxy
         proxy.database.close()

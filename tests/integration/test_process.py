@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from local.process import Process
+from tests.started import started
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0
@@ -74,7 +74,7 @@ def test_a_group_that_is_paused_when_its_parent_is_killed_ends(tmp_path: Path) -
         "time.sleep(3600)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+    with started(command, cwd=ROOT) as parent:
         assert parent.stdout is not None
         leader = psutil.Process(int(parent.stdout.readline()))
         group = [leader, *leader.children(recursive=True)]

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -40,6 +40,7 @@ from jwt import InvalidAudienceError, PyJWKClientError
 from local.tasks_emulator.retry import backoff, exhausted
 from local.tasks_emulator.service import TasksEmulator
 from local.tasks_emulator.throttle import LOWERED_SECONDS
+from tests.started import started
 
 LOCATION = "projects/demo/locations/europe-west1"
 PATIENCE = 20.0  # seconds that a failing test waits; a passing one never does
@@ -936,16 +937,9 @@ def test_a_task_may_be_delayed_by_minutes(stack: Stack) -> None:
 # As a process of its own
 
 
-@contextmanager
-def start_process(*flags: str) -> Iterator[subprocess.Popen[str]]:
-    """The emulator as a process, which ends with the test however that ends."""
+def start_process(*flags: str) -> AbstractContextManager[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "local.tasks_emulator", *flags]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return started(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
