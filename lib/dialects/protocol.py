@@ -11,15 +11,17 @@ To add an API:
 3. If clients should use this API too, add a module to `wires`. Upstreams that support the API list it in the catalog:
    `speaks = ["NAME"]`.
 
-Nothing else has to change. Every dialect follows these rules:
+If its clients send their key in a header of its own, `cloud/tokens.py` and the catalog know that header. Nothing else
+has to change. Every dialect follows these rules:
 
 - **Keep unknown fields.** Events are passed on and saved unchanged. A field that the dialect does not know is merged
-like   any other (`folding`) and goes into the message's `extra`. - **Reject malformed events.** Raise `Malformed` for
-an event that does not belong to this API. This ends the answer. - **An error is a step.** The upstream's own error,
-wherever it is in an event, becomes a `Fault` with its message, code   and status. - **Do not rely on a single sign of
-the end.** `Finish` and `EndMark` are what the upstream claims. `Answer` decides   whether it holds: output after a
-finish withdraws it. - **Do not buffer an answer or process it twice.** Reading an event takes time proportional to that
-event.
+  like any other (`folding`) and goes into the message's `extra`.
+- **Reject malformed events.** Raise `Malformed` for an event that does not belong to this API. This ends the answer.
+- **An error is a step.** The upstream's own error, wherever it is in an event, becomes a `Fault` with its message, code
+  and status.
+- **Do not rely on a single sign of the end.** `Finish` and `EndMark` are what the upstream claims. `Answer` decides
+  whether it holds: output after a finish withdraws it.
+- **Do not buffer an answer or process it twice.** Reading an event takes time proportional to that event.
 """
 
 from __future__ import annotations
