@@ -1,4 +1,4 @@
-"""The client protocols, one module each: how requests are read and answers are written.
+"""The client protocols, a module or a folder each: how requests are read and answers are written.
 
 May import `serving`, `dialects`, `domain` and `runtime`.
 """

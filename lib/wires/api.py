@@ -19,11 +19,14 @@ from lib.dialects.protocol import Dialect
 from lib.domain.errors import NotFound
 from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
-from lib.wires import ai_sdk, firebase_callable, gemini, messages, openai_chat, openai_responses
+from lib.wires import gemini, messages, openai_chat
 from lib.wires import generations as generations_wire
+from lib.wires.ai_sdk import wire as ai_sdk
 from lib.wires.bodies import Bodies
 from lib.wires.failures import shown
+from lib.wires.firebase_callable import wire as firebase_callable
 from lib.wires.http import EXPOSED_HEADERS, refusal
+from lib.wires.responses import wire as responses
 from lib.wires.service import Service
 
 _PREFLIGHT_SECONDS = 3600
@@ -46,7 +49,7 @@ def create_api(
     bodies = Bodies(settings)
     app.after_request(bodies.discard)
     service = Service(settings=settings, generations=generations, identify=identify, dialects=dialects, bodies=bodies)
-    for wire in (openai_chat, openai_responses, messages, gemini, generations_wire, firebase_callable, ai_sdk):
+    for wire in (openai_chat, responses, messages, gemini, generations_wire, firebase_callable, ai_sdk):
         wire.register(app, service)
 
     @app.errorhandler(RequestEntityTooLarge)

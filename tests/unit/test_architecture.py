@@ -24,7 +24,9 @@ MODULES = {
     for path in sorted((ROOT / "lib").rglob("*.py"))
     if path.stem != "__init__"
 }
-PACKAGES = {f"lib.{path.parent.name}": path for path in sorted((ROOT / "lib").glob("*/__init__.py"))}
+PACKAGES = {
+    ".".join(path.parent.relative_to(ROOT).parts): path for path in sorted((ROOT / "lib").glob("*/**/__init__.py"))
+}
 SOURCES = {**MODULES, **PACKAGES, "lib": ROOT / "lib" / "__init__.py", "main": ROOT / "main.py"}
 # What a package may import, besides itself, `domain` and `runtime`. Do not extend this table: it is the contract.
 ARROWS: dict[str, set[str]] = {
@@ -174,8 +176,20 @@ def package(name: str) -> str | None:
 
 
 def test_every_module_is_in_a_package_and_every_package_in_the_table() -> None:
-    assert {name.removeprefix("lib.") for name in PACKAGES} == ARROWS.keys()
-    assert all(module.count(".") == 2 for module in MODULES), "a module is outside of a package, or in a nested one"
+    assert {name.split(".")[1] for name in PACKAGES} == ARROWS.keys()
+    for name in MODULES:
+        assert name.count(".") == 2 or name.rpartition(".")[0] in PACKAGES, f"{name} is outside of a package"
+        assert name.count(".") <= (3 if package(name) in ("dialects", "wires") else 2), f"{name} lies too deep"
+
+
+@pytest.mark.parametrize("room", ["dialects", "wires"])
+def test_an_api_or_a_protocol_knows_no_other_s_files(room: str) -> None:
+    """What two of them need lies beside their folders."""
+    for name in MODULES:
+        folder = name.rpartition(".")[0]
+        if package(name) == room and folder.count(".") == 2:
+            used = {each.rpartition(".")[0] for each in GRAPH[name]}
+            assert not {each for each in used - {folder} if each.startswith(f"lib.{room}.")}, name
 
 
 @pytest.mark.parametrize("module", sorted({**MODULES, **PACKAGES}))
@@ -220,13 +234,13 @@ def constants(module: str) -> Iterator[tuple[int, str]]:
 
 # Fields of client protocols that are written from steps, and have such a name too.
 OWN_FIELDS = {
-    ("lib.wires.firebase_callable", "delta"),
-    ("lib.wires.ui_stream", "delta"),
-    ("lib.wires.ui_stream", "[DONE]"),
-    ("lib.wires.responses_input", "function_call"),
-    ("lib.wires.responses_items", "function_call"),
-    ("lib.wires.responses_items", "logprobs"),
-    ("lib.wires.responses_request", "stream_options"),
+    ("lib.wires.firebase_callable.wire", "delta"),
+    ("lib.wires.ai_sdk.stream", "delta"),
+    ("lib.wires.ai_sdk.stream", "[DONE]"),
+    ("lib.wires.responses.input", "function_call"),
+    ("lib.wires.responses.items", "function_call"),
+    ("lib.wires.responses.items", "logprobs"),
+    ("lib.wires.responses.request", "stream_options"),
 }
 
 

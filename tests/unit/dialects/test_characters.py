@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.dialects.characters import Joiner, may_be_cut
-from lib.dialects.chat_completions import ChatCompletions
+from lib.dialects.chat_completions.dialect import ChatCompletions
 from lib.domain.event import Event
 from lib.domain.text import well_formed
 

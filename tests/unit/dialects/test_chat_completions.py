@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.dialects import DIALECTS
-from lib.dialects.completion import Completion
+from lib.dialects.chat_completions.completion import Completion
 from lib.dialects.protocol import Dialect, Malformed, Read
 from lib.dialects.steps import EndMark, Fault, Finish, Json, Other, Reasoning, Refusal, Text, ToolCall, Usage
 from lib.domain.errors import InvalidRequest

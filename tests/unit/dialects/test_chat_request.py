@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib.dialects.chat_completions import ChatCompletions
+from lib.dialects.chat_completions.dialect import ChatCompletions
 from lib.dialects.conversation import (
     Attachment,
     Conversation,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from lib.dialects.chat_completions import ChatCompletions
-from lib.dialects.completion import Completion, is_whole
+from lib.dialects.chat_completions.completion import Completion, is_whole
+from lib.dialects.chat_completions.dialect import ChatCompletions
 from lib.dialects.protocol import Read
 from lib.dialects.steps import Json, Reasoning, Text
 from lib.domain.event import Event

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.dialects.chat_completions import ChatCompletions
-from lib.dialects.completion import Completion
+from lib.dialects.chat_completions.completion import Completion
+from lib.dialects.chat_completions.dialect import ChatCompletions
 from lib.dialects.protocol import Rest
 from lib.dialects.steps import Json
 from lib.domain.event import Event

@@ -19,9 +19,9 @@ from lib.dialects.conversation import (
     Turn,
     Words,
 )
-from lib.dialects.gemini import Gemini
-from lib.dialects.gemini_request import UNSIGNED
-from lib.dialects.gemini_response import OWN_ID
+from lib.dialects.gemini.dialect import Gemini
+from lib.dialects.gemini.events import OWN_ID
+from lib.dialects.gemini.request import UNSIGNED
 from lib.domain.errors import InvalidRequest
 
 written = Gemini().written

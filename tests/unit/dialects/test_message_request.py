@@ -20,7 +20,7 @@ from lib.dialects.conversation import (
     Turn,
     Words,
 )
-from lib.dialects.messages import Messages
+from lib.dialects.messages.dialect import Messages
 from lib.domain.errors import InvalidRequest
 
 written = Messages().written

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.dialects import DIALECTS
-from lib.dialects.output import Output
 from lib.dialects.protocol import folded
+from lib.dialects.responses.output import Output
 from lib.domain.event import Event
 from tests.unit.dialects.test_responses import CALL, CITED, PICTURE, RESPONSE, USAGE, delta, done, event, told
 from tests.unit.dialects.test_responses import added as begun

@@ -17,7 +17,7 @@ from lib.dialects.conversation import (
     Turn,
     Words,
 )
-from lib.dialects.responses import Responses
+from lib.dialects.responses.dialect import Responses
 from lib.domain.errors import InvalidRequest
 
 written = Responses().written

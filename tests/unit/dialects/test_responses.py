@@ -9,8 +9,8 @@ import pytest
 
 from lib.dialects import DIALECTS
 from lib.dialects.finishing import Ending, ending
-from lib.dialects.output import Output
 from lib.dialects.protocol import Answer, Asked, Malformed, Read, Rest, folded
+from lib.dialects.responses.output import Output
 from lib.dialects.steps import (
     EndMark,
     Fault,

@@ -214,7 +214,7 @@ def test_a_rest_that_does_not_come_is_not_waited_for(line: tuple[socket.socket, 
 
 
 def test_the_limits_hold_for_a_call_in_its_own_shape(line: tuple[socket.socket, socket.socket]) -> None:
-    from lib.wires.firebase_callable import failure
+    from lib.wires.firebase_callable.wire import failure
 
     assert failure(TooSlow("Too slow."))[0]["status"] == "DEADLINE_EXCEEDED"
     fields, status = failure(TooManyRequests("Too many.", code="too_many_bytes", retry_after=1))

@@ -22,10 +22,11 @@ from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.serving.feed import Gone, Piece
-from lib.wires import callable_request, callable_values
-from lib.wires import firebase_callable as wire
-from lib.wires.callable_request import Resume, Start, Stop
-from lib.wires.firebase_callable import Failed
+from lib.wires.firebase_callable import request as callable_request
+from lib.wires.firebase_callable import values as callable_values
+from lib.wires.firebase_callable import wire
+from lib.wires.firebase_callable.request import Resume, Start, Stop
+from lib.wires.firebase_callable.wire import Failed
 from tests.unit.wires.scripted_tail import ScriptedTail, piece
 
 INT64 = "type.googleapis.com/google.protobuf.Int64Value"

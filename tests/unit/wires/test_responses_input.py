@@ -8,7 +8,7 @@ import pytest
 
 from lib.dialects.conversation import Attachment, Role, ToolResult, ToolUse, Turn, Words
 from lib.domain.errors import InvalidRequest
-from lib.wires.responses_input import items_of, read
+from lib.wires.responses.input import items_of, read
 
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "look", "arguments": '{"a":1}'}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "There."}

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from lib.dialects.output import BLANK
-from lib.dialects.responses import Responses
+from lib.dialects.responses.dialect import Responses
+from lib.dialects.responses.output import BLANK
 from lib.domain.end import End, State
 from lib.domain.event import Event
-from lib.wires.responses_passed import PassedStream
-from lib.wires.responses_request import SHOWN
-from lib.wires.responses_stream import Numbered
+from lib.wires.responses.passed import PassedStream
+from lib.wires.responses.request import SHOWN
+from lib.wires.responses.stream import Numbered
 
 Json = dict[str, Any]
 ABOUT: Json = {**SHOWN, "id": "resp_g1", "object": "response", "created_at": 7, "model": "demo", "background": True}

@@ -9,7 +9,7 @@ import pytest
 from lib.dialects import DIALECTS
 from lib.dialects.conversation import Format, Tool, ToolChoice, ToolMode
 from lib.domain.errors import InvalidRequest
-from lib.wires.responses_request import ResponsesRequest, check, portable, read
+from lib.wires.responses.request import ResponsesRequest, check, portable, read
 
 ASKED: dict[str, Any] = {"model": "demo", "input": "Hi"}
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": True}

@@ -18,9 +18,9 @@ from lib.domain.end import End, State
 from lib.domain.errors import Unreachable
 from lib.domain.event import Event
 from lib.serving.feed import Piece
-from lib.wires.openai_responses import chunks
-from lib.wires.responses_request import SHOWN
-from lib.wires.responses_stream import Numbered, ResponseStream
+from lib.wires.responses.request import SHOWN
+from lib.wires.responses.stream import Numbered, ResponseStream
+from lib.wires.responses.wire import chunks
 from tests.unit.wires.scripted_tail import ScriptedTail, chunk
 
 Json = dict[str, Any]

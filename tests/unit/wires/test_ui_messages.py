@@ -9,7 +9,7 @@ import pytest
 
 from lib.dialects.conversation import Attachment, Role, Tool, ToolResult, ToolUse, Turn, Words
 from lib.domain.errors import InvalidRequest
-from lib.wires.ui_messages import ChatRequest, read
+from lib.wires.ai_sdk.messages import ChatRequest, read
 
 TOOL = {"type": "tool-look", "toolCallId": "t1", "input": {"at": "x"}}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.dialects.steps import File, Finish, Other, Reasoning, Refusal, Source, Step, Text, ToolCall, Usage
-from lib.wires.ui_stream import UiStream
+from lib.wires.ai_sdk.stream import UiStream
 
 
 def read(data: bytes) -> list[Any]:

@@ -13,17 +13,17 @@ from typing import Protocol
 import orjson
 
 from lib.dialects.conversation import Json
-from lib.dialects.output import Output
 from lib.dialects.protocol import Malformed
-from lib.dialects.responses import Responses
+from lib.dialects.responses.dialect import Responses
+from lib.dialects.responses.output import Output
 from lib.domain.end import End, State
 from lib.domain.errors import InvalidRequest, NotFound
 from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.segment import Head
-from lib.wires.responses_passed import PassedStream
-from lib.wires.responses_request import SHOWN
-from lib.wires.responses_stream import Numbered, ResponseStream
+from lib.wires.responses.passed import PassedStream
+from lib.wires.responses.request import SHOWN
+from lib.wires.responses.stream import Numbered, ResponseStream
 from lib.wires.service import Service
 
 INPUT = "input"

@@ -25,9 +25,9 @@ from lib.domain.message import Said
 from lib.serving.feed import Piece
 from lib.serving.generations import Started
 from lib.serving.tail import Tail
-from lib.wires.callable_request import Resume, Start, Stop, read
-from lib.wires.callable_values import encoded, line
 from lib.wires.failures import UpstreamRefusal, shown, summary
+from lib.wires.firebase_callable.request import Resume, Start, Stop, read
+from lib.wires.firebase_callable.values import encoded, line
 from lib.wires.http import STREAM_HEADERS, bound_writes, streamed
 from lib.wires.service import Service
 

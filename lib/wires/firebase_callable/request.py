@@ -10,7 +10,7 @@ import orjson
 from lib.domain.errors import InvalidRequest
 from lib.domain.ids import document_id
 from lib.serving.start_request import StartRequest
-from lib.wires.callable_values import decoded
+from lib.wires.firebase_callable.values import decoded
 
 _IDS = ("chatId", "messageId", "idempotencyKey")
 _TOO_DEEP = "'data' is nested too deeply."

@@ -23,7 +23,7 @@ from lib.dialects.conversation import (
     ToolUse,
     Words,
 )
-from lib.dialects.gemini_response import OWN_ID
+from lib.dialects.gemini.events import OWN_ID
 from lib.dialects.protocol import Malformed
 from lib.dialects.request import check_options, given
 from lib.domain.errors import InvalidRequest

@@ -6,9 +6,9 @@ https://platform.claude.com/docs/en/build-with-claude/prompt-engineering/prefill
 
 from __future__ import annotations
 
+from lib.dialects.messages.turn import Turn
 from lib.dialects.space import Space
 from lib.dialects.steps import Json, Text
-from lib.dialects.turn import Turn
 
 
 def continued(request: Json, turn: Turn) -> tuple[Json, Seam] | None:

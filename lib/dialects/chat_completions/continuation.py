@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.dialects.completion import Completion
+from lib.dialects.chat_completions.completion import Completion
 from lib.dialects.space import Space
 from lib.dialects.steps import Json
 from lib.runtime.catalog import Prefill

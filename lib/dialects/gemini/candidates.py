@@ -6,7 +6,7 @@ from typing import Any
 
 from lib.dialects import payload as json_text
 from lib.dialects.folding import Fields, Pieces, fold, unfolded
-from lib.dialects.gemini_response import blocked, finish_reason, indexed, parts_of
+from lib.dialects.gemini.events import blocked, finish_reason, indexed, parts_of
 from lib.dialects.protocol import Answer, Read
 from lib.dialects.steps import Json, Reasoning, Text, ToolCall
 from lib.dialects.usage import modest, tokens

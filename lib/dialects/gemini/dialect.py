@@ -16,13 +16,13 @@ from urllib.parse import quote
 import orjson
 
 from lib.dialects import payload as json_text
-from lib.dialects.candidates import Candidates
-from lib.dialects.characters import Joiner, may_be_cut
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
-from lib.dialects.gemini_request import written
-from lib.dialects.gemini_response import steps_of
+from lib.dialects.gemini.candidates import Candidates
+from lib.dialects.gemini.events import steps_of
+from lib.dialects.gemini.request import written
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.reading import SeamReading
 from lib.dialects.request import is_streamed, read_request
 from lib.dialects.steps import Fault, Json
 from lib.domain.errors import HoldfastError, InvalidRequest
@@ -103,7 +103,7 @@ class Gemini:
         return written(conversation)
 
     def reading(self) -> Reading:
-        return _Reading(self)
+        return SeamReading(self.read, _nameless)
 
     def read(self, event: Event) -> Read:
         data, name = event
@@ -162,29 +162,10 @@ class Gemini:
         return Rest(request, self.reading()) if answer.silent else None
 
 
-class _Reading:
-    """Reads one call's events. Nearly all pass unchanged."""
-
-    def __init__(self, dialect: Gemini):
-        self._meaning = dialect.read
-        self._joiner = Joiner()
-        self._held = self._joiner.held
-
-    def read(self, event: Event) -> Read:
-        if event.name == b"error":
-            return self._meaning(event)
-        if event.name:
-            event = Event(event.data)  # this API's events have no names
-        if not self._held and not may_be_cut(event.data):
-            return self._meaning(event)
-        try:
-            payload = json_text.read_loosely(event.data)
-        except Malformed:
-            return self._meaning(event)
-        if not isinstance(payload, dict):
-            return self._meaning(event)
-        fitted = self._joiner.joined(payload)
-        return self._meaning(event if fitted == payload else Event(json_text.write(fitted)))
+def _nameless(read: Read) -> Read:
+    """This API's events have no names."""
+    event, payload, steps, kept, _ = read
+    return Read(Event(event.data), payload, steps, kept) if event.name else read
 
 
 def _given(fields: Json, name: str) -> Any:

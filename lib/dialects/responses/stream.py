@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.dialects.response_events import GROWING, items_of
+from lib.dialects.responses.events import GROWING, items_of
 from lib.dialects.steps import Json
 
 _PARTS = {

@@ -7,7 +7,7 @@ from typing import Any
 from lib.dialects import payload as json_text
 from lib.dialects.folding import Fields, Items, Pieces, unfolded
 from lib.dialects.protocol import Answer, Read
-from lib.dialects.response_events import GROWING, PARAGRAPH, Growing, items_of, parts_of, response_in
+from lib.dialects.responses.events import GROWING, PARAGRAPH, Growing, items_of, parts_of, response_in
 from lib.dialects.steps import Json
 from lib.dialects.usage import modest, tokens
 from lib.domain.message import Said

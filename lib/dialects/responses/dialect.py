@@ -15,14 +15,15 @@ import orjson
 from lib.dialects import payload as json_text
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, fault_of_status
-from lib.dialects.output import Output
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.reading import SeamReading
 from lib.dialects.request import is_streamed, read_request
-from lib.dialects.response_background import PATH, ResponseBackground
-from lib.dialects.response_events import failure_in, steps_of
-from lib.dialects.response_reading import Again, ResponseReading
-from lib.dialects.response_request import written
-from lib.dialects.response_stream import stream_of
+from lib.dialects.responses.background import PATH, ResponseBackground
+from lib.dialects.responses.events import failure_in, steps_of
+from lib.dialects.responses.output import Output
+from lib.dialects.responses.request import written
+from lib.dialects.responses.seams import Again, named
+from lib.dialects.responses.stream import stream_of
 from lib.dialects.steps import Fault, Json
 from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
@@ -75,7 +76,7 @@ class Responses:
         return written(conversation)
 
     def reading(self) -> Reading:
-        return ResponseReading(self.read)
+        return SeamReading(self.read, named)
 
     def read(self, event: Event) -> Read:
         data, name = event
@@ -125,7 +126,7 @@ class Responses:
             raise TypeError("the answer is another dialect's")
         if not answer.begun and answer.silent:
             return Rest(request, self.reading())
-        return Rest(request, ResponseReading(self.read, Again(answer))) if answer.silent else None
+        return Rest(request, SeamReading(self.read, named, Again(answer))) if answer.silent else None
 
 
 def _as_sent(fault: Fault, data: bytes) -> Fault:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lib.dialects.conversation import Conversation, Format, Json, Tool, ToolChoice, ToolMode
 from lib.domain.errors import InvalidRequest
-from lib.wires import responses_input
+from lib.wires.responses import input as responses_input
 
 # What an answer shows of its request, and what is shown where the request says nothing.
 SHOWN: Json = {

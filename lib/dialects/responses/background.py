@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 import orjson
 
-from lib.dialects.output import Output
 from lib.dialects.protocol import NO_HEADERS, Answer, Outgoing, Read, Resumption
-from lib.dialects.response_reading import Cursor, ResponseReading
+from lib.dialects.reading import SeamReading
+from lib.dialects.responses.output import Output
+from lib.dialects.responses.seams import Cursor, named
 from lib.dialects.steps import Json
 from lib.domain.event import Event
 
@@ -38,7 +39,7 @@ class ResponseBackground:
             return None
         name, last = cursor
         path = f"{PATH}/{quote(name, safe='')}?stream=true&starting_after={last}"
-        return Resumption(Outgoing(method="GET", path=path), ResponseReading(self._meaning, Cursor(last)))
+        return Resumption(Outgoing(method="GET", path=path), SeamReading(self._meaning, named, Cursor(last)))
 
     def cancelling(self, answer: Answer) -> Outgoing | None:
         cursor = _output(answer).cursor

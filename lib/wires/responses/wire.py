@@ -35,10 +35,10 @@ from lib.wires.http import (
     streamed,
     wants_bare_events,
 )
-from lib.wires.responses_input import items_of
-from lib.wires.responses_kept import INPUT, Kept, KeptResponses, Rendering, response_id
-from lib.wires.responses_request import check, portable, read, shown_of
-from lib.wires.responses_stream import Numbered
+from lib.wires.responses.input import items_of
+from lib.wires.responses.kept import INPUT, Kept, KeptResponses, Rendering, response_id
+from lib.wires.responses.request import check, portable, read, shown_of
+from lib.wires.responses.stream import Numbered
 from lib.wires.service import Service
 
 SPOKEN = "responses"  # the dialect that is this API

@@ -11,13 +11,13 @@ import orjson
 
 from lib.dialects import payload as json_text
 from lib.dialects.conversation import Json
-from lib.dialects.output import BLANK, Output
 from lib.dialects.protocol import Malformed
-from lib.dialects.response_events import ENDS
-from lib.dialects.responses import Responses
+from lib.dialects.responses.dialect import Responses
+from lib.dialects.responses.events import ENDS
+from lib.dialects.responses.output import BLANK, Output
 from lib.domain.end import End, State
 from lib.domain.event import Event
-from lib.wires.responses_stream import Numbered, failure
+from lib.wires.responses.stream import Numbered, failure
 
 _NAMES = ("id", "previous_response_id", "background")
 

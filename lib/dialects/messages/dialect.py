@@ -13,16 +13,16 @@ from typing import Any
 import orjson
 
 from lib.dialects import payload as json_text
-from lib.dialects.characters import Joiner, may_be_cut
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, fault_of_status
-from lib.dialects.message_events import inner_error, steps_of, stream_of
-from lib.dialects.message_request import written
-from lib.dialects.prefill import Seam, continued
+from lib.dialects.messages.events import inner_error, steps_of, stream_of
+from lib.dialects.messages.prefill import Seam, continued
+from lib.dialects.messages.request import written
+from lib.dialects.messages.turn import Turn
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
+from lib.dialects.reading import SeamReading
 from lib.dialects.request import is_streamed, read_request
 from lib.dialects.steps import EndMark, Fault, Json
-from lib.dialects.turn import Turn
 from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
 from lib.runtime.catalog import Prefill
@@ -86,7 +86,7 @@ class Messages:
         return written(conversation)
 
     def reading(self) -> Reading:
-        return _Reading(self)
+        return SeamReading(self.read, _named)
 
     def read(self, event: Event) -> Read:
         data, name = event
@@ -147,38 +147,9 @@ class Messages:
         if not answer.events:
             return Rest(request, self.reading())
         if answer.silent:
-            return Rest(request, _Reading(self, Seam(answer)))
+            return Rest(request, SeamReading(self.read, _named, Seam(answer)))
         rest = continued(request, answer) if style is not None else None
-        return Rest(rest[0], _Reading(self, rest[1])) if rest is not None else None
-
-
-class _Reading:
-    """Reads one call's events. Nearly all pass unchanged. `seam` adjusts those of a continuation."""
-
-    def __init__(self, dialect: Messages, seam: Seam | None = None):
-        self._meaning = dialect.read
-        self._joiner = Joiner()
-        self._held = self._joiner.held
-        self._seam = seam
-
-    def read(self, event: Event) -> Read:
-        if self._seam is None and not self._held and not may_be_cut(event.data):
-            return _named(self._meaning(event))
-        try:
-            payload = json_text.read_loosely(event.data)
-        except Malformed:
-            return self._meaning(event)
-        if not isinstance(payload, dict) or event.name == b"error":
-            return self._meaning(event)
-        fitted = self._joiner.joined(payload)
-        if self._seam is not None:
-            fits = self._seam.fit(fitted)
-            if fits is None:
-                return Read(event, payload, (), kept=False)
-            fitted = fits
-        if fitted == payload:
-            return _named(self._meaning(event))
-        return _named(self._meaning(Event(json_text.write(fitted))))
+        return Rest(rest[0], SeamReading(self.read, _named, rest[1])) if rest is not None else None
 
 
 def _named(read: Read) -> Read:

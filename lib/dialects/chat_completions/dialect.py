@@ -12,9 +12,9 @@ import orjson
 
 from lib.dialects import payload as json_text
 from lib.dialects.characters import Joiner, may_be_cut
-from lib.dialects.chat_request import written
-from lib.dialects.completion import DETAILS, REASONING, Completion, is_whole
-from lib.dialects.continuation import Seam, continued
+from lib.dialects.chat_completions.completion import DETAILS, REASONING, Completion, is_whole
+from lib.dialects.chat_completions.continuation import Seam, continued
+from lib.dialects.chat_completions.request import written
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest

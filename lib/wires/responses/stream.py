@@ -17,7 +17,7 @@ from lib.dialects.steps import File, Finish, Json, Reasoning, Refusal, Source, S
 from lib.dialects.usage import counted
 from lib.domain.end import End, State
 from lib.domain.event import Event
-from lib.wires.responses_items import FunctionCall, Item, Message, Picture, Thoughts
+from lib.wires.responses.items import FunctionCall, Item, Message, Picture, Thoughts
 from lib.wires.tool_calls import Calls
 
 _INCOMPLETE = {Ending.LENGTH: "max_output_tokens", Ending.FILTER: "content_filter"}

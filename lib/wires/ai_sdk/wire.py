@@ -21,12 +21,12 @@ from lib.domain.ids import document_id
 from lib.serving.feed import Piece
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
+from lib.wires.ai_sdk.messages import read
+from lib.wires.ai_sdk.stream import UiStream
 from lib.wires.failures import Interrupted, UpstreamRefusal, shown, summary
 from lib.wires.frames import KEEP_ALIVE
 from lib.wires.http import bound_writes, first_piece, header, named, refusal, streamed
 from lib.wires.service import Service
-from lib.wires.ui_messages import read
-from lib.wires.ui_stream import UiStream
 
 STREAM_VERSION = {"x-vercel-ai-ui-message-stream": "v1"}
 

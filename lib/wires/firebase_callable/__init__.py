@@ -1,0 +1,1 @@
+"""Firebase's callable functions."""

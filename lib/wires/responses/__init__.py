@@ -1,0 +1,1 @@
+"""OpenAI's Responses for clients: passed through, or rendered over another API."""
