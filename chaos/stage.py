@@ -116,6 +116,13 @@ class Stage:
             found[call["seed"]].append(call)
         return found
 
+    def generated(self, path: str) -> tuple[str, ...]:
+        """The events of a stream that the upstream has at `path`, in whatever valid way it writes them."""
+        body = requests.get(f"{self.stack.upstream_url}{path}", timeout=WAIT_SECONDS).content.decode()
+        blocks = [block.split("\n") for block in body.replace("\r\n", "\n").split("\n\n")]
+        data = [[line[5:].removeprefix(" ") for line in block if line.startswith("data:")] for block in blocks]
+        return tuple("\n".join(lines) for lines in data if lines)
+
     def open_calls(self, questions: Iterable[Question], seconds: float) -> dict[str, int]:
         """Waits up to `seconds` until the questions have no open upstream call. Returns how many of each still are."""
         names = {question.name for question in questions}

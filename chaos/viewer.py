@@ -123,7 +123,7 @@ class Viewer:
         """Reads until the response ends or it is time to leave."""
         if response.status_code not in (200, 204):
             self.generation = response.headers.get("X-Generation-Id", self.generation)
-            self.end = refused(self.question, response).end
+            self.end = refused(self.wire.dialect, response).end
             return _PAUSE_SECONDS
         place = 0
         if not self.wire.numbered:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from chaos.dialects import DIALECTS
 from chaos.fault import Fault, WorkerFault
 from chaos.plan import Plan
 from chaos.promise import Promise
@@ -33,6 +35,17 @@ class WorkerKilled(WorkerFault):
         on.stage.stack.restart("worker")
         time.sleep(DRAIN_SECONDS)
         on.keep()
+
+
+class WorkerKilledInBackground(WorkerKilled):
+    """The same while the upstream generates all answers in the background. Each is paid once, and is the upstream's."""
+
+    key = "background-killed"
+    title = "worker killed over a background upstream"
+    dialects = tuple(dialect for dialect in DIALECTS if dialect.background)
+
+    def question(self, on: Round, usual: Question, place: int) -> Question:
+        return replace(usual, resumable=True, streamed=True)
 
 
 class WorkerEnds(WorkerFault):
