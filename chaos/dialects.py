@@ -22,8 +22,8 @@ class Dialect(Protocol):
     `prefill` is how it is asked for the rest of a broken-off answer. With `background`, answers are generated without a
     connection, and are read on instead. Where there is neither, an answer can't go on. `whole`: its upstream is asked
     for a whole body where the client wants one, and otherwise for a stream nevertheless. `numbered`: the events of its
-    own stream have ids. `mark` is the data of the event that ends its streams and is no part of the answer, and `end`
-    is the name of the one that is, without which no answer is complete.
+    own stream have ids. `mark` is the data of the event that ends its streams, where that is no part of the answer.
+    `ends`: it is a part, without which no answer is complete.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Dialect(Protocol):
     whole: bool = True
     numbered: bool = True
     mark: str | None = None
-    end: str | None = None
+    ends: bool = False
 
     def path(self, model: str, streamed: bool) -> str:
         """Where the service takes a request."""
@@ -54,14 +54,6 @@ class Dialect(Protocol):
     def code(self, error: Json) -> str:
         """The code in an error's body: the service's, or the upstream's own."""
         ...
-
-    def failure(self, said: Json) -> str | None:
-        """The code of the error that an event without a number tells of, if it does."""
-        return self.code(said) if said.get("error") else None
-
-    def as_sent(self, data: str) -> str:
-        """An event without what the service changes of it: the ids that it gives itself."""
-        return data
 
     def kept_at(self, first: Json) -> str:
         """Where the upstream has all events of an answer in the background, by the first one."""
@@ -151,7 +143,7 @@ class Responses(Dialect):
     base = "/v1"
     background = True
     whole = False
-    end = "response.completed"
+    ends = True
 
     def path(self, model: str, streamed: bool) -> str:
         return "/v1/responses"
@@ -171,19 +163,6 @@ class Responses(Dialect):
     def code(self, error: Json) -> str:
         own = error["error"]
         return str(own["code"] or own["type"])
-
-    def failure(self, said: Json) -> str | None:
-        """An event `error`, or the last event, with a response that has failed."""
-        told = said if said.get("error") else said.get("response", {})
-        return self.code(told) if told.get("error") else None
-
-    def as_sent(self, data: str) -> str:
-        said = json.loads(data)
-        if "response" not in said:
-            return data
-        for name in ("id", "previous_response_id", "background"):
-            said["response"].pop(name, None)
-        return json.dumps(said)
 
     def kept_at(self, first: Json) -> str:
         return f"{self.path('', True)}/{first['response']['id']}?stream=true"

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, zip_longest
 
-from chaos.dialects import DONE, Dialect, text_of
+from chaos.dialects import DONE, text_of
 from chaos.promise import Observation, Verdict, Watched
 from chaos.saved import Saved
 from chaos.wires import GONE
@@ -197,19 +197,19 @@ def _gone(seen: Observation, last: Saved) -> list[int]:
     then += [(watched.frames, watched.exact) for watched in seen.watched if watched.said is None]
     gone = set()
     for exact in (True, False):
-        now = {_form(seen.dialect, frame, exact) for frame in last.journal}
+        now = {_form(frame, exact) for frame in last.journal}
         seen_then = (frame for frames, its in then if its is exact for frame in frames)
-        gone |= {frame.id or 0 for frame in seen_then if _form(seen.dialect, frame, exact) not in now}
+        gone |= {frame.id or 0 for frame in seen_then if _form(frame, exact) not in now}
     return sorted(gone)
 
 
-def _form(dialect: Dialect, frame: Frame, exact: bool) -> tuple[int | None, str, str]:
+def _form(frame: Frame, exact: bool) -> tuple[int | None, str, str]:
     """An event for comparison: its number, name and data, in which line ends mean nothing (RFC 8259, section 2).
 
     If it is not `exact`, a client has parsed its data and shows what that says.
     """
-    data = dialect.as_sent(frame.data.replace("\n", ""))
-    return frame.id, frame.name, data if exact else json.dumps(json.loads(data), sort_keys=True)
+    data = frame.data.replace("\n", "") if exact else json.dumps(json.loads(frame.data), sort_keys=True)
+    return frame.id, frame.name, data
 
 
 def _places(answer: Sequence[str], said: str) -> list[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
-from chaos.dialects import Dialect, text_of
+from chaos.dialects import RESPONSES, Dialect, text_of
 from chaos.judging import judge
 from chaos.promise import Observation, Verdict, Watched
 from chaos.question import Question
@@ -115,7 +115,9 @@ class Round:
         """One of all, but megabytes only where who comes back need not read them again."""
         native = self.fault.native or question.token_bytes or chance.random() < NATIVE
         known = [wire for wire in WIRES if wire is not Responses or asker is None or isinstance(asker.wire, wire)]
-        return Native if native else chance.choice(known)
+        wire = Native if native else chance.choice(known)
+        # Who streams in this API has its numbers, by which no other protocol goes on.
+        return Responses if wire is Native and asker is None and question.dialect is RESPONSES else wire
 
     def play(self) -> list[Verdict]:
         """Runs the round, and restores the stage in any case."""
@@ -227,20 +229,20 @@ class Round:
             viewer.join(deadline)
 
     def recovered(self, asked: Asked) -> float | None:
-        """The seconds from the start of the recovery time to the first event that was not committed at that time.
+        """The seconds from the start of the recovery time to the first word that was not committed at that time.
 
         A body that comes whole does not go on.
         """
         if self._since is None or not asked.question.streamed:
             return None
-        floor = asked.kept[-1][-1].id or 0 if asked.kept and asked.kept[-1] else 0
+        had = {text_of(asked.question.dialect, frame) for frame in (asked.kept[-1] if asked.kept else ())}
         since = self._since
         moments = [
             sight.at - since
             for viewer in asked.viewers
-            if not viewer.wire.rendered
             for sight in viewer.seen
-            if sight.at > since and (sight.frame.id or 0) > floor and not (self._reopened and sight.opened < since)
+            if sight.at > since and not (self._reopened and sight.opened < since)
+            if (said := text_of(viewer.wire.dialect, sight.frame)) and said not in had
         ]
         return min(moments, default=None)
 

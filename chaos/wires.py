@@ -51,7 +51,7 @@ Told = Begun | Said | Over | Frame
 class Wire(Protocol):
     """One viewer's protocol. `numbered`: it tells of events by their numbers, and can go on after one.
 
-    `exact`: an event's data is as the upstream sent it. `rendered`: its events are its own, so it counts what they say.
+    `exact`: an event's data is as the upstream sent it. `rendered`: its events are its own, with numbers of their own.
     `dialect` is the API in which it is refused.
     """
 
@@ -108,11 +108,11 @@ class Native:
             if frame.data == dialect.mark:
                 yield Over(DONE)
                 return
-            if frame.id is None and (code := dialect.failure(json.loads(frame.data))) is not None:
-                yield _over(code)
+            said = json.loads(frame.data)
+            if frame.id is None and said.get("error"):
+                yield _over(dialect.code(said))
                 return
-            # Others without a number keep the connection alive, or tell that the answer was stopped.
-            if frame.id is not None or not dialect.numbered or (frame.name and frame.name == dialect.end):
+            if frame.id is not None or not dialect.numbered:  # or it keeps the connection alive
                 place = frame.id or place + 1
                 yield Frame(place, frame.data, frame.name)
         if dialect.mark is None:
@@ -148,6 +148,19 @@ class Responses(Native):
     def follow(self, generation: str, after: int) -> requests.Response:
         path = f"{RESPONSES.path('', True)}/resp_{generation}?stream=true"
         return self._client.request("GET", f"{path}&starting_after={after - 1}" if after else path, stream=True)
+
+    def told(self, response: requests.Response, after: int) -> Iterator[Told]:
+        yield Begun(response.headers["X-Generation-Id"])
+        place = after
+        for frame in Stream(response).frames():
+            said = json.loads(frame.data)
+            failed = said if said.get("error") else said.get("response", {})
+            if failed.get("error"):
+                yield _over(self.dialect.code(failed))
+                return
+            place = frame.id or place + 1  # the last one has none
+            yield Frame(place, frame.data, frame.name)
+        yield Over(DONE)
 
 
 class Callable:

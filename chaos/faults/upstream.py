@@ -59,7 +59,7 @@ class UpstreamFaults(Fault):
         kind, times = fault["kind"], fault.get("times")
         if kind == "refuse":
             return Promise(calls=times + 1) if times else Promise(states=frozenset({"failed"}), tokens=0, calls=1)
-        if kind == "no_done" and question.dialect.end is not None:
+        if kind == "no_done" and question.dialect.ends:
             return Promise(states=frozenset({"incomplete"}), tokens=question.tokens, calls=1)
         if kind in self.harmless:
             return Promise(calls=1)
