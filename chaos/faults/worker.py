@@ -44,8 +44,17 @@ class WorkerKilledInBackground(WorkerKilled):
     title = "worker killed over a background upstream"
     dialects = tuple(dialect for dialect in DIALECTS if dialect.background)
 
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        """Enough for the first to be under way still when the last has begun."""
+        return plan.tokens[1], 2 * plan.tokens[1]
+
     def question(self, on: Round, usual: Question, place: int) -> Question:
         return replace(usual, resumable=True, streamed=True)
+
+    def settle(self, on: Round) -> None:
+        calls = [call for calls in on.stage.calls().values() for call in calls]
+        if not any(call["method"] == "GET" for call in calls):
+            on.broken.append("expected answers to be read on at the upstream, none was: the round shows nothing")
 
 
 class WorkerEnds(WorkerFault):

@@ -137,6 +137,16 @@ def test_the_worker_is_killed_over_upstreams_that_generate_in_the_background() -
     assert questions[0].model == "responses-resumable"
 
 
+def test_an_answer_must_be_read_on_in_the_background_or_the_round_shows_nothing() -> None:
+    fault, calls = WorkerKilledInBackground(), [{"method": "POST"}]
+    turn = unplayed(fault, 7, calls=lambda: {"asked": calls})
+    fault.settle(turn)
+    assert len(turn.broken) == 1
+    calls.append({"method": "GET"})
+    fault.settle(turn)
+    assert len(turn.broken) == 1
+
+
 def test_of_an_upstreams_faults_those_that_pass_cost_no_second_generation_in_the_background() -> None:
     faults = UpstreamFaults()
     breaks = replace(QUESTION, fault={"kind": "break", "at": 9, "times": 1})
@@ -220,9 +230,9 @@ def told(frames: list[Frame]) -> list[Told]:
     return more
 
 
-def unplayed(fault: Any, seed: int) -> Round:
+def unplayed(fault: Any, seed: int, **stage: Any) -> Round:
     """A round that is not played."""
-    nothing: Any = SimpleNamespace(plan=FULL, stack=SimpleNamespace(url="http://nowhere"))
+    nothing: Any = SimpleNamespace(plan=FULL, stack=SimpleNamespace(url="http://nowhere"), **stage)
     turn = Round(nothing, fault, 1, seed)
     for asked in turn.asked:
         for viewer in asked.viewers:
