@@ -28,7 +28,7 @@ from local.client import Client, Frame
 if TYPE_CHECKING:
     from chaos.fault import Fault
 
-BEGIN_SECONDS = 30.0  # until every generation has its first event
+BEGIN_SECONDS = 30.0  # until every generation has its first word
 LEAVE_SECONDS = 20.0  # for the viewers, once all generations have ended
 SETTLE_SECONDS = 0.5  # between the end and the last reading
 CLOSE_SECONDS = 5.0  # for the upstream to notice that a call was closed
@@ -61,7 +61,7 @@ class Asked:
 
     @property
     def begun(self) -> bool:
-        """Whether its first event was seen, or it ended without one. Nobody sees a whole body before its end."""
+        """Whether its first word was seen, or it ended without one. Nobody sees a whole body before its end."""
         return not self.question.streamed or self.viewers[0].begun
 
 

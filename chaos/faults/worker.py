@@ -87,6 +87,11 @@ class WorkerFrozen(WorkerFault):
     recovery = "its lease's end"
     rival = "worker-2"
 
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        """Enough for the rival to be at work still when the first one wakes, and a while longer."""
+        enough = round(1.5 * plan.rate * plan.frozen)
+        return enough, round(1.2 * enough)
+
     def begin(self, on: Round) -> None:
         self._rival_url = on.stage.stack.add_worker(self.rival)
 

@@ -13,9 +13,9 @@ import requests
 
 from chaos.dialects import DONE, RESPONSES, ChatCompletions
 from chaos.fault import MAX_ATTEMPTS
-from chaos.faults import FAULTS, UpstreamFaults, WorkerKilled, WorkerKilledInBackground
+from chaos.faults import FAULTS, UpstreamFaults, WorkerFrozen, WorkerKilled, WorkerKilledInBackground
 from chaos.judging import judge
-from chaos.plan import FULL
+from chaos.plan import FULL, SHORT
 from chaos.promise import Observation, Promise, Watched
 from chaos.question import Question
 from chaos.round import Round
@@ -169,6 +169,21 @@ def test_who_asked_in_responses_goes_on_in_it_and_nobody_else_follows_in_it() ->
             asker, *others = asked.viewers
             assert not (asked.question.dialect is RESPONSES and asker.wire.name == "native")
             assert isinstance(asker.wire, Responses) or not any(isinstance(each.wire, Responses) for each in others)
+
+
+def test_an_answer_has_begun_with_its_first_word(events: tuple[str, ...]) -> None:
+    asked = unplayed(WorkerKilledInBackground(), 7).asked[0]
+    frames = journal(events)
+    first = next(place for place, frame in enumerate(frames) if RESPONSES.text(json.loads(frame.data)))
+    asked.viewers[0].seen += [Sight(frame, 1.0, 0.0) for frame in frames[:first]]
+    assert first and not asked.begun
+    asked.viewers[0].seen.append(Sight(frames[first], 1.0, 0.0))
+    assert asked.begun
+
+
+def test_a_frozen_worker_wakes_while_its_rival_is_at_work() -> None:
+    for plan in (FULL, SHORT):
+        assert WorkerFrozen().tokens(plan)[0] / plan.rate > plan.frozen + plan.lease / 2
 
 
 def test_an_answer_recovers_with_the_first_word_that_was_not_committed(events: tuple[str, ...]) -> None:
