@@ -176,7 +176,8 @@ def test_an_answer_has_begun_with_its_first_word(events: tuple[str, ...]) -> Non
     frames = journal(events)
     first = next(place for place, frame in enumerate(frames) if RESPONSES.text(json.loads(frame.data)))
     asked.viewers[0].seen += [Sight(frame, 1.0, 0.0) for frame in frames[:first]]
-    assert first and not asked.begun
+    assert first
+    assert not asked.begun
     asked.viewers[0].seen.append(Sight(frames[first], 1.0, 0.0))
     assert asked.begun
 
