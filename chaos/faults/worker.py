@@ -46,7 +46,7 @@ class WorkerKilledInBackground(WorkerKilled):
 
     def tokens(self, plan: Plan) -> tuple[int, int]:
         """Enough for the first to be under way still when the last has begun."""
-        return plan.tokens[1], 2 * plan.tokens[1]
+        return plan.tokens[1], round(1.5 * plan.tokens[1])
 
     def question(self, on: Round, usual: Question, place: int) -> Question:
         return replace(usual, resumable=True, streamed=True)
@@ -88,9 +88,16 @@ class WorkerFrozen(WorkerFault):
     rival = "worker-2"
 
     def tokens(self, plan: Plan) -> tuple[int, int]:
-        """Enough for the rival to be at work still when the first one wakes, and a while longer."""
-        enough = round(1.5 * plan.rate * plan.frozen)
-        return enough, round(1.2 * enough)
+        return plan.tokens[0], self._longest(plan)
+
+    def question(self, on: Round, usual: Question, place: int) -> Question:
+        """In the background, long enough for the rival to be at work when the first one wakes, which may not end it."""
+        enough = round(self._longest(on.plan) * 0.8)
+        low, high = (enough, self._longest(on.plan)) if usual.background else on.plan.tokens
+        return replace(usual, tokens=on.chance.randint(low, high))
+
+    def _longest(self, plan: Plan) -> int:
+        return round(1.9 * plan.rate * plan.frozen)
 
     def begin(self, on: Round) -> None:
         self._rival_url = on.stage.stack.add_worker(self.rival)

@@ -15,7 +15,7 @@ from chaos.dialects import DONE, RESPONSES, ChatCompletions
 from chaos.fault import MAX_ATTEMPTS
 from chaos.faults import FAULTS, UpstreamFaults, WorkerFrozen, WorkerKilled, WorkerKilledInBackground
 from chaos.judging import judge
-from chaos.plan import FULL, SHORT
+from chaos.plan import FULL, SHORT, Plan
 from chaos.promise import Observation, Promise, Watched
 from chaos.question import Question
 from chaos.round import Round
@@ -182,9 +182,11 @@ def test_an_answer_has_begun_with_its_first_word(events: tuple[str, ...]) -> Non
     assert asked.begun
 
 
-def test_a_frozen_worker_wakes_while_its_rival_is_at_work() -> None:
+def test_a_frozen_worker_wakes_while_its_rival_reads_on_in_the_background() -> None:
     for plan in (FULL, SHORT):
-        assert WorkerFrozen().tokens(plan)[0] / plan.rate > plan.frozen + plan.lease / 2
+        questions = [asked.question for seed in range(9) for asked in unplayed(WorkerFrozen(), seed, plan).asked]
+        lasting = {question.background: question.tokens / plan.rate > 1.5 * plan.frozen for question in questions}
+        assert lasting == {True: True, False: False}
 
 
 def test_an_answer_recovers_with_the_first_word_that_was_not_committed(events: tuple[str, ...]) -> None:
@@ -246,9 +248,9 @@ def told(frames: list[Frame]) -> list[Told]:
     return more
 
 
-def unplayed(fault: Any, seed: int, **stage: Any) -> Round:
+def unplayed(fault: Any, seed: int, plan: Plan = FULL, **stage: Any) -> Round:
     """A round that is not played."""
-    nothing: Any = SimpleNamespace(plan=FULL, stack=SimpleNamespace(url="http://nowhere"), **stage)
+    nothing: Any = SimpleNamespace(plan=plan, stack=SimpleNamespace(url="http://nowhere"), **stage)
     turn = Round(nothing, fault, 1, seed)
     for asked in turn.asked:
         for viewer in asked.viewers:
