@@ -131,6 +131,27 @@ def test_the_stream_helper_reads_a_new_answer_and_one_by_its_id(sdk: openai.Open
 
 
 @OVER_EACH
+@pytest.mark.parametrize("turn", range(3))
+def test_who_leaves_the_stream_helper_at_any_event_comes_back_for_the_rest_whole_and_once(
+    sdk: openai.OpenAI, calls: Callable[[str], list[Json]], api: str, turn: int
+) -> None:
+    what = new()
+    leaves_at = random.Random(f"helper {api}{turn}").randrange(1, 40)
+    with sdk.responses.stream(**asked(api, what, 40, rate=150, reasoning=4)) as stream:
+        first = [event for event, _ in zip(stream, range(leaves_at), strict=False)]
+    its_id, after = first[0].response.id, first[-1].sequence_number
+    rest = list(sdk.responses.retrieve(its_id, stream=True, starting_after=after))
+    whole = first + rest
+    assert [event.sequence_number for event in whole] == list(range(len(whole)))
+    deltas = [event.delta for event in whole if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == rest[-1].response.output_text == text(what, 40)
+    with sdk.responses.stream(response_id=its_id, starting_after=after) as stream:
+        assert [event.sequence_number for event in stream] == [event.sequence_number for event in rest]
+        assert stream.get_final_response().output_text == text(what, 40)
+    assert len(calls(what)) == 1
+
+
+@OVER_EACH
 def test_an_answer_in_the_background_goes_on_by_itself(sdk: openai.OpenAI, api: str) -> None:
     begun = sdk.responses.create(**asked(api, "background", 30, rate=100), background=True)
     assert (begun.status, begun.background, begun.output) == ("queued", True, [])

@@ -37,13 +37,20 @@ class ItemIds:
         self._ours: dict[str, str] = {}
         self._theirs: dict[str, str] = {}
 
-    def ours(self, theirs: str, place: object) -> str:
-        """The id here of the item at this place of the output. Without a place, an id that is not known stays."""
-        if theirs not in self._ours and type(place) is int:
+    def at(self, place: object, theirs: str) -> str:
+        """The id here of the item at this place of the output, from an event about it. Without a place, the last one's.
+
+        An answer that was asked for a second time may have an id twice.
+        """
+        if type(place) is int:
             prefix = _PREFIX.match(theirs)
             ours = f"{prefix[0] if prefix else 'item'}_{self._generation}_{place}"
             self._ours[theirs], self._theirs[ours] = ours, theirs
         return self._ours.get(theirs, theirs)
+
+    def among(self, place: int, theirs: str) -> str:
+        """The id here of an item in a whole output, which may lack some that had a place."""
+        return self._ours.get(theirs) or self.at(place, theirs)
 
     def theirs(self, ours: str) -> str | None:
         return self._theirs.get(ours)

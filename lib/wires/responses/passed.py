@@ -6,7 +6,7 @@ the background.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -81,13 +81,11 @@ class PassedStream:
     def _named(self, response: Json) -> Json:
         names = {name: self._about[name] for name in _NAMES if name == "id" or name in response}
         if isinstance(response.get("output"), list):
-            names["output"] = [self._item(item, place) for place, item in enumerate(response["output"])]
+            names["output"] = [
+                {**item, "id": self._ids.among(place, item["id"])} if _has_id(item) else item
+                for place, item in enumerate(response["output"])
+            ]
         return {**response, **names}
-
-    def _item(self, item: Any, place: object) -> Any:
-        if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-            return item
-        return {**item, "id": self._ids.ours(item["id"], place)}
 
     def _numbered(self, payload: Json, event: Event) -> Numbered:
         """The event, under the ids here. Its number is the upstream's own, if that rises."""
@@ -95,10 +93,10 @@ class PassedStream:
         place = payload.get("output_index")
         if isinstance(payload.get("response"), dict):
             changed["response"] = self._named(payload["response"])
-        if "item" in payload:
-            changed["item"] = self._item(payload["item"], place)
+        if _has_id(item := payload.get("item")):
+            changed["item"] = {**item, "id": self._ids.at(place, item["id"])}
         if isinstance(payload.get("item_id"), str):
-            changed["item_id"] = self._ids.ours(payload["item_id"], place)
+            changed["item_id"] = self._ids.at(place, payload["item_id"])
         number = payload.get("sequence_number")
         if type(number) is not int or number <= self.number:
             changed["sequence_number"] = number = self.number + 1
@@ -110,3 +108,7 @@ class PassedStream:
         name = f"response.{kind}"
         payload = {"type": name, "sequence_number": self.number, "response": response}
         return self.number, Event(orjson.dumps(payload), name.encode())
+
+
+def _has_id(item: Any) -> TypeGuard[Json]:
+    return isinstance(item, dict) and isinstance(item.get("id"), str)
