@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lib.dialects.conversation import Conversation
@@ -38,6 +38,15 @@ def is_streamed(request: Json) -> bool:
     if not isinstance(streamed, bool | None):
         raise InvalidRequest("'stream' must be true or false.", param="stream")
     return bool(streamed)
+
+
+def parts_of(request: Json, turns: str, parts: str) -> Iterator[tuple[str, Json]]:
+    """The parts of all turns, each with the place that it has in the request."""
+    for index, turn in enumerate(request[turns]):
+        held = turn.get(parts)
+        for at, part in enumerate(held if isinstance(held, list) else ()):
+            if isinstance(part, dict):
+                yield f"{turns}[{index}].{parts}[{at}]", part
 
 
 def given(**fields: Any) -> Json:

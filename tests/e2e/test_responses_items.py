@@ -229,7 +229,7 @@ FILE = {"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"input": [FILE]}, "input[0].content.file_id"),
+        ({"input": [FILE]}, "input[0].content[0].file_id"),
         ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}, "tools[0].vector_store_ids"),
         ({"conversation": "conv_1"}, "conversation"),
     ],
@@ -253,7 +253,7 @@ def test_the_callable_names_nothing_that_the_upstream_keeps(stack: Stack, sdk: o
     for fields, param in (
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": reference}, "input[1].id"),
-        ({"input": [FILE]}, "input[0].content.file_id"),
+        ({"input": [FILE]}, "input[0].content[0].file_id"),
     ):
         data = {"model": "responses", "input": what, "demo": {"seed": what}, **fields}
         headers = {"Authorization": f"Bearer {sdk.api_key}"}

@@ -60,8 +60,9 @@ def kept_for_account(request: Json) -> str | None:
         return "conversation"
     prompt = request.get("prompt")
     variables = prompt.get("variables") if isinstance(prompt, dict) else None
-    if isinstance(variables, dict) and (named := _first(variables.values(), "prompt.variables")):
-        return named
+    for name, value in variables.items() if isinstance(variables, dict) else ():
+        if named := _named(value, f"prompt.variables.{name}"):
+            return named
     for at, tool in enumerate(_objects(request.get("tools"))):
         if named := _in_tool(tool, f"tools[{at}]"):
             return named
@@ -83,8 +84,9 @@ def _in_input(given: Any) -> str | None:
         place = f"input[{at}]"
         for name in ("content", "output"):
             held = item.get(name)
-            if named := _first(held if isinstance(held, list) else [held], f"{place}.{name}"):
-                return named
+            found = _first(held, f"{place}.{name}") if isinstance(held, list) else _named(held, f"{place}.{name}")
+            if found:
+                return found
         if named := _named(item, place) or _named(item.get("environment"), f"{place}.environment"):
             return named
     return None
@@ -98,7 +100,7 @@ def _in_tool(tool: Json, place: str) -> str | None:
 
 
 def _first(parts: Iterable[Any], place: str) -> str | None:
-    return next(filter(None, (_named(part, place) for part in parts)), None)
+    return next(filter(None, (_named(part, f"{place}[{at}]") for at, part in enumerate(parts))), None)
 
 
 def _named(held: Any, place: str) -> str | None:

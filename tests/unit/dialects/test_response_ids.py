@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lib.dialects import DIALECTS
 from lib.dialects.responses.dialect import Responses
 from lib.dialects.responses.ids import is_reference, kept_for_account, kept_for_user, name_in
 
@@ -51,12 +52,12 @@ def test_an_item_is_looked_up_by_its_id_unless_it_says_all_that_it_is(item: Json
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        ({"input": [SAID, {"role": "user", "content": [FILE]}]}, "input[1].content.file_id"),
+        ({"input": [SAID, {"role": "user", "content": [FILE]}]}, "input[1].content[0].file_id"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
-            "input[0].content.file_id",
+            "input[0].content[0].file_id",
         ),
-        ({"input": [{"type": "function_call_output", "call_id": "c", "output": [FILE]}]}, "input[0].output.file_id"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": [FILE]}]}, "input[0].output[0].file_id"),
         ({"input": [{"type": "computer_call_output", "output": {"file_id": "f"}}]}, "input[0].output.file_id"),
         ({"tools": [{"type": "file_search", "vector_store_ids": ["vs"]}]}, "tools[0].vector_store_ids"),
         ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, "tools[0].container"),
@@ -69,7 +70,7 @@ def test_an_item_is_looked_up_by_its_id_unless_it_says_all_that_it_is(item: Json
             "tools[0].input_image_mask.file_id",
         ),
         ({"tools": [{"type": "shell", "environment": {"container_id": "c"}}]}, "tools[0].environment.container_id"),
-        ({"prompt": {"id": "pmpt_1", "variables": {"about": FILE}}}, "prompt.variables.file_id"),
+        ({"prompt": {"id": "pmpt_1", "variables": {"about": FILE}}}, "prompt.variables.about.file_id"),
         ({"conversation": {"id": "conv_1"}}, "conversation"),
     ],
 )
@@ -105,3 +106,29 @@ def test_what_names_nothing_that_is_kept_is_free(request_: Json) -> None:
 def test_earlier_answers_are_found_where_they_are_named(request_: Json, field: str) -> None:
     assert kept_for_user(request_) == field
     assert Responses().check({"model": "m", "input": "Hi", **request_}).kept == field
+
+
+SOURCE: Json = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+KEPT_FILE = "https://generativelanguage.googleapis.com/v1beta/files/abc"
+
+
+@pytest.mark.parametrize(
+    ("api", "turn", "field"),
+    [
+        ("chat_completions", {"content": [{"type": "file", "file": {"file_id": "f"}}]}, "content[0].file.file_id"),
+        ("chat_completions", {"content": [{"type": "file", "file": {"file_data": "data:,"}}]}, None),
+        ("chat_completions", {"content": "file_id"}, None),
+        ("messages", {"content": [{"type": "text", "text": "Hi"}, SOURCE]}, "content[1].source.file_id"),
+        ("messages", {"content": [{"type": "tool_result", "content": [SOURCE]}]}, "content[0].content.file_id"),
+        ("messages", {"content": [{"type": "container_upload", "file_id": "f"}]}, "content[0].file_id"),
+        ("messages", {"content": [{"type": "tool_use", "input": {"file_id": "f", "source": SOURCE}}]}, None),
+        ("messages", {"content": [{"type": "document", "source": {"type": "url", "url": "https://a"}}]}, None),
+        ("gemini", {"parts": [{"fileData": {"fileUri": KEPT_FILE}}]}, "parts[0].fileData.fileUri"),
+        ("gemini", {"parts": [{"file_data": {"file_uri": KEPT_FILE}}]}, "parts[0].file_data.file_uri"),
+        ("gemini", {"parts": [{"fileData": {"fileUri": "https://youtu.be/1"}}]}, None),
+    ],
+)
+def test_files_by_id_are_found_in_the_other_apis_too(api: str, turn: Json, field: str | None) -> None:
+    turns = "contents" if api == "gemini" else "messages"
+    asked = DIALECTS[api].check({"model": "m", turns: [{"role": "user", **turn}], "max_tokens": 5})
+    assert asked.kept == (field and f"{turns}[0].{field}")
