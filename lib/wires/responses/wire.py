@@ -6,12 +6,12 @@ https://platform.openai.com/docs/api-reference/responses
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import orjson
 from flask import Blueprint, Flask, Response, jsonify, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from lib.dialects.conversation import Json
 from lib.domain.errors import Conflict, HoldfastError, InvalidRequest, NotFound, StillRunning, Unavailable
@@ -21,6 +21,7 @@ from lib.serving.feed import Piece
 from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
+from lib.wires import nodes
 from lib.wires.bodies import object_in
 from lib.wires.failures import shown
 from lib.wires.frames import KEEP_ALIVE, frame, in_writes
@@ -61,8 +62,10 @@ def register(app: Flask, service: Service) -> None:
                 if is_streamed:
                     return respond(generation, tail, Piece([], 0), rendering)
                 tail.close()
-                shown = responses.shown(responses.find(user, response_id(generation))) if started.attached else None
-                return whole(generation, shown or rendering.response("queued"))
+                if not started.attached:
+                    return whole(generation, rendering.response("queued"))
+                with responses.find(user, response_id(generation)) as found:
+                    return whole(generation, responses.shown(found))
             first = first_piece(tail, settings.status_wait_seconds)
             if is_streamed:
                 return respond(generation, tail, first, rendering)
@@ -77,10 +80,10 @@ def register(app: Flask, service: Service) -> None:
             raise
 
     def begin(user: str) -> tuple[Started, Json, bool]:
-        with service.bodies.json(user) as body:
+        with service.bodies.json(user) as body, ExitStack() as held:
             fields = object_in(body)
             check(fields)
-            previous = responses.previous(user, its) if (its := fields.get("previous_response_id")) else None
+            previous = held.enter_context(responses.previous(user, fields.get("previous_response_id")))
             speaks = settings.catalog.serving(fields["model"]).speaks
             asking = passed(fields, previous) if SPOKEN in speaks else rendered(fields, previous)
             begun = replace(
@@ -97,6 +100,7 @@ def register(app: Flask, service: Service) -> None:
         sent = {name: value for name, value in fields.items() if name != "previous_response_id"}
         if previous is not None and INPUT in previous.request:
             sent[INPUT] = portable([*responses.conversation(previous), *items_of(fields.get(INPUT))])
+            within_limits(orjson.dumps(sent))
         elif previous is not None:
             sent["previous_response_id"] = responses.upstream_id(previous)
         own = orjson.dumps(shown_of(fields))
@@ -106,14 +110,23 @@ def register(app: Flask, service: Service) -> None:
         """For an upstream that speaks another API."""
         asked = read(fields, responses.conversation(previous) if previous is not None else ())
         own = orjson.dumps(asked.kept)
-        if len(own) > settings.max_request_bytes:
-            raise InvalidRequest(
-                f"The conversation has more than {settings.max_request_bytes} bytes with all that came before, which "
-                "is the limit here (MAX_REQUEST_BYTES). Begin a new one.",
-                code="conversation_too_large",
-                param="previous_response_id",
-            )
+        within_limits(own)
         return StartRequest(body=asked.conversation, own=own)
+
+    def within_limits(conversation: bytes) -> None:
+        """Checks a conversation as one body is checked, since it grows with each response. Errors: `InvalidRequest`."""
+        size, values = settings.max_request_bytes, settings.max_request_nodes
+        if len(conversation) > size:
+            most = f"{size} bytes with all that came before, which is the limit here (MAX_REQUEST_BYTES)"
+        elif nodes.exceed(conversation, values):
+            most = f"{values} values and names with all that came before, which is the limit here (MAX_REQUEST_NODES)"
+        else:
+            return
+        raise InvalidRequest(
+            f"The conversation has more than {most}. Begin a new one.",
+            code="conversation_too_large",
+            param="previous_response_id",
+        )
 
     def respond(generation: Generation, tail: Tail, first: Piece, rendering: Rendering, after: int = -1) -> Response:
         bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
@@ -122,29 +135,29 @@ def register(app: Flask, service: Service) -> None:
 
     @wire.get("/v1/responses/<its_id>")
     def retrieve(its_id: str) -> Response:
-        kept = responses.find(service.identify(request.headers), its_id)
-        if request.args.get("stream") != "true" and "text/event-stream" not in request.headers.get("Accept", ""):
-            return whole(kept.generation, responses.shown(kept))
-        after = cursor()
-        tail = service.generations.resume(kept.generation, 0)
-        bound_writes(settings.send_seconds)
-        return respond(kept.generation, tail, Piece([], 0), responses.rendering(kept.generation, kept.request), after)
+        with responses.find(service.identify(request.headers), its_id) as kept:
+            if request.args.get("stream") != "true" and "text/event-stream" not in request.headers.get("Accept", ""):
+                return whole(kept.generation, responses.shown(kept))
+            after, rendering = cursor(), responses.rendering(kept.generation, kept.request)
+            tail = service.generations.resume(kept.generation, 0)
+            bound_writes(settings.send_seconds)
+            return respond(kept.generation, tail, Piece([], 0), rendering, after)
 
     @wire.post("/v1/responses/<its_id>/cancel")
     def cancel(its_id: str) -> Response:
         user = service.identify(request.headers)
-        kept = responses.find(user, its_id, retrieve=False)
-        try:
-            generation, head = service.generations.stop(user, kept.generation.id)
-        except Conflict:
-            generation, head = service.generations.find(user, kept.generation.id)  # it is over, which is what was asked
-        return whole(generation, responses.shown(Kept(generation, head, kept.request)))
+        with responses.find(user, its_id, retrieve=False) as kept:
+            try:
+                generation, head = service.generations.stop(user, kept.generation.id)
+            except Conflict:  # it is over, which is what was asked
+                generation, head = service.generations.find(user, kept.generation.id)
+            return whole(generation, responses.shown(Kept(generation, head, kept.request)))
 
     @wire.delete("/v1/responses/<its_id>")
     def delete(its_id: str) -> Response:
         user = service.identify(request.headers)
-        kept = responses.find(user, its_id, retrieve=False)
-        service.generations.delete(user, kept.generation.id)
+        with responses.find(user, its_id, retrieve=False) as kept:
+            service.generations.delete(user, kept.generation.id)
         return jsonify(id=its_id, object="response", deleted=True)
 
     @wire.post("/v1/responses/compact")
@@ -153,7 +166,6 @@ def register(app: Flask, service: Service) -> None:
         """Without this it would be a response's id, which takes no POST."""
         raise NotFound(f"There is nothing at {request.path} here.", code="no_such_route")
 
-    @wire.errorhandler(RequestEntityTooLarge)
     @wire.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         return refusal(shown(error), foreign=True)
