@@ -132,6 +132,11 @@ class Store:
         """The request in the terms of its client protocol, or nothing. Errors: as `request`."""
         return self._body(generation, "own_request", generation.own_request, generation.own_request_parts)
 
+    @staticmethod
+    def own_request_bytes(generation: Generation) -> int:
+        """The most bytes that `own_request` may return."""
+        return len(generation.own_request) or generation.own_request_parts * _REQUEST_PART_BYTES
+
     def _body(self, generation: Generation, field: str, inline: bytes, count: int) -> bytes:
         if not count:
             return inline

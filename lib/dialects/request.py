@@ -32,6 +32,17 @@ def read_request(body: object, turns: str, *, or_text: bool = False) -> tuple[Js
     return body, model
 
 
+def fallbacks(request: Json) -> tuple[str, ...]:
+    """The models that OpenRouter may take where the first one fails. Errors: `InvalidRequest`.
+
+    https://openrouter.ai/docs/guides/routing/model-fallbacks
+    """
+    models = request.get("models")
+    if not isinstance(models, list | None) or not all(isinstance(model, str) for model in models or ()):
+        raise InvalidRequest("'models' must be a list of models.", param="models")
+    return tuple(models or ())
+
+
 def is_streamed(request: Json) -> bool:
     """Whether the request asks for a stream. Errors: `InvalidRequest`."""
     streamed = request.get("stream")

@@ -283,6 +283,10 @@ class Generations:
         except RequestLost as error:
             raise NotFound("The request of this generation no longer exists.", code="generation_not_found") from error
 
+    def own_request_bytes(self, generation: Generation) -> int:
+        """The most bytes that `own_request` may return."""
+        return self._store.own_request_bytes(generation)
+
     def events(self, generation: Generation, head: Head) -> Iterator[Event]:
         """The events of the journal up to `head`."""
         return replay(self._store, generation, head)

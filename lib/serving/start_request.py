@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -101,6 +101,15 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
         fields = dialects[name].streaming(fields)
         body = orjson.dumps(fields)
         asked = dialects[name].check(fields)
+        if isinstance(request.body, Conversation) and request.body.output_tokens is not None:
+            asked = replace(asked, output_tokens_field=request.body.output_tokens_field)
+    for other in asked.fallbacks:
+        if upstream.fit(other) < 0:
+            raise InvalidRequest(
+                f"There is no model '{other[:100]}' where '{asked.model[:100]}' is. Leave it out.",
+                code="model_not_found",
+                param="models",
+            )
     if asked.kept and not upstream.account_ids and not request.ids_checked:
         raise kept_elsewhere(asked.kept)
     for header, value in request.headers.items():

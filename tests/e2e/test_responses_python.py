@@ -255,6 +255,22 @@ def test_a_conversation_that_its_upstream_keeps_can_t_go_on_elsewhere(sdk: opena
     assert (refused.value.code, refused.value.param) == ("previous_response_elsewhere", "previous_response_id")
 
 
+@pytest.mark.parametrize("api", ["messages", "responses"])
+@pytest.mark.parametrize(
+    ("text", "parts", "limit"), [("A" * (6 << 20), 1, "MAX_REQUEST_BYTES"), ("A", 6000, "MAX_REQUEST_NODES")]
+)
+def test_a_conversation_has_the_limits_of_one_request(
+    sdk: openai.OpenAI, api: str, text: str, parts: int, limit: str
+) -> None:
+    what = new()
+    turn = [{"role": "user", "content": [{"type": "input_text", "text": text}] * parts}]
+    first = sdk.responses.create(**{**asked("chat_completions", what, 5), "input": turn})
+    with pytest.raises(openai.BadRequestError) as refused:
+        sdk.responses.create(**{**asked(api, what, 5), "input": turn}, previous_response_id=first.id)
+    assert (refused.value.code, refused.value.param) == ("conversation_too_large", "previous_response_id")
+    assert limit in refused.value.message
+
+
 @OVER_OTHERS
 def test_a_response_that_is_not_over_has_no_next(sdk: openai.OpenAI, api: str) -> None:
     running = sdk.responses.create(**asked(api, "running", 4000, rate=20), background=True)

@@ -18,7 +18,7 @@ from lib.dialects.chat_completions.request import file_by_id, written
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
-from lib.dialects.request import is_streamed, read_request
+from lib.dialects.request import fallbacks, is_streamed, read_request
 from lib.dialects.steps import (
     OUTPUT,
     EndMark,
@@ -77,6 +77,7 @@ class ChatCompletions:
         return Asked(
             model=model,
             streamed=streamed,
+            fallbacks=fallbacks(request),
             choices=count or 1,
             output_tokens=limits.get(most),
             output_tokens_field=most,

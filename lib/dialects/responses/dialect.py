@@ -17,7 +17,7 @@ from lib.dialects.conversation import Conversation
 from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.reading import SeamReading
-from lib.dialects.request import is_streamed, read_request
+from lib.dialects.request import fallbacks, is_streamed, read_request
 from lib.dialects.responses.background import PATH, ResponseBackground
 from lib.dialects.responses.events import failure_in, steps_of
 from lib.dialects.responses.ids import kept_for_account, kept_for_user
@@ -63,6 +63,7 @@ class Responses:
         return Asked(
             model=model,
             streamed=streamed,
+            fallbacks=fallbacks(request),
             output_tokens=limit,
             output_tokens_field="max_output_tokens",
             kept=kept_for_account(request) or kept_for_user(request),

@@ -6,7 +6,8 @@ A response's id is its generation's, so nothing else has to be looked up.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,8 +76,11 @@ class KeptResponses:
     def __init__(self, service: Service):
         self._service = service
 
-    def find(self, user: str, its_id: str, *, retrieve: bool = True) -> Kept:
-        """A user's response. Errors: `NotFound`, also if it is another user's.
+    @contextmanager
+    def find(self, user: str, its_id: str, *, retrieve: bool = True) -> Iterator[Kept]:
+        """A user's response, whose request counts as held until the block is left.
+
+        Errors: `NotFound`, also if it is another user's; `TooManyRequests`.
 
         `retrieve`: it must be one that may be retrieved. One that was asked for with `store: false` may not, but it may
         be cancelled and deleted.
@@ -89,11 +93,12 @@ class KeptResponses:
             generation, head = self._service.generations.find(user, found[1])
         except NotFound as error:
             raise missing from error
-        own = self._service.generations.own_request(generation)
-        request = orjson.loads(own) if own else None
-        if request is None or (retrieve and request.get("store") is False):
-            raise missing
-        return Kept(generation, head, request)
+        with self._service.bodies.kept(user, self._service.generations.own_request_bytes(generation)):
+            own = self._service.generations.own_request(generation)
+            request = orjson.loads(own) if own else None
+            if request is None or (retrieve and request.get("store") is False):
+                raise missing
+            yield Kept(generation, head, request)
 
     def rendering(self, generation: Generation, request: Json) -> Rendering:
         """Says an answer from its first event on."""
@@ -141,14 +146,17 @@ class KeptResponses:
             items[int(place)] = {**items[int(place)], "id": its_id}
         return named(items, kept.generation.id)
 
-    def asked(self, user: str, kept: Kept) -> list[Json]:
-        """All items that a response answers, oldest first: of a long conversation, those of its last `MOST_BEFORE`."""
+    def asked(self, user: str, kept: Kept, held: ExitStack) -> list[Json]:
+        """All items that a response answers, oldest first: of a long conversation, those of its last `MOST_BEFORE`.
+
+        All that is read counts as held until `held` is closed. Errors: `TooManyRequests`.
+        """
         found = self.given(kept)
         for _ in range(MOST_BEFORE):
             if INPUT in kept.request or _PREVIOUS not in self._sent(kept):
                 break
             try:
-                kept = self.find(user, kept.request[_PREVIOUS])
+                kept = held.enter_context(self.find(user, kept.request[_PREVIOUS]))
             except NotFound:
                 break  # it was deleted, or is too old
             found = [*self.given(kept), *(item for item, _ in self.items(kept)), *found]
@@ -158,17 +166,22 @@ class KeptResponses:
         sent: Json = orjson.loads(self._service.generations.request(kept.generation))
         return sent
 
-    def previous(self, user: str, its_id: str) -> Kept:
-        """A response that another is to follow. Errors: `InvalidRequest`."""
-        try:
-            kept = self.find(user, its_id)
-        except NotFound as error:
-            words = f"Previous response with id '{its_id[:100]}' not found."
-            raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS) from error
-        if kept.head.end is None:
-            words = f"Previous response with id '{its_id[:100]}' is not over yet: wait for it, or cancel it."
-            raise InvalidRequest(words, code="previous_response_in_progress", param=_PREVIOUS)
-        return kept
+    @contextmanager
+    def previous(self, user: str, its_id: str | None) -> Iterator[Kept | None]:
+        """The response that another is to follow, if there is one, held as by `find`. Errors: `InvalidRequest`."""
+        if not its_id:
+            yield None
+            return
+        with ExitStack() as held:
+            try:
+                kept = held.enter_context(self.find(user, its_id))
+            except NotFound as error:
+                words = f"Previous response with id '{its_id[:100]}' not found."
+                raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS) from error
+            if kept.head.end is None:
+                words = f"Previous response with id '{its_id[:100]}' is not over yet: wait for it, or cancel it."
+                raise InvalidRequest(words, code="previous_response_in_progress", param=_PREVIOUS)
+            yield kept
 
     def conversation(self, kept: Kept) -> list[Json]:
         """The items of a conversation up to and with this response. Errors: `InvalidRequest`."""
@@ -181,9 +194,9 @@ class KeptResponses:
             )
         return [*self.given(kept), *self.shown(kept)["output"]]
 
-    def all_items(self, user: str, kept: Kept) -> list[Json]:
-        """The items of a conversation up to and with this response, wherever they are, as far as they are kept."""
-        return [*self.asked(user, kept), *self.shown(kept)["output"]]
+    def all_items(self, user: str, kept: Kept, held: ExitStack) -> list[Json]:
+        """The items of a conversation up to and with this response, wherever they are, held as by `asked`."""
+        return [*self.asked(user, kept, held), *self.shown(kept)["output"]]
 
     def upstream_id(self, kept: Kept) -> str:
         """The id that a response has at its upstream, which speaks this API. Errors: `InvalidRequest`."""

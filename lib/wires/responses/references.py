@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from lib.dialects.conversation import Json
@@ -28,11 +28,12 @@ class Named:
 
 
 class References:
-    """What one request of a user's names. Each response is read once."""
+    """What one request of a user's names. Each response is read once, and counts as held until `held` is closed."""
 
-    def __init__(self, responses: KeptResponses, user: str):
+    def __init__(self, responses: KeptResponses, user: str, held: ExitStack):
         self._responses = responses
         self._user = user
+        self._held = held
         self._read: dict[str, list[Named]] = {}
 
     def whole(self, items: Sequence[Json]) -> list[Json]:
@@ -96,7 +97,7 @@ class References:
 
     def _items_of(self, generation: str, missing: NotFound, param: str) -> list[Named]:
         try:
-            kept = self._responses.find(self._user, f"resp_{generation}")
+            kept = self._held.enter_context(self._responses.find(self._user, f"resp_{generation}"))
         except NotFound as error:
             raise missing from error
         if kept.head.end is None:

@@ -5,13 +5,13 @@ https://platform.openai.com/docs/api-reference/responses
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import orjson
 from flask import Blueprint, Flask, Response, jsonify, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from lib.dialects.conversation import Json
 from lib.dialects.responses.ids import kept_for_account
@@ -23,6 +23,7 @@ from lib.serving.feed import Piece
 from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest, kept_elsewhere
 from lib.serving.tail import Tail
+from lib.wires import nodes
 from lib.wires.bodies import object_in
 from lib.wires.failures import shown
 from lib.wires.frames import KEEP_ALIVE, frame, in_writes
@@ -66,8 +67,10 @@ def register(app: Flask, service: Service) -> None:
                 if is_streamed:
                     return respond(generation, tail, Piece([], 0), rendering)
                 tail.close()
-                shown = responses.shown(responses.find(user, response_id(generation))) if started.attached else None
-                return whole(generation, shown or rendering.response("queued"))
+                if not started.attached:
+                    return whole(generation, rendering.response("queued"))
+                with responses.find(user, response_id(generation)) as found:
+                    return whole(generation, responses.shown(found))
             first = first_piece(tail, settings.status_wait_seconds)
             if is_streamed:
                 return respond(generation, tail, first, rendering)
@@ -82,18 +85,18 @@ def register(app: Flask, service: Service) -> None:
             raise
 
     def begin(user: str) -> tuple[Started, Json, bool]:
-        with service.bodies.json(user) as body:
+        with service.bodies.json(user) as body, ExitStack() as held:
             fields = object_in(body)
             check(fields)
-            return *start(user, fields, previous_of(user, fields)), bool(fields.get("stream"))
+            previous = held.enter_context(responses.previous(user, fields.get("previous_response_id")))
+            started, kept = start(user, fields, previous, References(responses, user, held))
+            return started, kept, bool(fields.get("stream"))
 
-    def previous_of(user: str, fields: Json) -> Kept | None:
-        its_id = fields.get("previous_response_id")
-        return responses.previous(user, its_id) if its_id else None
-
-    def start(user: str, fields: Json, previous: Kept | None, *, placed: bool = True) -> tuple[Started, Json]:
+    def start(
+        user: str, fields: Json, previous: Kept | None, references: References, *, placed: bool = True
+    ) -> tuple[Started, Json]:
         """The generation, and what is kept of its request. `placed`: it is where the headers say."""
-        upstream, references = settings.catalog.serving(fields["model"]), References(responses, user)
+        upstream = settings.catalog.serving(fields["model"])
         if SPOKEN in upstream.speaks:
             asking = passed(fields, previous, upstream, references)
         else:
@@ -131,14 +134,19 @@ def register(app: Flask, service: Service) -> None:
         return StartRequest(body=asked.conversation, own=bounded(orjson.dumps(asked.kept)))
 
     def bounded(conversation: bytes) -> bytes:
-        if len(conversation) > settings.max_request_bytes:
-            raise InvalidRequest(
-                f"The conversation has more than {settings.max_request_bytes} bytes with all that came before, which "
-                "is the limit here (MAX_REQUEST_BYTES). Begin a new one.",
-                code="conversation_too_large",
-                param="previous_response_id",
-            )
-        return conversation
+        """A conversation, checked as one body is, since it grows with each response. Errors: `InvalidRequest`."""
+        size, values = settings.max_request_bytes, settings.max_request_nodes
+        if len(conversation) > size:
+            most = f"{size} bytes with all that came before, which is the limit here (MAX_REQUEST_BYTES)"
+        elif nodes.exceed(conversation, values):
+            most = f"{values} values and names with all that came before, which is the limit here (MAX_REQUEST_NODES)"
+        else:
+            return conversation
+        raise InvalidRequest(
+            f"The conversation has more than {most}. Begin a new one.",
+            code="conversation_too_large",
+            param="previous_response_id",
+        )
 
     def respond(generation: Generation, tail: Tail, first: Piece, rendering: Rendering, after: int = -1) -> Response:
         bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
@@ -147,55 +155,61 @@ def register(app: Flask, service: Service) -> None:
 
     @wire.get("/v1/responses/<its_id>")
     def retrieve(its_id: str) -> Response:
-        kept = responses.find(service.identify(request.headers), its_id)
-        if request.args.get("stream") != "true" and "text/event-stream" not in request.headers.get("Accept", ""):
-            return whole(kept.generation, responses.shown(kept))
-        after = cursor()
-        tail = service.generations.resume(kept.generation, 0)
-        bound_writes(settings.send_seconds)
-        return respond(kept.generation, tail, Piece([], 0), responses.rendering(kept.generation, kept.request), after)
+        with responses.find(service.identify(request.headers), its_id) as kept:
+            if request.args.get("stream") != "true" and "text/event-stream" not in request.headers.get("Accept", ""):
+                return whole(kept.generation, responses.shown(kept))
+            after, rendering = cursor(), responses.rendering(kept.generation, kept.request)
+            tail = service.generations.resume(kept.generation, 0)
+            bound_writes(settings.send_seconds)
+            return respond(kept.generation, tail, Piece([], 0), rendering, after)
 
     @wire.get("/v1/responses/<its_id>/input_items")
     def input_items(its_id: str) -> Response:
         user = service.identify(request.headers)
-        kept = responses.find(user, its_id)
-        items = References(responses, user).shown(responses.asked(user, kept))
-        return Response(
-            orjson.dumps(page(items, request.args)), mimetype="application/json", headers=named(kept.generation)
-        )
+        with ExitStack() as held:
+            kept = held.enter_context(responses.find(user, its_id))
+            items = References(responses, user, held).shown(responses.asked(user, kept, held))
+            shown = orjson.dumps(page(items, request.args))
+        return Response(shown, mimetype="application/json", headers=named(kept.generation))
 
     @wire.post("/v1/responses/<its_id>/cancel")
     def cancel(its_id: str) -> Response:
         user = service.identify(request.headers)
-        kept = responses.find(user, its_id, retrieve=False)
-        try:
-            generation, head = service.generations.stop(user, kept.generation.id)
-        except Conflict:
-            generation, head = service.generations.find(user, kept.generation.id)  # it is over, which is what was asked
-        return whole(generation, responses.shown(Kept(generation, head, kept.request)))
+        with responses.find(user, its_id, retrieve=False) as kept:
+            try:
+                generation, head = service.generations.stop(user, kept.generation.id)
+            except Conflict:  # it is over, which is what was asked
+                generation, head = service.generations.find(user, kept.generation.id)
+            return whole(generation, responses.shown(Kept(generation, head, kept.request)))
 
     @wire.delete("/v1/responses/<its_id>")
     def delete(its_id: str) -> Response:
         user = service.identify(request.headers)
-        kept = responses.find(user, its_id, retrieve=False)
-        service.generations.delete(user, kept.generation.id)
+        with responses.find(user, its_id, retrieve=False) as kept:
+            service.generations.delete(user, kept.generation.id)
         return jsonify(id=its_id, object="response", deleted=True)
 
     @wire.post("/v1/responses/compact")
     def compact() -> Response:
         user = service.identify(request.headers)
-        with service.bodies.json(user) as body:
+        with service.bodies.json(user) as body, ExitStack() as held:  # to the end, which needs what users said
             fields = object_in(body)
             check(fields)
-            previous, items = previous_of(user, fields), []
+            previous, items = held.enter_context(responses.previous(user, fields.get("previous_response_id"))), []
+            references = References(responses, user, held)
             if fields.get(INPUT) is not None or previous is None:
-                items = References(responses, user).whole(opened(items_of(fields.get(INPUT))))
-            before = responses.all_items(user, previous) if previous is not None else []
+                items = references.whole(opened(items_of(fields.get(INPUT))))
+            before = responses.all_items(user, previous, held) if previous is not None else []
             if previous is not None and INPUT in previous.request:  # else the upstream has what came before
                 del fields["previous_response_id"]
-                started, kept = start(user, summarising(fields, [*before, *items]), None, placed=False)
+                asked, previous = summarising(fields, [*before, *items]), None
             else:
-                started, kept = start(user, summarising(fields, items), previous, placed=False)
+                asked = summarising(fields, items)
+            started, kept = start(user, asked, previous, references, placed=False)
+            return summary(started, kept, [*before, *items])
+
+    def summary(started: Started, kept: Json, items: Sequence[Json]) -> Response:
+        """The compacted conversation, once the model has told it."""
         bound_writes(settings.send_seconds)
         generation, tail, rendering = started.generation, started.tail, responses.rendering(started.generation, kept)
         try:
@@ -203,7 +217,7 @@ def register(app: Flask, service: Service) -> None:
                 tail, first_piece(tail, settings.status_wait_seconds), rendering.take, settings.response_seconds
             )
             rendering.end(end)
-            result = compacted(rendering.ended(end), [*before, *items], generation.id)
+            result = compacted(rendering.ended(end), items, generation.id)
             return Response(orjson.dumps(result), mimetype="application/json", headers=named(generation))
         except HoldfastError as error:
             return refusal(error, named(generation), foreign=generation.dialect != SPOKEN)
@@ -215,7 +229,6 @@ def register(app: Flask, service: Service) -> None:
         """Without this it would be a response's id, which takes no POST."""
         raise NotFound(f"There is nothing at {request.path} here.", code="no_such_route")
 
-    @wire.errorhandler(RequestEntityTooLarge)
     @wire.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         return refusal(shown(error), foreign=True)
