@@ -46,11 +46,11 @@ class WorkerKilledInBackground(WorkerKilled):
     dialects = tuple(dialect for dialect in DIALECTS if dialect.background)
 
     def tokens(self, plan: Plan) -> tuple[int, int]:
-        """Enough for the first to be under way still when the last has begun."""
         return plan.tokens[1], round(1.5 * plan.tokens[1])
 
     def question(self, on: Round, usual: Question, place: int) -> Question:
-        return replace(usual, resumable=True, streamed=True)
+        """Slow enough for the first to be under way still when the last has begun."""
+        return replace(usual, resumable=True, streamed=True, rate=usual.rate / 3)
 
     def settle(self, on: Round) -> None:
         calls = [call for calls in on.stage.calls().values() for call in calls]
