@@ -96,6 +96,15 @@ class TooManyRequests(HoldfastError):
     type = "rate_limit_error"
 
 
+class BudgetReached(TooManyRequests):
+    """A budget is not enough for the request. The `details` say which, and when it resets.
+
+    It is worth a retry before that if running answers hold the rest.
+    """
+
+    code = "budget_reached"
+
+
 class ClientLeft(HoldfastError):
     """The client has closed its connection, so nobody gets this response.
 

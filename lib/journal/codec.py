@@ -66,16 +66,28 @@ def decoded(segments: Iterable[Segment]) -> Iterator[tuple[int, list[Event]]]:
     An attempt that was lost while it wrote the documents of a large event may leave some that its successor did not
     overwrite. They are skipped: their `attempt` differs from the first document's.
     """
+    for first, parts in _joined(segments):
+        yield first, Decoder(first).feed(b"".join(part.events for part in parts))
+
+
+def _joined(segments: Iterable[Segment]) -> Iterator[tuple[int, list[Segment]]]:
     for first, documents in groupby(segments, key=lambda segment: segment.first):
         parts = list(documents)
-        yield first, Decoder(first).feed(b"".join(part.events for part in parts if part.attempt == parts[0].attempt))
+        yield first, [part for part in parts if part.attempt == parts[0].attempt]
 
 
 def replay(store: Store, generation: Generation, head: Head) -> Iterator[Event]:
     """All events in the journal up to `head`. Errors: `Unreachable`."""
+    for _, events in replay_attempts(store, generation, head):
+        yield from events
+
+
+def replay_attempts(store: Store, generation: Generation, head: Head) -> Iterator[tuple[int, list[Event]]]:
+    """All events in the journal up to `head`, in pieces, each with the number of its attempt. Errors: `Unreachable`."""
     for segments in (store.segments(generation, 0, head.first), [head]):
-        for _, events in decoded(segments):
-            yield from events
+        for _, parts in _joined(segments):
+            for _, events in decoded(parts):
+                yield parts[0].attempt, events
 
 
 def saved_text(store: Store, generation: Generation, head: Head) -> str:
