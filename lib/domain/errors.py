@@ -132,6 +132,11 @@ class Unreachable(Unavailable):
         super().__init__("The database can't be reached. Try again.", retry_after=1)
         self.cause = cause
 
+    @property
+    def contention(self) -> bool:
+        """Whether others wrote the same documents, so that this commit did not take effect."""
+        return self.cause == "Aborted"
+
 
 class IndexMissing(Unreachable):
     """A query's index is missing or still being built, which the log names. A retry at once would fail too."""

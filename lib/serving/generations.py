@@ -7,6 +7,8 @@ tasks to the queue.
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -35,7 +37,7 @@ from lib.domain.segment import Head, empty_head
 from lib.domain.usage import Usage
 from lib.journal.codec import replay
 from lib.journal.ending import LOST_GRACE
-from lib.journal.writer import Clock, retried
+from lib.journal.writer import RETRY_SECONDS, Clock, retried
 from lib.runtime.settings import Settings
 from lib.serving.budgets import Budgets
 from lib.serving.healing import INSIST_SECONDS, Dialects, Healer
@@ -47,7 +49,10 @@ START_GRACE = timedelta(minutes=30)  # how long a task may wait in the queue bef
 STOP_WAIT_SECONDS = 3.0  # longer than a worker's longest back-off
 LIMIT_RETRY_SECONDS = 5  # after a 429
 MAX_PAGE = 100
+WITHDRAW_SECONDS = 10.0  # of retries: what is left would hold what it has reserved
 _READ_TRIES = 3
+_CREATE_TRIES = 2
+_CONTENTION_TRIES = 6
 
 log = logging.getLogger(__name__)
 
@@ -219,25 +224,30 @@ class Generations:
         return found is not None and not found[0].state.terminal
 
     def _create(self, generation: Generation, head: Head) -> Created:
-        """Creates the generation, with one retry. What is not known of it is read, but for its version.
+        """Creates the generation, with one retry, or several while others write the same accounts.
 
-        Errors: `Exists`, `Unreachable`.
+        If the response was lost, the version is not known. Errors: `Exists`, `Unreachable`.
         """
-        opening = message.opening(generation)
-        try:
-            return self._store.create(generation, opening, head)
-        except Unreachable:
-            found = self._store.generation(generation.id)
-            if found is None:
+        opening, pause, tries = message.opening(generation), RETRY_SECONDS[0], 0
+        while True:
+            tries += 1
+            try:
                 return self._store.create(generation, opening, head)
-            if found.created_at != generation.created_at:
-                raise Exists from None  # another request created it; it is not this one's commit with a lost response
-            return Created(None, self.budgets.now(found))
+            except Unreachable as error:
+                found = self._store.generation(generation.id)
+                if found is not None and found.created_at == generation.created_at:
+                    return Created(None, self.budgets.now(found))
+                if found is not None:
+                    raise Exists from None  # another request's: it is not this one's commit with a lost response
+                if tries >= (_CONTENTION_TRIES if error.contention else _CREATE_TRIES):
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause *= 2
 
     def _withdraw(self, generation: Generation) -> None:
         """Deletes a generation that could not be queued or is beyond the limit, with retries."""
         try:
-            retried(lambda: self._healer.delete(generation), INSIST_SECONDS)
+            retried(lambda: self._healer.delete(generation), WITHDRAW_SECONDS)
         except Unreachable:
             log.warning("a generation that was not queued could not be deleted", extra={"generation": generation.id})
 
