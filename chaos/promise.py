@@ -47,7 +47,8 @@ class Observation:
     `answer` are the tokens of the upstream's whole answer in its `dialect`, and `sent` is how many it sent in `calls`
     calls, of which `left_open` were open seconds after the end. `kept` are the journals read while it ran, and
     `readings` what was read after it had ended (or had taken too long), in order. `overdue`: it had not ended in time,
-    whatever happened later. `recovered` is how many seconds it took to continue, if it had to.
+    whatever happened later. `recovered` is how many seconds it took to continue, if it had to. `billed` has the tokens
+    of prompt and answer that each of the calls which came to their end says to have taken.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Observation:
     left_open: int = 0
     overdue: bool = False
     recovered: float | None = None
+    billed: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

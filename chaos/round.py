@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
@@ -139,7 +139,7 @@ class Round:
             for name, asked in ((asked.question.name, asked) for asked in self.asked)
         ]
 
-    def _observation(self, asked: Asked, calls: list[dict[str, int]], left_open: int) -> Observation:
+    def _observation(self, asked: Asked, calls: list[dict[str, Any]], left_open: int) -> Observation:
         return Observation(
             name=asked.question.name,
             dialect=asked.question.dialect,
@@ -153,6 +153,7 @@ class Round:
             left_open=left_open,
             overdue=asked.overdue,
             recovered=self.fault.recovered(self, asked),
+            billed=tuple((call["prompt_tokens"], call["completion_tokens"]) for call in calls if call["finished"]),
         )
 
     # For faults
