@@ -19,7 +19,7 @@ from lib.dialects.protocol import Asked
 from lib.domain.end import Fields
 from lib.domain.errors import BudgetReached
 from lib.domain.generation import Generation
-from lib.domain.usage import Account, Booking, Budget, Limits, Usage
+from lib.domain.usage import Account, Booking, Budget, Limits, Price, Usage
 from lib.runtime.catalog import Upstream
 from lib.runtime.prices import price_of
 from lib.runtime.settings import Settings
@@ -61,7 +61,7 @@ class Budgets:
             accounts=tuple(Account.at(owners.get(budget, owner), budget, now).id for budget in self._limits),
             input_tokens=input_tokens(body),
             output_tokens=(asked.output_tokens or self._output_tokens) * asked.choices,
-            price=price_of(upstream.prices, asked.model),
+            price=_dearest([price_of(upstream.prices, model) for model in (asked.model, *asked.fallbacks)]),
         ).fields()
 
     def check(self, generation: Generation, usage: Sequence[Usage]) -> None:
@@ -115,6 +115,12 @@ class Budgets:
                 shares = [(each.taken_tokens, limits.tokens), (each.taken_cost, limits.cost)]
                 return max(round(100 * taken / limit) for taken, limit in shares if limit)
         return None
+
+
+def _dearest(prices: Sequence[Price | None]) -> Price | None:
+    """The price of a request that any of several models may answer."""
+    known = [price for price in prices if price is not None]
+    return max(known, key=lambda price: price.input + price.output, default=None)
 
 
 def _error(account: Account, unit: str, now: datetime, *, held: bool) -> BudgetReached:
