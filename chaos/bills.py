@@ -45,7 +45,8 @@ def outputs(seen: Observation, last: Saved) -> set[int]:
         return {0}
     events: Counter[int] = Counter()
     characters: Counter[int] = Counter()
-    for attempt, frame in zip(last.attempts, last.journal, strict=True):
+    attempts = [1] * len(last.journal) if seen.one_call else last.attempts
+    for attempt, frame in zip(attempts, last.journal, strict=True):
         text = text_of(seen.dialect, frame)
         events[attempt] += bool(text)
         characters[attempt] += len(text)

@@ -50,7 +50,8 @@ class Observation:
     `generated` are the upstream's own events, if it keeps them. `kept` are the journals read while it ran, and
     `readings` what was read after it had ended (or had taken too long), in order. `overdue`: it had not ended in time,
     whatever happened later. `recovered` is how many seconds it took to continue, if it had to. `billed` has the tokens
-    of prompt and answer that each of the calls which came to their end says to have taken.
+    of prompt and answer that each of the calls which came to their end says to have taken, and with `one_call` all
+    attempts read one call's answer, which the upstream generates in the background.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Observation:
     overdue: bool = False
     recovered: float | None = None
     billed: tuple[tuple[int, int], ...] = ()
+    one_call: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
