@@ -22,13 +22,13 @@ from tests.deploy.cloud import Cloud
 from tests.integration.test_delete_user import below
 
 NAMES = ("journal", "request", "parts", "messages", "generations")
-OURS = {"holdfastGenerations", "holdfastRequest", "holdfastJournal"}
+OURS = {"holdfastGenerations", "holdfastRequest", "holdfastJournal", "holdfastUsage"}
 
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
     """One of its own, since all generations in it are deleted."""
-    with Stack(Ports.free()) as running:
+    with Stack(Ports.free(), {"COUNT_USAGE": "on"}) as running:
         yield running
 
 
