@@ -132,7 +132,20 @@ class Delete:
     version: Version = None
 
 
-Write = Create | Put | Patch | Delete
+@dataclass(frozen=True, slots=True)
+class TakeOut:
+    """Takes `value` out of the list in field `name`, and sets `fields`, whatever else the document has by then.
+
+    Creates the document if there is none.
+    """
+
+    path: str
+    name: str
+    value: str
+    fields: Mapping[str, Any]
+
+
+Write = Create | Put | Patch | Delete | TakeOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +351,11 @@ class Documents:
             _patch(write, into)
             return
         encode_map(write.fields, into.update.fields)
-        if isinstance(write, Create):
+        if isinstance(write, TakeOut):
+            into.update_mask.field_paths.extend(map(field_path, write.fields))
+            taking = into.update_transforms.add(field_path=field_path(write.name))
+            encode_value(write.value, taking.remove_all_from_array.values.add())
+        elif isinstance(write, Create):
             into.current_document.exists = False
         elif write.version is not None:
             into.current_document.update_time.CopyFrom(write.version)

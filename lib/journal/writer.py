@@ -210,7 +210,8 @@ class Journal:
     def _ending(self, ended: Generation, fields: Fields) -> list[Write]:
         names = ("state", "reason", "error", "usage", "attempt", "lastSeq", "finishedAt")
         changed = {name: value for name, value in ended.fields().items() if name in names}
-        return [Patch(ended.message_path, fields), Patch(ended.path, changed)]
+        left = [self._store.turns.left(ended, self._clock())] if ended.turn is not None else []
+        return [Patch(ended.message_path, fields), Patch(ended.path, changed), *left]
 
     def _save(self, parts: Sequence[Part]) -> None:
         """Saves the parts that do not fit into the message document. Nothing refers to them before the last commit.

@@ -41,6 +41,7 @@ FIELDS = {
     "durationMs": "from the request to the end",
     "retryMs": "how long until the next attempt or task",
     "bytes": "the size of the request",
+    "ahead": "how many answers of its chat it waits for",
     "events": "how many events the journal has",
     "tokens": "output tokens, as the upstream counted them",
     "inputTokens": "input tokens, as the upstream counted them",

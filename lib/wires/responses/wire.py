@@ -32,6 +32,7 @@ from lib.wires.http import (
     named,
     refusal,
     retried,
+    status_wait,
     streamed,
     wants_bare_events,
 )
@@ -63,7 +64,7 @@ def register(app: Flask, service: Service) -> None:
                 tail.close()
                 shown = responses.shown(responses.find(user, response_id(generation))) if started.attached else None
                 return whole(generation, shown or rendering.response("queued"))
-            first = first_piece(tail, settings.status_wait_seconds)
+            first = first_piece(tail, status_wait(generation, settings))
             if is_streamed:
                 return respond(generation, tail, first, rendering)
             end = ended(tail, first, rendering.take, settings.response_seconds)
@@ -87,6 +88,9 @@ def register(app: Flask, service: Service) -> None:
                 asking,
                 chat_id=header("X-Chat-Id"),
                 message_id=header("X-Message-Id"),
+                turn=header("X-Turn"),
+                parent_id=header("X-Parent-Id"),
+                replaces_id=header("X-Replaces-Id"),
                 idempotency_key=header("Idempotency-Key"),
                 retried=retried(),
             )
