@@ -1,9 +1,9 @@
 """Deletes Holdfast's own data by walking its generations, through Firestore's REST API and curl.
 
 Bulk deletion would go by a collection's name, wherever in the database it lies. This goes from each document of
-`holdfastGenerations` to what was written for it: the parts of its request, and the journal of its message. The message
-stays, with the parts of its text: they are the app's users'. The generation is deleted last, so that an interrupted run
-can be repeated. https://cloud.google.com/firestore/docs/reference/rest
+`holdfastGenerations` to what was written for it: the parts of its request, and the journal of its message; then to
+`holdfastTurns`, the orders of chats' turns. The message stays, with the parts of its text: they are the app's users'.
+The generation is deleted last, so that an interrupted run can be repeated. https://cloud.google.com/firestore/docs/reference/rest
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from lib.domain.collections import GENERATIONS, JOURNAL, REQUEST
+from lib.domain.collections import GENERATIONS, JOURNAL, REQUEST, TURNS
 
 PAGE = 100  # generations
 LISTED = 300  # documents of one collection
@@ -87,6 +87,8 @@ def deleted(root: str) -> Iterator[str]:
     try:
         while page := firestore.query(GENERATIONS, PAGE, field="messagePath"):
             _delete(firestore, page)
+        while page := firestore.query(TURNS, PAGE):
+            firestore.delete([each["name"] for each in page])
         yield ",".join(each for each in (JOURNAL, REQUEST) if firestore.query(each, 1, everywhere=True))
     except Refused as refused:
         sys.exit(f"{refused}\nNot all data was deleted. Run this again: it continues where it was interrupted.")
