@@ -22,7 +22,7 @@ from lib.domain.turn import TurnMode
 from lib.journal.writer import Clock
 
 LONGEST_WAIT = timedelta(hours=6)  # for a turn; then a generation that nobody works counts as lost
-TAKE_SECONDS = 10.0  # of lost races
+TAKE_SECONDS = 30.0  # of lost races, each of which may take the database seconds
 _PAUSE_SECONDS = 0.05
 _RETRY_SECONDS = 5  # after a 429
 

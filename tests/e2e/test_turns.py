@@ -14,12 +14,14 @@ import requests
 from google.cloud.firestore_v1.base_query import FieldFilter
 
 from local.client import Client, question
+from local.demo_text import seed_of, text
 from local.stack import Stack
 from tests.e2e.turns import WIRES, Chat
 
 WAIT_SECONDS = 60.0
 DEVICES = 6
 UNENDING = {"tokens": 4000, "rate": 50}
+STALL = {"kind": "stall", "at": 10, "times": 1}  # of the first call, which so ends by a kill alone
 
 
 @pytest.fixture(params=WIRES)
@@ -254,18 +256,25 @@ def fragile(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         f'[one]\nbase_url = "{stack.upstream_url}/v1"\nmodels = ["demo"]\n'
         'continue = "prefill"\nprefill_style = "openrouter"\n'
     )
-    settings = {"UPSTREAMS_FILE": str(catalog), "LEASE_SECONDS": "1", "MAX_ATTEMPTS": "10"}
+    settings = {"UPSTREAMS_FILE": str(catalog), "LEASE_SECONDS": "2", "UNWATCHED_FLUSH_SECONDS": "0.1"}
     url = stack.add_functions("fragile", settings)
     yield url, {**settings, "WORKER_URL": stack.url_of("fragile-worker")}
     stack.end("fragile-api", "fragile-worker")
 
 
 def test_a_queue_of_five_prompts_ends_whole_in_order_and_once_though_the_worker_is_killed_in_each(
-    stack: Stack, client: Client, fragile: tuple[str, dict[str, str]], database: Any
+    stack: Stack,
+    client: Client,
+    fragile: tuple[str, dict[str, str]],
+    database: Any,
 ) -> None:
     url, settings = fragile
     chat = Chat(Client(url, client.user))
-    asked = [chat.begin("queue", tokens=60, rate=40) for _ in range(5)]
+    bodies = [question(f"killed {uuid.uuid4().hex}", 60, rate=40, fault=STALL) for _ in range(5)]
+    asked = []
+    for body in bodies:
+        with chat.client.stream(body, X_Chat_Id=chat.id, X_Turn="queue") as stream:
+            asked.append(stream.generation)
     for each in asked:
         wait_for(lambda each=each: chat.client.show(each)["lastSeq"] > 3)
         stack.processes["fragile-worker"].kill()
@@ -273,12 +282,12 @@ def test_a_queue_of_five_prompts_ends_whole_in_order_and_once_though_the_worker_
         stack.wait_for("fragile-worker")
     ended = chat.ended(*asked)
     assert [each["state"] for each in ended] == ["completed"] * 5
+    assert all(each["attempt"] > 1 for each in ended), "each was amid its answer"
     assert in_turn(*ended)
-    for each in asked:
+    for each, body in zip(asked, bodies, strict=True):
         message = database.document(f"users/{client.user}/chats/{chat.id}/messages/{each}").get().to_dict()
-        assert message["state"] == "completed"
-        assert message["usage"]
-    assert chat.queued() == []
+        assert message["content"] == text(seed_of(body["messages"]), 60)
+    assert len(list(chat.client.list(chat_id=chat.id))) == 5
 
 
 @pytest.fixture
