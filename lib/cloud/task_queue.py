@@ -62,7 +62,7 @@ class TaskQueue:
         `version` is that of the journal's head, if the generation is as it was created.
         """
         created = Created(generation, version.ToNanoseconds()) if version is not None else None
-        self.schedule(Task(generation.id, generation.message_path, created), 0.0)
+        self.schedule(Task.of(generation, created), 0.0)
 
     def schedule(self, task: Task, seconds: float, name: str | None = None) -> None:
         """Adds a task that is delivered after so many seconds, as part of the current trace. Errors: `Unavailable`.

@@ -11,3 +11,4 @@ PARTS = "holdfastParts"  # below a message
 MEASURE = "holdfastMeasure"  # of operations.measure alone
 REQUEST = "holdfastRequest"  # below a generation
 USAGE = "holdfastUsage"  # the accounts of users and of the service
+TURNS = "holdfastTurns"  # the orders of chats

@@ -109,7 +109,7 @@ class Attempt:
             extra={
                 "state": str(generation.state),
                 "upstream": self._upstream.name,
-                "waitMs": _ms(waited) if generation.attempt == 1 else None,
+                "waitMs": _ms(waited) if generation.attempt == 1 and not generation.ahead else None,
                 "events": self._found.last,
                 "live": live,
             },
@@ -334,6 +334,7 @@ class Attempt:
             self._cancel(answer)
         asked, metrics = ended.created_at, self._journal.metrics
         well = end.state in (State.COMPLETED, State.STOPPED)
+        at_once = self._found.last == 0 and not ended.ahead  # of a wait for other answers the time says nothing
         log.log(
             logging.INFO if well else logging.WARNING,
             "generation ended",
@@ -343,7 +344,7 @@ class Attempt:
                 "reason": end.reason,
                 "status": status,
                 "events": ended.last_seq,
-                "ttftMs": _ms(metrics.first_saved - asked) if metrics.first_saved and self._found.last == 0 else None,
+                "ttftMs": _ms(metrics.first_saved - asked) if at_once and metrics.first_saved else None,
                 "durationMs": _ms(self._clock() - asked),
                 "tokens": said.output_tokens,
                 "inputTokens": said.input_tokens,

@@ -16,12 +16,14 @@ from typing import Any, Self
 from lib.domain.channel import Channel
 from lib.domain.errors import ConfigurationError
 from lib.domain.message_path import MESSAGE_PATH, is_shared, valid_message_path
+from lib.domain.turn import TurnMode
 from lib.domain.usage import Budget, Limits
 from lib.runtime import catalog
 from lib.runtime.catalog import MAX_SECONDS, Catalog, is_url
 from lib.runtime.prices import millionths
 
 MAX_DAYS = 36_500
+MAX_WAITING_TURNS = 100
 MAX_SHORT = 200  # characters: a notification has 4 KB in all
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -118,6 +120,18 @@ def _off_or_on(value: str) -> str:
     if value not in ("off", "on"):
         raise ValueError("'off' or 'on'")
     return value
+
+
+def _turn_mode(value: str) -> TurnMode:
+    if value not in list(TurnMode):
+        raise ValueError("'parallel', 'reject', 'interrupt' or 'queue'")
+    return TurnMode(value)
+
+
+def _waiting_turns(value: str) -> int:
+    if (number := _positive_int(value)) > MAX_WAITING_TURNS:
+        raise ValueError(f"{MAX_WAITING_TURNS} at the most, since a start reads all of them")
+    return number
 
 
 def _field(value: str) -> str:
@@ -263,6 +277,17 @@ class Settings:
     )
     max_live_generations: int = _setting(
         "MAX_LIVE_GENERATIONS", _positive_int, 20, "How many live generations a user may have.", target="api"
+    )
+    chat_turns: TurnMode = _setting(
+        "CHAT_TURNS",
+        _turn_mode,
+        TurnMode.PARALLEL,
+        "What a prompt without `X-Turn` does while an answer of its chat runs: `parallel`, `reject`, `interrupt` or "
+        "`queue`.",
+        target="api",
+    )
+    max_waiting_turns: int = _setting(
+        "MAX_WAITING_TURNS", _waiting_turns, 10, "How many prompts may wait for their turn in a chat.", target="api"
     )
     max_user_viewers: int = _setting(
         "MAX_USER_VIEWERS",

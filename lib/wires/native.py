@@ -25,6 +25,7 @@ from lib.wires.http import (
     named,
     refusal,
     retried,
+    status_wait,
     whole_body,
 )
 from lib.wires.service import Service
@@ -59,6 +60,9 @@ def register(
                     body=body,
                     chat_id=header("X-Chat-Id"),
                     message_id=header("X-Message-Id"),
+                    turn=header("X-Turn"),
+                    parent_id=header("X-Parent-Id"),
+                    replaces_id=header("X-Replaces-Id"),
                     push_token=header("X-Push-Token"),
                     idempotency_key=header("Idempotency-Key"),
                     dialect=dialect.name,
@@ -71,7 +75,7 @@ def register(
     def respond(generation: Generation, tail: Tail, asked: Asked) -> Response:
         bound_writes(service.settings.send_seconds)
         try:
-            first = first_piece(tail, service.settings.status_wait_seconds)
+            first = first_piece(tail, status_wait(generation, service.settings))
             if not asked.streamed:
                 body = whole_body(tail, first, dialect, asked.choices, service.settings.response_seconds)
                 return Response(body, mimetype="application/json", headers=named(generation))

@@ -25,7 +25,7 @@ from lib.wires.ai_sdk.messages import read
 from lib.wires.ai_sdk.stream import UiStream
 from lib.wires.failures import Interrupted, UpstreamRefusal, shown, summary
 from lib.wires.frames import KEEP_ALIVE
-from lib.wires.http import bound_writes, first_piece, header, named, refusal, streamed
+from lib.wires.http import bound_writes, first_piece, header, named, refusal, status_wait, streamed
 from lib.wires.service import Service
 
 STREAM_VERSION = {"x-vercel-ai-ui-message-stream": "v1"}
@@ -40,7 +40,7 @@ def register(app: Flask, service: Service) -> None:
         generation, tail, rendered = begin(service.identify(request.headers))
         bound_writes(service.settings.send_seconds)
         try:
-            first = first_piece(tail, service.settings.status_wait_seconds)
+            first = first_piece(tail, status_wait(generation, service.settings))
         except BaseException:
             tail.close()
             raise
@@ -53,6 +53,9 @@ def register(app: Flask, service: Service) -> None:
                 body=asked.conversation,
                 chat_id=asked.chat_id,
                 message_id=header("X-Message-Id"),
+                turn=header("X-Turn") or asked.turn,
+                parent_id=header("X-Parent-Id") or asked.parent,
+                replaces_id=header("X-Replaces-Id") or asked.replaces,
                 push_token=header("X-Push-Token"),
                 idempotency_key=header("Idempotency-Key"),
                 need_approval=asked.need_approval,

@@ -9,10 +9,12 @@ import orjson
 
 from lib.domain.errors import InvalidRequest
 from lib.domain.ids import document_id
+from lib.domain.turn import TurnMode
 from lib.serving.start_request import StartRequest
 from lib.wires.firebase_callable.values import decoded
 
-_IDS = ("chatId", "messageId", "idempotencyKey")
+_IDS = ("chatId", "messageId", "idempotencyKey", "parentId", "replacesId")
+_TURN = "turn"
 _TOO_DEEP = "'data' is nested too deeply."
 
 Json = dict[str, Any]
@@ -65,11 +67,27 @@ def read(body: bytes) -> Start | Resume | Stop | Usage:
         if data == {"usage": True}:
             return Usage()
     chat, message, key = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
+    chat, message, key, parent, replaces = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
+    turn = data.get(_TURN)
+    if turn is not None and turn not in list(TurnMode):
+        raise InvalidRequest(f"'turn' must be one of {', '.join(TurnMode)}.", param=_TURN)
+    if turn not in (None, TurnMode.PARALLEL) and chat is None:
+        raise InvalidRequest(f"'turn' '{turn}' needs 'chatId': the turns are those of a chat.", param=_TURN)
     if message is not None and chat is None:
         raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
-    asked = {name: value for name, value in data.items() if name not in _IDS}
+    asked = {name: value for name, value in data.items() if name not in (*_IDS, _TURN)}
     try:
-        return Start(StartRequest(body=orjson.dumps(asked), chat_id=chat, message_id=message, idempotency_key=key))
+        return Start(
+            StartRequest(
+                body=orjson.dumps(asked),
+                chat_id=chat,
+                message_id=message,
+                idempotency_key=key,
+                turn=turn,
+                parent_id=parent,
+                replaces_id=replaces,
+            )
+        )
     except orjson.JSONEncodeError as error:
         raise InvalidRequest(_TOO_DEEP, param="data") from error
 

@@ -35,6 +35,7 @@ from lib.wires.http import (
     named,
     refusal,
     retried,
+    status_wait,
     streamed,
     wants_bare_events,
 )
@@ -73,7 +74,7 @@ def register(app: Flask, service: Service) -> None:
                         return whole(generation, rendering.response("queued"))
                     with responses.find(user, response_id(generation)) as found:
                         return whole(generation, responses.shown(found))
-                first = first_piece(tail, settings.status_wait_seconds)
+                first = first_piece(tail, status_wait(generation, settings))
                 if is_streamed:
                     return respond(generation, tail, first, rendering, held)
                 end = ended(tail, first, rendering.take, settings.response_seconds)
@@ -108,6 +109,9 @@ def register(app: Flask, service: Service) -> None:
             asking,
             chat_id=header("X-Chat-Id") if placed else None,
             message_id=header("X-Message-Id") if placed else None,
+            turn=header("X-Turn") if placed else None,
+            parent_id=header("X-Parent-Id") if placed else None,
+            replaces_id=header("X-Replaces-Id") if placed else None,
             idempotency_key=header("Idempotency-Key"),
             retried=retried(),
         )
@@ -230,7 +234,7 @@ def register(app: Flask, service: Service) -> None:
         generation, tail, rendering = started.generation, started.tail, responses.rendering(started.generation, kept)
         try:
             end = ended(
-                tail, first_piece(tail, settings.status_wait_seconds), rendering.take, settings.response_seconds
+                tail, first_piece(tail, status_wait(generation, settings)), rendering.take, settings.response_seconds
             )
             rendering.end(end)
             result = compacted(rendering.ended(end), items, generation.id)
