@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from lib.cloud.chats import Chats
 from lib.cloud.devices import Devices
 from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Refused, Stale, Version, Write
 from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
@@ -48,6 +49,7 @@ class Store:
 
     def __init__(self, documents: Documents, retention: timedelta):
         self.devices = Devices(documents)
+        self.chats = Chats(documents)
         self._documents = documents
         self._retention = retention
 

@@ -10,3 +10,4 @@ JOURNAL = "holdfastJournal"  # below a message
 PARTS = "holdfastParts"  # below a message
 MEASURE = "holdfastMeasure"  # of operations.measure alone
 REQUEST = "holdfastRequest"  # below a generation
+TITLES = "holdfastTitles"  # below a chat

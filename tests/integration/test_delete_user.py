@@ -106,6 +106,9 @@ def test_all_that_is_kept_of_a_user_goes_and_nothing_else_does(
     for user in (client.user, other.user):
         device = {"token": "t", "platform": "web", "createdAt": datetime.now(UTC)}
         database.document(f"users/{user}/holdfastDevices/phone").set(device)
+        for chat in ("holidays", "deleted"):
+            claim = database.document(f"users/{user}/chats/{chat}/holdfastTitles/claim")
+            claim.set({"claimedAt": datetime.now(UTC), "expireAt": datetime.now(UTC)})
     before, others = everything(database, client.user), everything(database, other.user)
     assert f"holdfastGenerations/{of_another}" in others
 

@@ -119,7 +119,7 @@ class MemoryDocuments:
                     raise Exists
                 if isinstance(write, Patch) and there is None:
                     raise Stale
-                known = write.version if isinstance(write, Put) else None
+                known = write.version if isinstance(write, Put | Patch) else None
                 if known is not None and (there is None or there.version != known):
                     raise Stale
             self._version += 1
