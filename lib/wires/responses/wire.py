@@ -87,6 +87,7 @@ def register(app: Flask, service: Service) -> None:
                 asking,
                 chat_id=header("X-Chat-Id"),
                 message_id=header("X-Message-Id"),
+                push_token=header("X-Push-Token"),
                 idempotency_key=header("Idempotency-Key"),
                 retried=retried(),
             )

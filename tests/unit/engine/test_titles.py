@@ -30,9 +30,10 @@ from tests.unit.engine.memory import NEEDED, RETENTION, MemoryDocuments, new_gen
 
 CHAT = "users/user/chats/chat"
 ASKED = {
-    "chat_completions": {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]},
+    "chat_completions": {"messages": [{"role": "user", "content": "First?"}, {"role": "user", "content": "Why?"}]},
     "messages": {
         "messages": [
+            {"role": "user", "content": "First?"},
             {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
             {"role": "assistant", "content": "So."},
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "5"}]},
