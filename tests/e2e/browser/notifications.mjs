@@ -19,6 +19,7 @@ async function notified(visitor) {
 
 /** Runs in the page, and in the service worker: keeps what is shown, since a headless Chromium soon forgets it. */
 function keep() {
+  if (!self.ServiceWorkerRegistration) return; // about:blank has none
   const { showNotification } = ServiceWorkerRegistration.prototype;
   self.seen = [];
   ServiceWorkerRegistration.prototype.showNotification = async function show(...given) {
