@@ -105,7 +105,7 @@ def register(app: Flask, service: Service) -> None:
             asking,
             chat_id=header("X-Chat-Id") if placed else None,
             message_id=header("X-Message-Id") if placed else None,
-            push_token=header("X-Push-Token"),
+            push_token=header("X-Push-Token") if placed else None,
             idempotency_key=header("Idempotency-Key"),
             retried=retried(),
         )
