@@ -27,6 +27,7 @@ Variables are read from the environment, or from the file deploy.env, with one l
                          whether users may name by ids what it keeps for its account: see the README
   UPSTREAM_AUTH, UPSTREAM_HEADERS, UPSTREAM_QUERY
                          where the key goes, and what goes with every call: see the README
+  UPSTREAM_PRICES        what a million tokens of its models cost, for budgets in money: see docs/operations.md
   UPSTREAM_API_KEY       its key, which is stored in Secret Manager: must be set when it is new; "none" for no key
   UPSTREAM_API_KEY_FILE  the file that contains the key, instead of the key; "-" is stdin
   UPSTREAMS_FILE         upstreams.toml, beside this script, for several upstreams: see the README. The keys are the

@@ -2,10 +2,10 @@
 
 Without `--delete` it only counts. Holdfast's data are the user's generations with their requests, and the answers
 (messages with a `generationId`) with their journals and parts, including those whose message was deleted, the devices
-that are registered for notifications, and the claims of chats' titles. Answers are found below the user's own
-documents, and wherever else one of the user's generations lies. The application's data stay: the user's document,
-chats, and other messages. Each run searches again, so an interrupted run can be repeated. It reads no contents of
-messages, and prints only counts.
+that are registered for notifications, the accounts of what the user's answers took, and the claims of chats' titles.
+Answers are found below the user's own documents, and wherever else one of the user's generations lies. The
+application's data stay: the user's document, chats, and other messages. Each run searches again, so an interrupted run
+can be repeated. It reads no contents of messages, and prints only counts.
 """
 
 from __future__ import annotations
@@ -24,15 +24,19 @@ from typing import TypeVar
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 
+from lib.cloud.accounts import Accounts
 from lib.cloud.documents import Delete, Document, Documents, Patch, Stale
-from lib.domain.collections import DEVICES, GENERATIONS, JOURNAL, PARTS, REQUEST, TITLES
+from lib.domain.collections import DEVICES, GENERATIONS, JOURNAL, PARTS, REQUEST, TITLES, USAGE
 from lib.domain.end import LIVE, State
 from lib.domain.errors import InvalidRequest, Unreachable
 from lib.domain.ids import document_id
 from lib.domain.message_path import MESSAGE_PATH, OWN_MESSAGE_PATH, is_shared, valid_message_path
 
 REMEDY = "Check --project and --database, and log in with: gcloud auth application-default login"
-KINDS = ("generations", "request parts", "answers", "journal documents", "answer parts", "devices", "title claims")
+KINDS = (
+    *("generations", "request parts", "answers", "journal documents", "answer parts", "devices"),
+    *("title claims", "accounts"),
+)
 STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _PAGE = 200
@@ -100,6 +104,8 @@ class UserData:
             if message.rpartition("/")[0] not in walked:
                 yield from self._answers(iter([message]))
             yield "generations", generation.path, {"request parts": f"{generation.path}/{REQUEST}"}
+        for usage in Accounts(self._documents).of_user(self._uid):
+            yield "accounts", f"{USAGE}/{usage.account.id}", {}
 
     def _collections(self) -> Iterator[str]:
         """The collections that hold only this user's messages."""

@@ -132,7 +132,16 @@ class Delete:
     version: Version = None
 
 
-Write = Create | Put | Patch | Delete
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Adds whole numbers to fields of a document, and sets others. Makes what is not there: a field begins with 0."""
+
+    path: str
+    fields: Mapping[str, Any]
+    added: Mapping[str, int]
+
+
+Write = Create | Put | Patch | Delete | Add
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +309,10 @@ class Documents:
     def _call(self, method: str, request: Any, answer: Any, timeout: float) -> Iterator[Any]:
         return self._channel.stream(f"{_SERVICE}/{method}", request, answer, timeout, self._metadata)
 
-    def commit(self, *writes: Write) -> list[Version]:
-        """Applies all writes or none. Returns the new version of each document.
+    def commit(self, *writes: Write) -> list[Any]:
+        """Applies all writes or none. Returns the new version of each document, and for an `Add` its sums by field.
 
+        Commits that add to a document happen one after the other, so the sums include each earlier one and no later.
         Errors: `Exists`, `Stale`, `Refused`, `Unreachable` (in which case the commit may have taken effect).
         """
         request = _COMMIT(database=self._database)
@@ -310,7 +320,10 @@ class Documents:
             self._encode(write, request.writes.add())
         with _translated():
             answer = self._write("Commit", request, _COMMITTED)
-        return [result.update_time for result in answer.write_results]
+        return [
+            _sums(write, result) if isinstance(write, Add) else result.update_time
+            for write, result in zip(writes, answer.write_results, strict=False)
+        ]
 
     def batch(self, writes: Sequence[Write]) -> list[Version | Exception]:
         """Applies each write independently of the others. Returns for each its new version, or its error.
@@ -357,7 +370,11 @@ class Documents:
             _patch(write, into)
             return
         encode_map(write.fields, into.update.fields)
-        if isinstance(write, Create):
+        if isinstance(write, Add):
+            into.update_mask.field_paths.extend(map(field_path, write.fields))
+            for name, number in write.added.items():
+                into.update_transforms.add(field_path=field_path(name), increment={"integer_value": number})
+        elif isinstance(write, Create):
             into.current_document.exists = False
         elif write.version is not None:
             into.current_document.update_time.CopyFrom(write.version)
@@ -478,6 +495,10 @@ def _failure(status: Any) -> Exception:
             raise exceptions.from_grpc_status(_CODES[status.code], status.message)
     except Exception as error:
         return error
+
+
+def _sums(write: Add, result: Any) -> dict[str, int]:
+    return {name: each.integer_value for name, each in zip(write.added, result.transform_results, strict=True)}
 
 
 def _patch(write: Patch, into: Any) -> None:

@@ -11,3 +11,4 @@ PARTS = "holdfastParts"  # below a message
 MEASURE = "holdfastMeasure"  # of operations.measure alone
 REQUEST = "holdfastRequest"  # below a generation
 TITLES = "holdfastTitles"  # below a chat
+USAGE = "holdfastUsage"  # the accounts of users and of the service

@@ -25,7 +25,8 @@ class Generation:
     are a part of the request. `need_approval` names the tools whose calls the user must approve. `request_hash`
     distinguishes a repeated request from a different one. `retried` means that the client has repeated its request
     after a failure. `watchers` has the expiry of a lease for each api process with viewers. `outbox` has the channels
-    on which its end is still to be told, each with what that channel has to remember.
+    on which its end is still to be told, each with what that channel has to remember. `booked` is what it has reserved
+    (a `Booking`), if usage is counted, and `charge` what it took in the end.
     """
 
     id: str
@@ -58,6 +59,8 @@ class Generation:
     requeued_at: datetime | None = None
     watchers: dict[str, datetime] = field(default_factory=dict)
     outbox: dict[str, Fields] = field(default_factory=dict)
+    booked: Fields = field(default_factory=dict)
+    charge: Fields | None = None
 
     @property
     def path(self) -> str:

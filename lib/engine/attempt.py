@@ -21,7 +21,8 @@ import orjson
 from lib.cloud.documents import Document
 from lib.cloud.listen import Listener
 from lib.cloud.store import Store
-from lib.dialects.protocol import Answer, Asked, Dialect, Outgoing, Reading, Resumption, folded
+from lib.dialects.attempts import begin_call, folded_attempts
+from lib.dialects.protocol import Answer, Asked, Dialect, Outgoing, Reading, Resumption
 from lib.domain.end import End, Fields, State
 from lib.engine.asking import Asking, cancel, pause
 from lib.engine.buffer import Buffer, Signal
@@ -30,7 +31,7 @@ from lib.engine.committer import Commits, Committer
 from lib.engine.deadlines import Watch
 from lib.engine.reader import Reader
 from lib.journal import ending
-from lib.journal.codec import Entry, replay
+from lib.journal.codec import Entry, replay_attempts
 from lib.journal.writer import Clock, Fenced, Prepared
 from lib.runtime.catalog import Upstream
 from lib.runtime.settings import Settings
@@ -123,7 +124,8 @@ class Attempt:
         request, stop_requested_at = self._read_request()
         self._asking = self._asking_of(request)
         self._asked = self._dialect.check(orjson.loads(request))
-        answer = folded(self._dialect, replay(self._store, self._generation, self._found), self._asked.choices)
+        events = replay_attempts(self._store, self._generation, self._found)
+        answer = folded_attempts(self._dialect, events, self._asked.choices)
         if stop_requested_at is not None:
             return self._finish(answer, ending.stopped())
         if _whole(answer):
@@ -186,6 +188,8 @@ class Attempt:
             span = self._telemetry.span("upstream", "CLIENT", upstream=self._upstream.name)
             traceparent = span.trace.traceparent if span.trace and self._settings.upstream_traced == "on" else None
             call, reading, resumed = self._call_for_rest(answer, traceparent)
+            if self._found.last:
+                begin_call(self._dialect, answer)
             commits = self._committer.join(buffer, self._journal, self._interval)
             at_the_end.callback(commits.leave)
             at_the_end.callback(call.cut)
@@ -323,7 +327,7 @@ class Attempt:
         return RetryLater(min(seconds, RETRY_AFTER_SECONDS))
 
     def _finish(self, answer: Answer, end: End, entries: Sequence[Entry] = (), status: int | None = None) -> Ended:
-        said = answer.said()
+        said = replace(answer.said(), calls=answer.calls.spent)
         ended = self._journal.finish(entries, replace(end, usage=said.usage), said)
         self._touch_chat()
         if end.state is not State.COMPLETED:
@@ -343,6 +347,7 @@ class Attempt:
                 "durationMs": _ms(self._clock() - asked),
                 "tokens": said.output_tokens,
                 "inputTokens": said.input_tokens,
+                "costMicros": ended.charge["cost"] if ended.charge else None,
                 **metrics.fields(),
             },
         )

@@ -37,7 +37,7 @@ from lib.engine.running import Running
 from lib.engine.titles import Titles
 from lib.engine.waiting import Waiting
 from lib.journal import ending
-from lib.journal.codec import replay, saved_text
+from lib.journal.codec import replay, replay_attempts, saved_text
 from lib.journal.outbox import Outbox
 from lib.journal.writer import GIVE_UP_SECONDS, Fenced
 from lib.runtime.catalog import Upstream
@@ -240,7 +240,7 @@ class Worker:
         """What is saved of an answer, and whether that is no output."""
         return salvaged(
             self._dialects.get(generation.dialect),
-            replay(self._store, generation, head),
+            replay_attempts(self._store, generation, head),
             lambda: saved_text(self._store, generation, head),
         )
 

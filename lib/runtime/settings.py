@@ -16,13 +16,16 @@ from typing import Any, Self
 from lib.domain.channel import Channel
 from lib.domain.errors import ConfigurationError, InvalidRequest
 from lib.domain.message_path import MESSAGE_PATH, is_shared, valid_message_path
+from lib.domain.usage import Budget, Limits
 from lib.runtime import catalog
 from lib.runtime.catalog import MAX_SECONDS, Catalog, is_url
+from lib.runtime.prices import millionths
 
 MAX_DAYS = 36_500
 MAX_SHORT = 200  # characters: a notification has 4 KB in all
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+MAX_SHARDS = 1000
 MAX_EVENT_BYTES = 16 << 20  # half of what an attempt buffers while Firestore accepts no commits
 
 
@@ -59,6 +62,12 @@ def _whole_number(value: str) -> int:
     if not value.isdecimal():
         raise ValueError("a whole number, or 0")
     return int(value)
+
+
+def _shards(value: str) -> int:
+    if (number := _positive_int(value)) > MAX_SHARDS:
+        raise ValueError(f"{MAX_SHARDS} at the most")
+    return number
 
 
 def _event_bytes(value: str) -> int:
@@ -269,6 +278,45 @@ class Settings:
         "How many answers all users may follow or wait for at once in one process; 0: three quarters of `THREADS`.",
         target="api",
     )
+    count_usage: str = _setting(
+        "COUNT_USAGE",
+        _off_or_on,
+        "off",
+        "`on`: what answers take is counted for each user and the service, also where there is no budget.",
+        target="api",
+    )
+    budget_user_day_tokens: int = _setting(
+        "BUDGET_USER_DAY_TOKENS", _whole_number, 0, "How many tokens a user may take a day (UTC); 0: any number.", "api"
+    )
+    budget_user_month_tokens: int = _setting(
+        "BUDGET_USER_MONTH_TOKENS", _whole_number, 0, "How many tokens a user may take a month; 0: any number.", "api"
+    )
+    budget_service_day_tokens: int = _setting(
+        "BUDGET_SERVICE_DAY_TOKENS", _whole_number, 0, "How many tokens all users may take a day; 0: any number.", "api"
+    )
+    budget_user_day_cost: int = _setting(
+        "BUDGET_USER_DAY_COST", millionths, 0, "What a user's day may cost, by the `prices`; 0: anything.", "api"
+    )
+    budget_user_month_cost: int = _setting(
+        "BUDGET_USER_MONTH_COST", millionths, 0, "What a user's month may cost; 0: anything.", "api"
+    )
+    budget_service_day_cost: int = _setting(
+        "BUDGET_SERVICE_DAY_COST", millionths, 0, "What a day of all users may cost; 0: anything.", "api"
+    )
+    budget_output_tokens: int = _setting(
+        "BUDGET_OUTPUT_TOKENS",
+        _positive_int,
+        4096,
+        "What a start reserves of a budget for an answer whose request sets no limit of output tokens.",
+        target="api",
+    )
+    budget_shards: int = _setting(
+        "BUDGET_SHARDS",
+        _shards,
+        1,
+        "How many documents the service's day is counted on, each with its share of the budget; at most 1000.",
+        target="api",
+    )
     max_attempts: int = _setting(
         "MAX_ATTEMPTS",
         _positive_int,
@@ -408,6 +456,16 @@ class Settings:
         return tuple(channel for channel, is_set in there.items() if is_set)
 
     @property
+    def budgets(self) -> dict[Budget, Limits]:
+        """The budgets on whose accounts usage is counted."""
+        limits = {
+            Budget.DAY: Limits(tokens=self.budget_user_day_tokens, cost=self.budget_user_day_cost),
+            Budget.MONTH: Limits(tokens=self.budget_user_month_tokens, cost=self.budget_user_month_cost),
+            Budget.SERVICE: Limits(tokens=self.budget_service_day_tokens, cost=self.budget_service_day_cost),
+        }
+        return {each: its for each, its in limits.items() if its != Limits() or self.count_usage == "on"}
+
+    @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
 
@@ -463,6 +521,12 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
             values["catalog"].serving(values["title_model"])
         except InvalidRequest as error:
             faults.append(f"TITLE_MODEL: it must be a model that an upstream serves. {error.message}")
+    money = [name for name in ("user_day", "user_month", "service_day") if values[f"budget_{name}_cost"]]
+    if money and (unpriced := values["catalog"].unpriced):
+        faults.append(
+            f"BUDGET_{money[0].upper()}_COST: each model needs a price, and these have none: {', '.join(unpriced)}. "
+            "Add prices to the upstream: in UPSTREAM_PRICES, or in upstreams.toml; '*' is for all its other models"
+        )
     if values["catalog"].longest >= values["dispatch_seconds"]:
         faults.append("DISPATCH_SECONDS: it must be above every upstream's total_seconds")
     return faults

@@ -7,17 +7,20 @@ tasks to the queue.
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from lib.cloud.documents import Exists, Stale, Version
-from lib.cloud.store import RequestLost, Store
+from lib.cloud.documents import Exists, Stale
+from lib.cloud.store import Created, RequestLost, Store
 from lib.cloud.task_queue import TaskQueue
 from lib.dialects.protocol import Asked
 from lib.domain import message
 from lib.domain.end import LIVE, State
 from lib.domain.errors import (
+    BudgetReached,
     Conflict,
     IndexMissing,
     InvalidRequest,
@@ -31,10 +34,12 @@ from lib.domain.generation import Generation
 from lib.domain.ids import document_id
 from lib.domain.message import Said
 from lib.domain.segment import Head, empty_head
+from lib.domain.usage import Usage
 from lib.journal.codec import replay
 from lib.journal.ending import LOST_GRACE
-from lib.journal.writer import Clock, retried
+from lib.journal.writer import RETRY_SECONDS, Clock, retried
 from lib.runtime.settings import Settings
+from lib.serving.budgets import Budgets
 from lib.serving.healing import INSIST_SECONDS, Dialects, Healer
 from lib.serving.quota import Quota, Share
 from lib.serving.start_request import StartRequest, check_limits, checked, new_generation
@@ -44,7 +49,10 @@ START_GRACE = timedelta(minutes=30)  # how long a task may wait in the queue bef
 STOP_WAIT_SECONDS = 3.0  # longer than a worker's longest back-off
 LIMIT_RETRY_SECONDS = 5  # after a 429
 MAX_PAGE = 100
+WITHDRAW_SECONDS = 10.0  # of retries: what is left would hold what it has reserved
 _READ_TRIES = 3
+_CREATE_TRIES = 2
+_CONTENTION_TRIES = 6
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +81,7 @@ class Generations:
         dialects: Dialects,
         clock: Clock,
     ):
+        self.budgets = Budgets(settings, store.accounts)
         self._settings = settings
         self._store = store
         self._queue = queue
@@ -97,8 +106,10 @@ class Generations:
         """
         found = checked(request, self._settings.catalog, self._dialects)
         check_limits(found.asked, self._settings)
-        watchers = self._tails.first_lease()
-        generation = new_generation(uid, request, found, self._settings, watchers, self._clock())
+        watchers, now = self._tails.first_lease(), self._clock()
+        generation = new_generation(uid, request, found, self._settings, watchers, now)
+        booked = self.budgets.booking(uid, found.asked, found.body, found.upstream, now)
+        generation = replace(generation, booked=booked)
         share = self._viewers.take(uid)
         try:
             return self._started(generation, found.asked, share)
@@ -135,12 +146,13 @@ class Generations:
         self._check_member(generation)
         head = empty_head(now, now + START_GRACE)
         if failed is None:
-            version = self._create(generation, head)
+            version, usage = self._create(generation, head)
         else:
-            version = self._store.restart(failed, generation, message.opening(generation), head)
+            version, usage = self._store.restart(failed, generation, message.opening(generation), head)
         started = generation.without_bodies()  # which are not needed for as long as somebody watches
         tail = self._tails.open(started, 0, created=True, leave=share.close)
         try:
+            self._check_budgets(generation, usage)
             ranking = self._store.counting_live(owner, limit + 1, at=version)
             full = self._exceeds(generation, lambda: counting() >= limit)
             if full:
@@ -161,9 +173,22 @@ class Generations:
                 "state": str(generation.state),
                 "upstream": generation.upstream,
                 "bytes": len(generation.request),
+                "budgetPercent": self.budgets.service_percent(usage),
             },
         )
         return Started(started, tail, asked, attached=False)
+
+    def _check_budgets(self, generation: Generation, usage: Sequence[Usage]) -> None:
+        """Checks what the accounts have come to. Errors: `BudgetReached`.
+
+        If running answers hold the rest, those that may be lost are ended, which gives back what they hold.
+        """
+        try:
+            self.budgets.check(generation, usage)
+        except BudgetReached as reached:
+            if reached.retryable:
+                self._live_besides(generation)
+            raise
 
     def _check_limit(self, generation: Generation, ranking: Callable[[], int]) -> None:
         """Checks the limit of live generations. Errors: `TooManyRequests`, `IndexMissing`."""
@@ -198,26 +223,31 @@ class Generations:
         found = self._progress(generation.owner, generation)
         return found is not None and not found[0].state.terminal
 
-    def _create(self, generation: Generation, head: Head) -> Version:
-        """Creates the generation, with one retry, and returns its version if it is known.
+    def _create(self, generation: Generation, head: Head) -> Created:
+        """Creates the generation, with one retry, or several while others write the same accounts.
 
-        Errors: `Exists`, `Unreachable`.
+        If the response was lost, the version is not known. Errors: `Exists`, `Unreachable`.
         """
-        opening = message.opening(generation)
-        try:
-            return self._store.create(generation, opening, head)
-        except Unreachable:
-            found = self._store.generation(generation.id)
-            if found is None:
+        opening, pause, tries = message.opening(generation), RETRY_SECONDS[0], 0
+        while True:
+            tries += 1
+            try:
                 return self._store.create(generation, opening, head)
-            if found.created_at != generation.created_at:
-                raise Exists from None  # another request created it; it is not this one's commit with a lost response
-            return None
+            except Unreachable as error:
+                found = self._store.generation(generation.id)
+                if found is not None and found.created_at == generation.created_at:
+                    return Created(None, self.budgets.now(found))
+                if found is not None:
+                    raise Exists from None  # another request's: it is not this one's commit with a lost response
+                if tries >= (_CONTENTION_TRIES if error.contention else _CREATE_TRIES):
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause *= 2
 
     def _withdraw(self, generation: Generation) -> None:
         """Deletes a generation that could not be queued or is beyond the limit, with retries."""
         try:
-            retried(lambda: self._store.delete(generation), INSIST_SECONDS)
+            retried(lambda: self._healer.delete(generation), WITHDRAW_SECONDS)
         except Unreachable:
             log.warning("a generation that was not queued could not be deleted", extra={"generation": generation.id})
 
@@ -344,7 +374,7 @@ class Generations:
     def delete(self, uid: str, generation_id: str) -> None:
         """Deletes a generation with its message and journal, which also stops it. Errors: `NotFound`."""
         generation = self._owned(uid, generation_id)
-        retried(lambda: self._store.delete(generation), INSIST_SECONDS)
+        retried(lambda: self._healer.delete(generation), INSIST_SECONDS)
         log.info("generation deleted", extra={"generation": generation.id, "state": str(generation.state)})
 
     def _check_member(self, generation: Generation) -> None:

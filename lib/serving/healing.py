@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 
+from lib.cloud.accounts import settling
 from lib.cloud.documents import Stale
 from lib.cloud.store import Store
 from lib.cloud.task_queue import TaskQueue
@@ -21,8 +23,9 @@ from lib.domain.errors import Unavailable, Unreachable
 from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
+from lib.domain.usage import charged
 from lib.journal import ending
-from lib.journal.codec import replay, saved_text
+from lib.journal.codec import replay_attempts, saved_text
 from lib.journal.outbox import Outbox
 from lib.journal.writer import Clock
 from lib.runtime.logs import labelled
@@ -30,6 +33,7 @@ from lib.runtime.logs import labelled
 REQUEUE_AFTER = timedelta(seconds=15)  # queued, or with an expired lease
 REQUEUE_EVERY = timedelta(seconds=60)  # per generation
 INSIST_SECONDS = 2.0  # of retries for a user's request
+_DELETE_TRIES = 5
 PAUSE_SECONDS = 5.0  # after a failed write, so that not every read waits for Firestore
 
 Dialects = Mapping[str, Dialect]
@@ -134,11 +138,27 @@ class Healer:
         self._announce(generation)
         ending.end_unworked(self._store, generation, head, ending.stopped(), said, self._clock, patience=INSIST_SECONDS)
 
+    def delete(self, generation: Generation) -> None:
+        """Deletes a generation and all that was written for it. If it is counted and has not ended, settles it first.
+
+        What it took until then is what is saved of it. Its end can't come between, nor can another deletion: each
+        changes the generation's document. Errors: `Unreachable`.
+        """
+        for _ in range(_DELETE_TRIES):
+            live = self._store.live(generation) if generation.booked and not generation.state.terminal else None
+            if live is None or not live.generation.booked:
+                return self._store.delete(generation)
+            said, _ = self.saved(live.generation, live.head)
+            with suppress(Stale):
+                self._store.delete_live(live, settling(live.generation.booked, charged(live.generation, said.calls)))
+                return self._store.delete(generation)
+        raise Unreachable("the generation is changing")
+
     def saved(self, generation: Generation, head: Head) -> tuple[Said, bool]:
         """What is saved of the answer, and whether that is nothing. Errors: `Unreachable`."""
         with labelled(generation=generation.id):
             return salvaged(
                 self._dialects.get(generation.dialect),
-                replay(self._store, generation, head),
+                replay_attempts(self._store, generation, head),
                 lambda: saved_text(self._store, generation, head),
             )

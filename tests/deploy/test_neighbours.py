@@ -23,13 +23,13 @@ from tests.integration.test_delete_user import below
 
 PATIENCE = 60.0
 NAMES = ("journal", "request", "parts", "messages", "generations")
-OURS = {"holdfastGenerations", "holdfastRequest", "holdfastJournal", "holdfastTitles"}
+OURS = {"holdfastGenerations", "holdfastRequest", "holdfastJournal", "holdfastTitles", "holdfastUsage"}
 
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
     """One of its own, since all generations in it are deleted."""
-    with Stack(Ports.free(), {"TITLE_MODEL": "demo"}) as running:
+    with Stack(Ports.free(), {"COUNT_USAGE": "on", "TITLE_MODEL": "demo"}) as running:
         yield running
 
 

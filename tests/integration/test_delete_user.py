@@ -63,8 +63,9 @@ def everything(database: Any, user: str) -> dict[str, Any]:
     """All that is kept of a user, whosever it is."""
     found = below(database.document(f"users/{user}"))
     of_user = FieldFilter("owner", "==", user)
-    for generation in database.collection("holdfastGenerations").where(filter=of_user).stream():
-        found |= below(generation.reference)
+    for name in ("holdfastGenerations", "holdfastUsage"):
+        for document in database.collection(name).where(filter=of_user).stream():
+            found |= below(document.reference)
     return found
 
 
@@ -109,6 +110,9 @@ def test_all_that_is_kept_of_a_user_goes_and_nothing_else_does(
         for chat in ("holidays", "deleted"):
             claim = database.document(f"users/{user}/chats/{chat}/holdfastTitles/claim")
             claim.set({"claimedAt": datetime.now(UTC), "expireAt": datetime.now(UTC)})
+        for period, name in (("2026-01", "month"), ("2026-01-02", "day")):
+            counted = {"owner": user, "period": period, "inputTokens": 3}
+            database.document(f"holdfastUsage/{user}.{name}.{period}").set(counted)
     before, others = everything(database, client.user), everything(database, other.user)
     assert f"holdfastGenerations/{of_another}" in others
 

@@ -1,4 +1,4 @@
-"""Parses the `data` of a Firebase callable: a start, a resumption or a stop. Pure."""
+"""Parses the `data` of a Firebase callable: a start, a resumption, a stop, or a question for usage. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ class Stop:
     generation: str
 
 
-def read(body: bytes) -> Start | Resume | Stop:
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Asks for what the user has taken and may take."""
+
+
+def read(body: bytes) -> Start | Resume | Stop | Usage:
     """Parses the body of a call. Errors: `InvalidRequest`."""
     try:
         call = orjson.loads(body)
@@ -58,6 +63,8 @@ def read(body: bytes) -> Start | Resume | Stop:
         if "stop" in data:
             _only(data, "stop")
             return Stop(_id(data, "stop"))
+        if data == {"usage": True}:
+            return Usage()
     chat, message, key = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
     if message is not None and chat is None:
         raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
