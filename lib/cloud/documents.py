@@ -249,6 +249,25 @@ class Documents:
             answers = self._read("RunQuery", request, _QUERIED)
         return [self._found(answer.document) for answer in answers if answer.HasField("document")]
 
+    def group(
+        self, name: str, *, after: Document | None = None, limit: int, select: Iterable[str] | None = None
+    ) -> list[Document]:
+        """The documents of all collections with this name, wherever they lie, ordered by path. Needs no index.
+
+        The result starts after the document `after`. Errors: `Unreachable`.
+        """
+        query = StructuredQuery.pb()()
+        query.from_.add(collection_id=name, all_descendants=True)
+        query.order_by.add(field={"field_path": "__name__"}, direction=query.ASCENDING)
+        if after is not None:
+            query.start_at.values.add(reference_value=self._root + after.path)
+        if select is not None:
+            write_selection(query, select)
+        query.limit.value = limit
+        request = _QUERY(parent=self._root.rstrip("/"), structured_query=query)
+        answers = self._read("RunQuery", request, _QUERIED)
+        return [self._found(answer.document) for answer in answers if answer.HasField("document")]
+
     def counting(
         self, collection: str, *, where: Iterable[Filter] = (), limit: int, at: Version = None
     ) -> Callable[[], int]:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from lib.cloud.accounts import Accounts, reserving, usage_of
+from lib.cloud.chats import Chats
 from lib.cloud.devices import Devices
 from lib.cloud.documents import (
     Create,
@@ -78,6 +79,7 @@ class Store:
 
     def __init__(self, documents: Documents, retention: timedelta):
         self.devices = Devices(documents)
+        self.chats = Chats(documents)
         self.accounts = Accounts(documents)
         self.turns = Turns(documents, retention)
         self._documents = documents

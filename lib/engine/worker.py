@@ -21,7 +21,7 @@ from lib.cloud.listen import Listener
 from lib.cloud.store import RequestLost, Store
 from lib.cloud.task_queue import TaskQueue
 from lib.cloud.tokens import QueueTokens
-from lib.dialects.protocol import Dialect, Malformed, folded
+from lib.dialects.protocol import Dialect, Malformed, Outgoing, folded
 from lib.dialects.salvage import salvaged
 from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, Unauthenticated, Unreachable
@@ -34,6 +34,7 @@ from lib.engine.attempt import Attempt, Ended, RetryLater
 from lib.engine.claim import TAKEOVER_SECONDS, AwaitsTurn, Claim, Exhausted, Held, RanOut, claim
 from lib.engine.committer import Committer
 from lib.engine.running import Running
+from lib.engine.titles import Titles
 from lib.engine.waiting import Waiting
 from lib.journal import ending
 from lib.journal.codec import replay, replay_attempts, saved_text
@@ -175,6 +176,9 @@ class Worker:
             raise Unworkable("dialect_unknown", "The service no longer speaks the API that this answer was asked in.")
         return catalog[generation.upstream], self._dialects[generation.dialect]
 
+    def new_call(self, upstream: Upstream, outgoing: Outgoing) -> Call:
+        return Call(self._session, upstream, self._credential(upstream), outgoing)
+
     def _credential(self, upstream: Upstream) -> Credential:
         key = self._environ.get(upstream.key_env) if upstream.key_env else None
         return Credential(upstream, key, self._tokens)
@@ -201,7 +205,7 @@ class Worker:
         outgoing = Asking(generation, dialect, upstream, self._settings.max_attempts, b"").cancelling(answer)
         if outgoing is not None:
             with labelled(generation=generation.id):
-                cancel(lambda: Call(self._session, upstream, self._credential(upstream), outgoing))
+                cancel(lambda: self.new_call(upstream, outgoing))
 
     def _end_exhausted(self, exhausted: Exhausted) -> Ended:
         """Ends a generation that has used up its attempts and whose last worker was lost."""
@@ -259,6 +263,7 @@ def create_worker(
     worker = Worker(settings, store, listener, environ, shutdown, telemetry, dialects)
     outbox = Outbox(store, queue, settings.channels)
     turns = Turns(store, queue)
+    titles = Titles(settings, store, dialects, worker.new_call, now)
 
     @app.post("/")
     def work() -> Any:
@@ -281,6 +286,7 @@ def create_worker(
             elif isinstance(outcome, AwaitsTurn):
                 turns.interrupt(outcome.generation, outcome.first, now())
                 turns.begin(outcome.first)
+                titles.write(task.generation_id)
         except Held as held:
             log.info("another worker has the generation", extra={"generation": task.generation_id})
             return waiting.lease((held.until - now()).total_seconds())

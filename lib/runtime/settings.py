@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 from lib.domain.channel import Channel
-from lib.domain.errors import ConfigurationError
+from lib.domain.errors import ConfigurationError, InvalidRequest
 from lib.domain.message_path import MESSAGE_PATH, is_shared, valid_message_path
 from lib.domain.turn import TurnMode
 from lib.domain.usage import Budget, Limits
@@ -442,6 +442,21 @@ class Settings:
     fcm_url: str = _setting(
         "FCM_URL", _url, "https://fcm.googleapis.com", "Where FCM is; only for local use.", target="worker"
     )
+    title_model: str | None = _setting(
+        "TITLE_MODEL",
+        _text,
+        None,
+        "A model of the upstreams' that gives a chat without a `title` one, after its first answer.",
+        target="worker",
+    )
+    title_prompt: str = _setting(
+        "TITLE_PROMPT",
+        _text,
+        "Write a title for this conversation: six words at most, in the language of the question, without quotation "
+        "marks. Answer with the title alone.",
+        "What that model is told to do.",
+        target="worker",
+    )
     catalog: Catalog
     threads: int
 
@@ -526,6 +541,11 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
         )
     if values["chat_members"] and not shared:
         faults.append("CHAT_MEMBERS: unset it: MESSAGE_PATH has {uid}, so that a chat is its user's alone")
+    if values["title_model"]:
+        try:
+            values["catalog"].serving(values["title_model"])
+        except InvalidRequest as error:
+            faults.append(f"TITLE_MODEL: it must be a model that an upstream serves. {error.message}")
     money = [name for name in ("user_day", "user_month", "service_day") if values[f"budget_{name}_cost"]]
     if money and (unpriced := values["catalog"].unpriced):
         faults.append(

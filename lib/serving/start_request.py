@@ -20,14 +20,13 @@ from lib.dialects.protocol import Asked, Dialect
 from lib.domain.channel import Channel
 from lib.domain.errors import InvalidRequest
 from lib.domain.generation import Generation
-from lib.domain.ids import document_id
+from lib.domain.ids import device_token, document_id
 from lib.domain.message_path import message_path
 from lib.domain.turn import TurnMode
 from lib.runtime.catalog import Catalog, Upstream
 from lib.runtime.settings import Settings
 
 LONGEST_HEADER = 1000
-LONGEST_TOKEN = 4096  # of a device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,13 +167,8 @@ def new_generation(
             param="X-Message-Id",
         )
     message_id = document_id(request.message_id, "X-Message-Id") if request.message_id is not None else None
-    if request.push_token is not None and not (
-        request.push_token.isprintable() and len(request.push_token) <= LONGEST_TOKEN
-    ):
-        raise InvalidRequest(
-            f"X-Push-Token must be an FCM registration token of at most {LONGEST_TOKEN} characters.",
-            param="X-Push-Token",
-        )
+    if request.push_token is not None:
+        device_token(request.push_token, "X-Push-Token")
     if request.idempotency_key is not None:
         # The body is part of the id: SDKs send the same headers with each step of a tool loop.
         key = document_id(request.idempotency_key, "Idempotency-Key")

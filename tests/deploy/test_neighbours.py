@@ -21,14 +21,22 @@ from tests.conftest import database_of
 from tests.deploy.cloud import Cloud
 from tests.integration.test_delete_user import below
 
+PATIENCE = 60.0
 NAMES = ("journal", "request", "parts", "messages", "generations")
-OURS = {"holdfastGenerations", "holdfastRequest", "holdfastJournal", "holdfastTurns", "holdfastUsage"}
+OURS = {
+    "holdfastGenerations",
+    "holdfastRequest",
+    "holdfastJournal",
+    "holdfastTitles",
+    "holdfastTurns",
+    "holdfastUsage",
+}
 
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
     """One of its own, since all generations in it are deleted."""
-    with Stack(Ports.free(), {"COUNT_USAGE": "on"}) as running:
+    with Stack(Ports.free(), {"COUNT_USAGE": "on", "TITLE_MODEL": "demo"}) as running:
         yield running
 
 
@@ -103,7 +111,12 @@ def test_an_app_s_own_collections_are_untouched_from_the_deploy_to_the_end(
         ask(client, f"in a chat {n}", chat="c", turn="queue")
     ask(client, "of a long question" + "." * (70 << 10))
     ask(client, "of a long answer", 800, token_bytes=1000)
+    database.document(f"users/{client.user}/chats/d").set({"title": ""})
+    ask(client, "in a chat without a title", chat="d")
     client.session.close()
+    own_stack.processes["worker"].wait_until(
+        lambda: database.document(f"users/{client.user}/chats/d").get().to_dict()["title"], PATIENCE
+    )
     made = everything(database)
     kinds = {name: sum(name in path.split("/")[-2] for path in made) for name in OURS}
     assert all(kinds.values()), kinds

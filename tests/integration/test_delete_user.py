@@ -115,6 +115,9 @@ def test_all_that_is_kept_of_a_user_goes_and_nothing_else_does(
     for user in (client.user, other.user):
         device = {"token": "t", "platform": "web", "createdAt": datetime.now(UTC)}
         database.document(f"users/{user}/holdfastDevices/phone").set(device)
+        for chat in ("holidays", "deleted"):
+            claim = database.document(f"users/{user}/chats/{chat}/holdfastTitles/claim")
+            claim.set({"claimedAt": datetime.now(UTC), "expireAt": datetime.now(UTC)})
         for period, name in (("2026-01", "month"), ("2026-01-02", "day")):
             counted = {"owner": user, "period": period, "inputTokens": 3}
             database.document(f"holdfastUsage/{user}.{name}.{period}").set(counted)

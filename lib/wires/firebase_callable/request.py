@@ -8,13 +8,14 @@ from typing import Any
 import orjson
 
 from lib.domain.errors import InvalidRequest
-from lib.domain.ids import document_id
+from lib.domain.ids import device_token, document_id
 from lib.domain.turn import TurnMode
 from lib.serving.start_request import StartRequest
 from lib.wires.firebase_callable.values import decoded
 
 _IDS = ("chatId", "messageId", "idempotencyKey", "parentId", "replacesId")
 _TURN = "turn"
+_DEVICE = "pushToken"
 _TOO_DEEP = "'data' is nested too deeply."
 
 Json = dict[str, Any]
@@ -22,7 +23,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """`data` is a request in the API that the model's upstream supports, with the ids added to its fields."""
+    """`data` is a request in the API that the model's upstream supports, with ids and a device's token beside it."""
 
     request: StartRequest
 
@@ -75,21 +76,24 @@ def read(body: bytes) -> Start | Resume | Stop | Usage:
         raise InvalidRequest(f"'turn' '{turn}' needs 'chatId': the turns are those of a chat.", param=_TURN)
     if message is not None and chat is None:
         raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
-    asked = {name: value for name, value in data.items() if name not in (*_IDS, _TURN)}
+    token = device_token(_text(data, _DEVICE), _DEVICE) if data.get(_DEVICE) is not None else None
+    asked = {name: value for name, value in data.items() if name not in (*_IDS, _TURN, _DEVICE)}
     try:
-        return Start(
-            StartRequest(
-                body=orjson.dumps(asked),
-                chat_id=chat,
-                message_id=message,
-                idempotency_key=key,
-                turn=turn,
-                parent_id=parent,
-                replaces_id=replaces,
-            )
-        )
+        body = orjson.dumps(asked)
     except orjson.JSONEncodeError as error:
         raise InvalidRequest(_TOO_DEEP, param="data") from error
+    return Start(
+        StartRequest(
+            body=body,
+            chat_id=chat,
+            message_id=message,
+            idempotency_key=key,
+            turn=turn,
+            parent_id=parent,
+            replaces_id=replaces,
+            push_token=token,
+        )
+    )
 
 
 def _only(data: Json, *names: str) -> None:
@@ -99,9 +103,14 @@ def _only(data: Json, *names: str) -> None:
 
 
 def _id(data: Json, name: str) -> str:
-    if not isinstance(data[name], str):
+    return document_id(_text(data, name), name)
+
+
+def _text(data: Json, name: str) -> str:
+    text = data[name]
+    if not isinstance(text, str):
         raise InvalidRequest(f"'{name}' must be a string.", param=name)
-    return document_id(data[name], name)
+    return text
 
 
 def _cursor(after: Any) -> int:

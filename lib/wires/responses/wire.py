@@ -112,6 +112,7 @@ def register(app: Flask, service: Service) -> None:
             turn=header("X-Turn") if placed else None,
             parent_id=header("X-Parent-Id") if placed else None,
             replaces_id=header("X-Replaces-Id") if placed else None,
+            push_token=header("X-Push-Token") if placed else None,
             idempotency_key=header("Idempotency-Key"),
             retried=retried(),
         )

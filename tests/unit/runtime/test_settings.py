@@ -314,6 +314,12 @@ def test_the_members_field_has_a_name_that_rules_can_say(value: str) -> None:
     ]
 
 
+def test_the_title_s_model_is_one_that_an_upstream_serves() -> None:
+    assert Settings.from_env({**NEEDED, "UPSTREAM_MODELS": "gpt-*", "TITLE_MODEL": "gpt-small"}).title_model
+    (fault,) = faults(UPSTREAM_MODELS="gpt-*", TITLE_MODEL="demo")
+    assert fault.startswith("TITLE_MODEL: it must be a model that an upstream serves. There is no model 'demo'.")
+
+
 def test_the_settings_come_from_the_mapping_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_ATTEMPTS", "9")
     monkeypatch.setenv("UPSTREAMS_FILE", "none.toml")
