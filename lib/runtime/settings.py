@@ -280,7 +280,15 @@ class Settings:
         "FLUSH_SECONDS",
         _seconds_or_none,
         0.1,
-        "The interval between commits while somebody watches; longer where many answers run in one process.",
+        "The interval between commits while somebody watches; longer where many answers run in one process. "
+        "0: as soon as the last one is through.",
+        target="worker",
+    )
+    eased_flush_seconds: float = _setting(
+        "EASED_FLUSH_SECONDS",
+        _seconds_or_none,
+        0.25,
+        "The same once an answer has come for ten seconds, if that is longer; not for a `FLUSH_SECONDS` of 0.",
         target="worker",
     )
     unwatched_flush_seconds: float = _setting(

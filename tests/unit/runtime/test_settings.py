@@ -20,6 +20,7 @@ NEEDED = {
 }
 SECONDS = [
     "FLUSH_SECONDS",
+    "EASED_FLUSH_SECONDS",
     "UNWATCHED_FLUSH_SECONDS",
     "LEASE_SECONDS",
     "STATUS_WAIT_SECONDS",
@@ -55,7 +56,7 @@ def test_only_what_has_no_default_must_be_set() -> None:
     assert settings.max_event_bytes == 8 << 20
     assert settings.max_live_generations == 20
     assert settings.max_attempts == 3
-    assert (settings.flush_seconds, settings.unwatched_flush_seconds) == (0.1, 1.2)
+    assert (settings.flush_seconds, settings.eased_flush_seconds, settings.unwatched_flush_seconds) == (0.1, 0.25, 1.2)
     assert (settings.lease_seconds, settings.lease) == (15.0, timedelta(seconds=15))
     assert (settings.keepalive_seconds, settings.status_wait_seconds) == (15.0, 10.0)
     assert settings.dispatch_seconds == 1800.0
@@ -140,7 +141,7 @@ def test_a_time_is_a_number_above_zero(variable: str, value: str) -> None:
     assert [line.partition(":")[0] for line in faults(**{variable: value})] == [variable]
 
 
-@pytest.mark.parametrize("variable", ["FLUSH_SECONDS", "UNWATCHED_FLUSH_SECONDS"])
+@pytest.mark.parametrize("variable", ["FLUSH_SECONDS", "EASED_FLUSH_SECONDS", "UNWATCHED_FLUSH_SECONDS"])
 def test_the_time_between_two_commits_may_be_zero_and_not_less(variable: str) -> None:
     Settings.from_env({**NEEDED, variable: "0"})
     assert faults(**{variable: "-0.1"}) == [f"{variable}: it must be a number of seconds, or 0, and is '-0.1'"]
