@@ -69,7 +69,9 @@ class Answer:
             there = 1 + int(RATE * (self.clock() - self._asked).total_seconds())
             self.journal.append([Entry(seq, EVENT, "word ") for seq in range(self.journal.last + 1, there + 1)])
             made.append(self.clock())
-            self.clock.now += timedelta(seconds=self.interval())
+            seconds = self.interval()
+            assert seconds > 0
+            self.clock.now += timedelta(seconds=seconds)
         return made
 
 
