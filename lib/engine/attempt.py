@@ -228,7 +228,7 @@ class Attempt:
             return
         if document.fields["stopRequestedAt"] is not None:
             buffer.close(Signal.STOPPED)
-        self.interval.watched_by(document.fields["watchers"])
+        self.interval.watched_by(document.fields["watchers"], document.fields.get("every", {}))
         commits.hurry()
 
     def _wait(self, buffer: Buffer, reader: Reader) -> None:

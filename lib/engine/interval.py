@@ -40,18 +40,18 @@ class Interval:
         self._stretched = stretched
         self._clock = clock
         self._began = generation.started_at if found.last else None  # None: with this attempt's first event
-        self.watched_by(generation.watchers)
+        self.watched_by(generation.watchers, generation.every)
 
-    def watched_by(self, watchers: Mapping[str, datetime]) -> None:
+    def watched_by(self, watchers: Mapping[str, datetime], every: Mapping[str, float]) -> None:
         """Takes the viewers' leases, as the generation has them now."""
-        self._watchers = dict(watchers)
+        self._leases = [(until, every.get(viewer, 0.0)) for viewer, until in watchers.items()]
 
     def __call__(self) -> float:
-        now = self._clock()
-        if any(until > now for until in self._watchers.values()):
-            seconds = self._stretched(self._watched(now))
-        else:
-            seconds = self._settings.unwatched_flush_seconds
+        now, seconds = self._clock(), self._settings.unwatched_flush_seconds
+        wanted = min((every for until, every in self._leases if until > now), default=None)
+        if wanted is not None:
+            # However little they ask for, it is saved as often as an answer that nobody watches.
+            seconds = max(self._stretched(self._watched(now)), min(wanted, seconds))
         return max(seconds, LATENCIES * self._journal.commit_seconds) if seconds else 0.0
 
     def _watched(self, now: datetime) -> float:

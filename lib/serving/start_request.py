@@ -39,7 +39,7 @@ class StartRequest:
     that are a part of a request in this API. `need_approval` names the tools whose calls the user must approve.
     `retried`: the client says that it repeats a request that failed. `own` is the request in the terms of its client
     protocol, if an answer is shown and gone on with in those. `push_token` is a device to tell of the end, besides
-    those that are registered.
+    those that are registered. `every` is how many seconds between two pieces of the answer are often enough.
     """
 
     body: bytes | Conversation
@@ -49,6 +49,7 @@ class StartRequest:
     dialect: str | None = None
     retried: bool = False
     push_token: str | None = None
+    every: float = 0.0
     beside: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     need_approval: Collection[str] = ()
@@ -174,6 +175,7 @@ def new_generation(
         created_at=now,
         expire_at=now + settings.retention,
         watchers=watchers,
+        every=dict.fromkeys(watchers, request.every),
         outbox={
             str(channel): {"token": request.push_token} if channel is Channel.PUSH and request.push_token else {}
             for channel in settings.channels

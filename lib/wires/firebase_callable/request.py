@@ -10,6 +10,7 @@ import orjson
 from lib.domain.errors import InvalidRequest
 from lib.domain.ids import document_id
 from lib.serving.start_request import StartRequest
+from lib.wires import every
 from lib.wires.firebase_callable.values import decoded
 
 _IDS = ("chatId", "messageId", "idempotencyKey")
@@ -20,7 +21,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """`data` is a request in the API that the model's upstream supports, with the ids added to its fields."""
+    """`data` is a request in the API that the model's upstream supports, with the ids and `every` beside its fields."""
 
     request: StartRequest
 
@@ -29,6 +30,7 @@ class Start:
 class Resume:
     generation: str
     after: int
+    every: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +54,19 @@ def read(body: bytes) -> Start | Resume | Stop:
         raise InvalidRequest("'data' must be an object: a request, {'resume': id} or {'stop': id}.", param="data")
     if "model" not in data:  # with a model it is a request, whose API may have fields of these names
         if "resume" in data:
-            _only(data, "resume", "after")
-            return Resume(_id(data, "resume"), _cursor(data.get("after")))
+            _only(data, "resume", "after", "every")
+            return Resume(_id(data, "resume"), _cursor(data.get("after")), every.seconds(data.get("every", 0), "every"))
         if "stop" in data:
             _only(data, "stop")
             return Stop(_id(data, "stop"))
     chat, message, key = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
     if message is not None and chat is None:
         raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
-    asked = {name: value for name, value in data.items() if name not in _IDS}
+    asked = {name: value for name, value in data.items() if name not in (*_IDS, "every")}
+    ids: dict[str, Any] = {"chat_id": chat, "message_id": message, "idempotency_key": key}
+    wanted = every.seconds(data.get("every", 0), "every")
     try:
-        return Start(StartRequest(body=orjson.dumps(asked), chat_id=chat, message_id=message, idempotency_key=key))
+        return Start(StartRequest(body=orjson.dumps(asked), every=wanted, **ids))
     except orjson.JSONEncodeError as error:
         raise InvalidRequest(_TOO_DEEP, param="data") from error
 

@@ -21,6 +21,7 @@ from lib.serving.feed import Piece
 from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
+from lib.wires import every
 from lib.wires.bodies import object_in
 from lib.wires.failures import shown
 from lib.wires.frames import KEEP_ALIVE, frame, in_writes
@@ -89,6 +90,7 @@ def register(app: Flask, service: Service) -> None:
                 message_id=header("X-Message-Id"),
                 idempotency_key=header("Idempotency-Key"),
                 retried=retried(),
+                every=every.asked(),
             )
             return service.generations.start(user, begun), orjson.loads(begun.own), bool(fields.get("stream"))
 
@@ -126,7 +128,7 @@ def register(app: Flask, service: Service) -> None:
         if request.args.get("stream") != "true" and "text/event-stream" not in request.headers.get("Accept", ""):
             return whole(kept.generation, responses.shown(kept))
         after = cursor()
-        tail = service.generations.resume(kept.generation, 0)
+        tail = service.generations.resume(kept.generation, 0, every.asked())
         bound_writes(settings.send_seconds)
         return respond(kept.generation, tail, Piece([], 0), responses.rendering(kept.generation, kept.request), after)
 

@@ -151,7 +151,7 @@ def test_the_interval_is_never_less_than_twice_the_time_that_a_commit_took(
 ) -> None:
     answer = Answer()
     answer.journal.commit_seconds = took
-    answer.interval.watched_by({"a process": answer.clock() + (1 if watched else -1) * A_SECOND})
+    answer.interval.watched_by({"a process": answer.clock() + (1 if watched else -1) * A_SECOND}, {})
     assert answer.interval() == pytest.approx(seconds)
 
 
@@ -159,3 +159,42 @@ def test_an_interval_of_nothing_stays_nothing_however_slow_commits_are() -> None
     answer = Answer(FLUSH_SECONDS="0")
     answer.journal.commit_seconds = 0.3
     assert answer.interval() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds"),
+    [
+        ([0.5], 0.5),
+        ([0.5, 0.8, 2.0], 0.5),
+        ([0.5, None], 0.105),  # a lease of an api that knows no `every`
+        ([0.05], 0.105),
+        ([0.0], 0.105),
+        ([5.0], 1.2),  # as if nobody watched
+    ],
+)
+def test_the_viewer_that_asks_for_the_most_decides(every: list[float | None], seconds: float) -> None:
+    answer = Answer()
+    watchers = {f"{n}": answer.clock() + A_SECOND for n in range(len(every))}
+    answer.interval.watched_by(watchers, {f"{n}": each for n, each in enumerate(every) if each is not None})
+    assert answer.interval() == pytest.approx(seconds)
+
+
+def test_a_lease_that_ran_out_asks_for_nothing() -> None:
+    answer = Answer()
+    leases = {"over": answer.clock() - A_SECOND, "live": answer.clock() + A_SECOND}
+    answer.interval.watched_by(leases, {"over": 0.0, "live": 0.5})
+    assert answer.interval() == pytest.approx(0.5)
+
+
+def test_what_a_viewer_asks_for_is_no_reason_to_write_as_soon_as_the_last_is_through() -> None:
+    answer = Answer(FLUSH_SECONDS="0")
+    answer.interval.watched_by({"a": answer.clock() + A_SECOND}, {"a": 0.5})
+    assert answer.interval() == pytest.approx(0.5)
+    answer.interval.watched_by({"a": answer.clock() + A_SECOND}, {"a": 0.0})
+    assert answer.interval() == 0.0
+
+
+def test_4000_tokens_for_a_viewer_who_asks_for_half_a_second_take_160_commits() -> None:
+    answer = Answer()
+    answer.interval.watched_by(answer.watchers, dict.fromkeys(answer.watchers, 0.5))
+    assert len(answer.comes(80)) == 160
