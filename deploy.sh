@@ -64,7 +64,9 @@ destroy() {
     done
 
     there=$(look tasks queues list --location="$TASKS_LOCATION" --format='value(name.basename())')
-    gone "$TASKS_QUEUE" "$there" tasks queues delete "$TASKS_QUEUE" --location="$TASKS_LOCATION"
+    for each in $( (shards && grep -x "$TASKS_QUEUE-shard-[0-9]*" <<<"$there") | sort -u); do
+        gone "$each" "$there" tasks queues delete "$each" --location="$TASKS_LOCATION"
+    done
     [ -z "$dry" ] || note 'Where the ends of answers are told of:'
     gone "$TASKS_QUEUE-deliveries" "$there" tasks queues delete "$TASKS_QUEUE-deliveries" --location="$TASKS_LOCATION"
 

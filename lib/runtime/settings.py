@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from binascii import crc32
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -20,6 +21,7 @@ from lib.runtime import catalog
 from lib.runtime.catalog import MAX_SECONDS, Catalog, is_url
 
 MAX_DAYS = 36_500
+MAX_QUEUES = 100  # 50,000 starts a second; a project may have 1,000 queues in a region
 MAX_SHORT = 200  # characters: a notification has 4 KB in all
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -53,6 +55,12 @@ def _positive_int(value: str) -> int:
     if not value.isdecimal() or int(value) == 0:
         raise ValueError("a whole number above 0")
     return int(value)
+
+
+def _queues(value: str) -> int:
+    if (number := _positive_int(value)) > MAX_QUEUES:
+        raise ValueError(f"{MAX_QUEUES} at the most")
+    return number
 
 
 def _whole_number(value: str) -> int:
@@ -152,6 +160,12 @@ class Settings:
     )
     location: str = _setting("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.")
     queue: str = _setting("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.")
+    queues: int = _setting(
+        "TASKS_QUEUES",
+        _queues,
+        1,
+        "Over how many queues answers are spread, each of which starts 500 a second; at most 100.",
+    )
     tasks_emulator: str | None = _setting(
         "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use."
     )
@@ -387,7 +401,13 @@ class Settings:
 
     @property
     def queue_path(self) -> str:
+        """The first queue, which is the only one unless `queues` says otherwise."""
         return f"projects/{self.project}/locations/{self.location}/queues/{self.queue}"
+
+    def queue_path_of(self, generation_id: str) -> str:
+        """The queue of a generation's tasks. It is always the same one, since a name is used only once in a queue."""
+        shard = crc32(generation_id.encode()) % self.queues
+        return f"{self.queue_path}-shard-{shard}" if shard else self.queue_path
 
     @property
     def delivery_queue_path(self) -> str:

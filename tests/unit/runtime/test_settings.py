@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections import Counter
 from dataclasses import FrozenInstanceError, fields
 from datetime import timedelta
 from pathlib import Path
@@ -330,3 +332,23 @@ def test_each_setting_has_a_variable_of_its_own_and_a_line_about_it() -> None:
     described = [field.metadata for field in fields(Settings) if field.metadata]
     assert len({each["variable"] for each in described}) == len(described) == len(fields(Settings)) - 2
     assert all(each["about"].endswith(".") for each in described)
+
+
+def test_generations_are_spread_over_the_queues_that_are_set_and_each_stays_in_its_own() -> None:
+    ids = [uuid.uuid4().hex for _ in range(3000)]
+    three = Settings.from_env({**NEEDED, "TASKS_QUEUES": "3"})
+    queues = Counter(map(three.queue_path_of, ids))
+    first = "projects/demo-holdfast/locations/us-central1/queues/holdfast"
+    assert queues.keys() == {first, f"{first}-shard-1", f"{first}-shard-2"}
+    assert all(abs(number - 1000) < 200 for number in queues.values())
+    again = Settings.from_env({**NEEDED, "TASKS_QUEUES": "3"})
+    assert [*map(again.queue_path_of, ids)] == [*map(three.queue_path_of, ids)]
+    # By a function that never changes: deployed versions work side by side.
+    assert three.queue_path_of("0123456789abcdef0123456789abcdef") == f"{first}-shard-1"
+    assert set(map(Settings.from_env(NEEDED).queue_path_of, ids)) == {first}
+    assert three.delivery_queue_path == f"{first}-deliveries"
+
+
+@pytest.mark.parametrize("value", ["101", "0", "-1", "two"])
+def test_a_number_of_queues_that_can_not_be_is_named(value: str) -> None:
+    assert [line.partition(":")[0] for line in faults(TASKS_QUEUES=value)] == ["TASKS_QUEUES"]
