@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from chaos.dialects import DIALECTS
 from chaos.fault import Fault, WorkerFault
 from chaos.plan import Plan
 from chaos.promise import Promise
@@ -14,6 +16,7 @@ from chaos.stage import Stage
 
 DEAD_ANSWERS = 40
 DRAIN_SECONDS = 0.3  # until messages between two parts have arrived
+RIVAL_SECONDS = 10.0  # more for a rival to take over, on a slow machine
 QUIET_SECONDS = 3.0  # enough for a worker that has lost its generations to write, if it were to
 RAISING = Path(__file__).parents[1] / "raising.py"
 
@@ -33,6 +36,26 @@ class WorkerKilled(WorkerFault):
         on.stage.stack.restart("worker")
         time.sleep(DRAIN_SECONDS)
         on.keep()
+
+
+class WorkerKilledInBackground(WorkerKilled):
+    """The same while the upstream generates all answers in the background. Each is paid once, and is the upstream's."""
+
+    key = "background-killed"
+    title = "worker killed over a background upstream"
+    dialects = tuple(dialect for dialect in DIALECTS if dialect.background)
+
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        return plan.tokens[1], round(1.5 * plan.tokens[1])
+
+    def question(self, on: Round, usual: Question, place: int) -> Question:
+        """Slow enough for the first to be under way still when the last has begun."""
+        return replace(usual, resumable=True, streamed=True, rate=usual.rate / 3)
+
+    def settle(self, on: Round) -> None:
+        calls = [call for calls in on.stage.calls().values() for call in calls]
+        if not any(call["method"] == "GET" for call in calls):
+            on.broken.append("expected answers to be read on at the upstream, none was: the round shows nothing")
 
 
 class WorkerEnds(WorkerFault):
@@ -65,6 +88,18 @@ class WorkerFrozen(WorkerFault):
     recovery = "its lease's end"
     rival = "worker-2"
 
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        return plan.tokens[0], self._longest(plan)
+
+    def question(self, on: Round, usual: Question, place: int) -> Question:
+        """In the background, long enough for the rival to be at work when the first one wakes, which may not end it."""
+        enough = round(self._longest(on.plan) * 0.8)
+        low, high = (enough, self._longest(on.plan)) if usual.background else on.plan.tokens
+        return replace(usual, tokens=on.chance.randint(low, high))
+
+    def _longest(self, plan: Plan) -> int:
+        return round(1.9 * plan.rate * plan.frozen)
+
     def begin(self, on: Round) -> None:
         self._rival_url = on.stage.stack.add_worker(self.rival)
 
@@ -81,9 +116,16 @@ class WorkerFrozen(WorkerFault):
             if asked.generation is not None:
                 on.stage.send_task(asked.question, asked.generation, self._rival_url)
         time.sleep(max(0.0, wakes - time.monotonic()))
+        self._wait_for_the_rival(on, wakes + RIVAL_SECONDS)
         on.read(on.ended())
         frozen.resume()
         self._woken = time.monotonic()
+
+    def _wait_for_the_rival(self, on: Round, deadline: float) -> None:
+        """Waits until it has ended what nobody can go on with: who wakes before that still has its lease."""
+        lost = [asked for asked in on.asked if asked.question.streamed and not asked.question.continues]
+        while time.monotonic() < deadline and not set(lost) <= set(on.ended()):
+            time.sleep(0.2)
 
     def settle(self, on: Round) -> None:
         time.sleep(max(0.0, self._woken + QUIET_SECONDS - time.monotonic()))
