@@ -72,13 +72,14 @@ class TaskQueue:
         with self._telemetry.span("enqueue", "PRODUCER", generation=task.generation_id) as span:
             headers = {"traceparent": span.trace.traceparent} if span.trace else {}
             settings = self._settings
+            queue = settings.queue_path_of(task.generation_id)
             created = CloudTask(
-                name=f"{settings.queue_path}/tasks/{name}" if name else "",
+                name=f"{queue}/tasks/{name}" if name else "",
                 schedule_time=datetime.now(UTC) + timedelta(seconds=seconds) if seconds > 0 else None,
                 http_request=self._request("", task.encode(), headers),
                 dispatch_deadline=timedelta(seconds=int(settings.dispatch_seconds)),
             )
-            self._create(settings.queue_path, created)
+            self._create(queue, created)
 
     def deliver(self, delivery: Delivery, seconds: float = 0.0) -> None:
         """Adds a delivery's task, to be made after so many seconds, unless it exists, or existed lately.

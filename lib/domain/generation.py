@@ -26,11 +26,12 @@ class Generation:
     and gone on with in that protocol's terms; it is kept like `request`. `headers` are the client's headers that
     are a part of the request. `need_approval` names the tools whose calls the user must approve. `request_hash`
     distinguishes a repeated request from a different one. `retried` means that the client has repeated its request
-    after a failure. `watchers` has the expiry of a lease for each api process with viewers. `outbox` has the channels
-    on which its end is still to be told, each with what that channel has to remember. `booked` is what it has reserved
-    (a `Booking`), if usage is counted, and `charge` what it took in the end. `turn` is None if it takes no turn, and
-    `ahead` how many in its chat were before it when it was created. `parent` is the id of the message that it answers,
-    and `replaces` that of the answer in whose place it is shown, as the client says.
+    after a failure. `watchers` has the expiry of a lease for each api process with viewers, and `every` the seconds
+    between two commits that are often enough for them. `outbox` has the channels on which its end is still to be told,
+    each with what that channel has to remember. `booked` is what it has reserved (a `Booking`), if usage is counted,
+    and `charge` what it took in the end. `turn` is None if it takes no turn, and `ahead` how many in its chat were
+    before it when it was created. `parent` is the id of the message that it answers, and `replaces` that of the answer
+    in whose place it is shown, as the client says.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Generation:
     stop_requested_at: datetime | None = None
     requeued_at: datetime | None = None
     watchers: dict[str, datetime] = field(default_factory=dict)
+    every: dict[str, float] = field(default_factory=dict)
     outbox: dict[str, Fields] = field(default_factory=dict)
     booked: Fields = field(default_factory=dict)
     charge: Fields | None = None

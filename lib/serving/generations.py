@@ -116,27 +116,29 @@ class Generations:
         generation = replace(generation, booked=booked)
         share = self._viewers.take(uid)
         try:
-            return self._started(generation, found.asked, share)
+            return self._started(generation, found.asked, share, request.every)
         except BaseException:
             share.close()
             raise
 
-    def _started(self, generation: Generation, asked: Asked, share: Share) -> Started:
+    def _started(self, generation: Generation, asked: Asked, share: Share, every: float) -> Started:
         try:
-            return self._start(generation, asked, share)
+            return self._start(generation, asked, share, every)
         except Exists:
             there = self._repeated(generation)
         if there.may_be_tried_anew:
             try:
-                return self._start(replace(generation, id=there.id, retried=True), asked, share, failed=there)
+                return self._start(replace(generation, id=there.id, retried=True), asked, share, every, failed=there)
             except Stale:
                 there = self._repeated(generation)  # the same request came twice, and the other was faster
         log.info("request repeated", extra={"generation": there.id, "state": str(there.state)})
         if there.state is State.QUEUED and (head := self._store.read_head(there)) is not None:
             self._healer.heal(there, head)
-        return Started(there, self._tails.open(there, 0, leave=share.close), asked, attached=True)
+        return Started(there, self._tails.open(there, 0, every=every, leave=share.close), asked, attached=True)
 
-    def _start(self, generation: Generation, asked: Asked, share: Share, failed: Generation | None = None) -> Started:
+    def _start(
+        self, generation: Generation, asked: Asked, share: Share, every: float, failed: Generation | None = None
+    ) -> Started:
         """Creates and queues the generation, in place of `failed` if that is given, within its owner's limit.
 
         Errors: `Exists`; `Stale` if `failed` is there no more; `TooManyRequests`; `Unavailable`.
@@ -158,7 +160,7 @@ class Generations:
         taken = self._places.take(generation, create, anew=failed is not None)
         generation, (version, usage) = taken.generation, taken.created
         started = generation.without_bodies()  # which are not needed for as long as somebody watches
-        tail = self._tails.open(started, 0, created=True, leave=share.close)
+        tail = self._tails.open(started, 0, every=every, created=True, leave=share.close)
         try:
             self._check_budgets(generation, usage)
             ranking = self._store.counting_live(owner, limit + 1, at=version)
@@ -345,11 +347,11 @@ class Generations:
         """The events of the journal up to `head`."""
         return replay(self._store, generation, head)
 
-    def resume(self, generation: Generation, after: int) -> Tail:
-        """A tail that starts after event `after`. Errors: `TooManyRequests`."""
+    def resume(self, generation: Generation, after: int, every: float = 0.0) -> Tail:
+        """A tail that starts after event `after`, with a piece at most `every` seconds. Errors: `TooManyRequests`."""
         share = self._viewers.take(generation.owner)
         try:
-            return self._tails.open(generation, after, leave=share.close)
+            return self._tails.open(generation, after, every=every, leave=share.close)
         except BaseException:
             share.close()
             raise

@@ -41,7 +41,8 @@ class StartRequest:
     protocol, if an answer is shown and gone on with in those. `push_token` is a device to tell of the end, besides
     those that are registered. `turn` is what it does while another answer of the chat runs. `parent_id` is the id of
     the message that it answers, and `replaces_id` that of the answer in whose place it is shown. `ids_checked`: what
-    the request names by ids was found to be the user's own.
+    the request names by ids was found to be the user's own. `every` is how many seconds between two pieces of the
+    answer are often enough.
     """
 
     body: bytes | Conversation
@@ -54,6 +55,7 @@ class StartRequest:
     turn: str | None = None
     parent_id: str | None = None
     replaces_id: str | None = None
+    every: float = 0.0
     beside: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     need_approval: Collection[str] = ()
@@ -196,6 +198,7 @@ def new_generation(
         created_at=now,
         expire_at=now + settings.retention,
         watchers=watchers,
+        every=dict.fromkeys(watchers, request.every),
         outbox={
             str(channel): {"token": request.push_token} if channel is Channel.PUSH and request.push_token else {}
             for channel in settings.channels

@@ -16,6 +16,7 @@ from lib.domain.generation import Generation
 from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
+from lib.wires import every
 from lib.wires.failures import shown
 from lib.wires.http import (
     bound_writes,
@@ -67,6 +68,7 @@ def register(
                     idempotency_key=header("Idempotency-Key"),
                     dialect=dialect.name,
                     retried=retried(),
+                    every=every.asked(),
                     beside=beside,
                     headers={name: value for name in dialect.headers if (value := header(name))},
                 ),

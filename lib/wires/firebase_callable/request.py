@@ -11,6 +11,7 @@ from lib.domain.errors import InvalidRequest
 from lib.domain.ids import device_token, document_id
 from lib.domain.turn import TurnMode
 from lib.serving.start_request import StartRequest
+from lib.wires import every
 from lib.wires.firebase_callable.values import decoded
 
 _IDS = ("chatId", "messageId", "idempotencyKey", "parentId", "replacesId")
@@ -23,7 +24,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """`data` is a request in the API that the model's upstream supports, with ids and a device's token beside it."""
+    """`data` is a request in the API that the model's upstream supports, with what is ours beside its fields."""
 
     request: StartRequest
 
@@ -32,6 +33,7 @@ class Start:
 class Resume:
     generation: str
     after: int
+    every: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ def read(body: bytes) -> Start | Resume | Stop | Usage:
         raise InvalidRequest("'data' must be an object: a request, {'resume': id} or {'stop': id}.", param="data")
     if "model" not in data:  # with a model it is a request, whose API may have fields of these names
         if "resume" in data:
-            _only(data, "resume", "after")
-            return Resume(_id(data, "resume"), _cursor(data.get("after")))
+            _only(data, "resume", "after", "every")
+            return Resume(_id(data, "resume"), _cursor(data.get("after")), every.seconds(data.get("every", 0), "every"))
         if "stop" in data:
             _only(data, "stop")
             return Stop(_id(data, "stop"))
@@ -77,7 +79,8 @@ def read(body: bytes) -> Start | Resume | Stop | Usage:
     if message is not None and chat is None:
         raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
     token = device_token(_text(data, _DEVICE), _DEVICE) if data.get(_DEVICE) is not None else None
-    asked = {name: value for name, value in data.items() if name not in (*_IDS, _TURN, _DEVICE)}
+    asked = {name: value for name, value in data.items() if name not in (*_IDS, _TURN, _DEVICE, "every")}
+    wanted = every.seconds(data.get("every", 0), "every")
     try:
         body = orjson.dumps(asked)
     except orjson.JSONEncodeError as error:
@@ -92,6 +95,7 @@ def read(body: bytes) -> Start | Resume | Stop | Usage:
             parent_id=parent,
             replaces_id=replaces,
             push_token=token,
+            every=wanted,
         )
     )
 

@@ -113,7 +113,7 @@ def register(app: Flask, service: Service) -> None:
         generation, head = service.generations.find(user, asked.generation)
         if asked.after > head.last:
             raise InvalidRequest(f"'after' must be from 0 to {head.last}, the last there is.", param="after")
-        return generation, service.generations.resume(generation, asked.after)
+        return generation, service.generations.resume(generation, asked.after, asked.every)
 
     def respond(generation: Generation, tail: Tail, wants_stream: bool) -> Response:
         def ending() -> Json:

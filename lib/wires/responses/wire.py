@@ -23,7 +23,7 @@ from lib.serving.feed import Piece
 from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest, kept_elsewhere
 from lib.serving.tail import Tail
-from lib.wires import nodes
+from lib.wires import every, nodes
 from lib.wires.bodies import object_in
 from lib.wires.failures import shown
 from lib.wires.frames import KEEP_ALIVE, frame, in_writes
@@ -115,6 +115,7 @@ def register(app: Flask, service: Service) -> None:
             push_token=header("X-Push-Token") if placed else None,
             idempotency_key=header("Idempotency-Key"),
             retried=retried(),
+            every=every.asked(),
         )
         shown = held_shown(user, orjson.loads(begun.own), held)
         return service.generations.start(user, begun), shown
@@ -180,7 +181,7 @@ def register(app: Flask, service: Service) -> None:
                 return whole(kept.generation, responses.shown(kept))
             after = cursor()
             rendering = responses.rendering(kept.generation, held_shown(user, kept.request, held))
-            tail = service.generations.resume(kept.generation, 0)
+            tail = service.generations.resume(kept.generation, 0, every.asked())
             bound_writes(settings.send_seconds)
             return respond(kept.generation, tail, Piece([], 0), rendering, held, after)
 
