@@ -7,7 +7,7 @@ PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 # Counts what Firestore is asked for, which is more where a listener is late: beside others it often is.
 ALONE = tests/e2e/test_bench.py
 
-.PHONY: demo test check run web chaos bench cost scale measure token setup lint audit format docs lock clean
+.PHONY: demo test check run web chaos bench waterfall cost scale measure token setup lint audit format docs lock clean
 
 demo: setup            ## stream an answer, leave and come back, on the local stack
 	@$(RUN) -m local.demo
@@ -34,6 +34,9 @@ bench: setup           ## measure against peers: make bench QUICK=1, ONLY=lag,co
 	@./local/setup.sh bench
 	@$(RUN) -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
 	@$(if $(QUICK)$(ONLY),:,$(RUN) -m scale)
+
+waterfall: setup       ## draw where a start's time goes: writes docs/performance.md and docs/waterfall.svg
+	@$(RUN) -m bench.waterfall
 
 cost: setup            ## count an answer's operations and their price: writes docs/cost.md and docs/cost.svg
 	@$(RUN) -m cost
