@@ -35,12 +35,13 @@ WARM_SECONDS = 120.0
 SPANS = {"POST /v1/chat/completions", "enqueue", "POST /", "attempt", "upstream"}
 CLIENT = "client"
 _COLOURS = {
-    CLIENT: "#8a8a8a",
-    "api": "#0b5fbf",
-    "worker": "#2e8b3d",
-    "api, Firestore": "#7db4ee",
-    "worker, Firestore": "#a9d6a5",
+    CLIENT: "#c4c4c4",
+    "api": "#6ea8e8",
+    "worker": "#6cc07a",
+    "api, Firestore": "#bcd7f7",
+    "worker, Firestore": "#cbe8c9",
 }
+_LATE = 0.75  # of the width: from here on a label is before its bar
 _STYLE: dict[Any, Any] = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "waterfall"}
 
 
@@ -142,7 +143,10 @@ def draw(found: Sequence[Row], file: Path) -> None:
         for place, row in enumerate(found):
             width = max(min(row.ends, edge) - row.begins, edge / 400)
             axes.barh(place, width, left=row.begins, height=0.7, color=_COLOURS[row.who])
-            axes.annotate(row.what, (row.begins, place), xytext=(3, 0), textcoords="offset points", va="center")
+            where: dict[str, Any] = {"xytext": (3, 0), "ha": "left"}
+            if row.begins > _LATE * edge:
+                where = {"xytext": (-3, 0), "ha": "right"}
+            axes.annotate(row.what, (row.begins, place), textcoords="offset points", va="center", **where)
         axes.axvline(first, color=_COLOURS[CLIENT], linestyle=":")
         axes.set(xlim=(0, edge), xlabel="ms since the request", yticks=range(len(found)))
         axes.set_yticklabels([row.who for row in found])
