@@ -86,7 +86,7 @@ destroy() {
         gone "$each" "$there" iam service-accounts delete "$each"
     done
 
-    there="Not removed: the database $FIRESTORE_DATABASE with its messages and rules, the APIs, the images in Artifact Registry
+    there="Not removed: the database $FIRESTORE_DATABASE with its messages, devices and rules, the APIs, the images in Artifact Registry
 (cloud-run-source-deploy) and the uploads (gs://run-sources-$GOOGLE_CLOUD_PROJECT-$REGION). The queue's name can't be
 used again for some days: to deploy before that, set TASKS_QUEUE to another."
     [ -z "$dry" ] || note 'After a second yes, or with --delete-data:'

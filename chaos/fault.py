@@ -6,8 +6,10 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
+from chaos.dialects import DIALECTS, Dialect
 from chaos.plan import Plan
 from chaos.promise import Promise
 from chaos.question import Question
@@ -26,6 +28,7 @@ class Fault:
     recovery: ClassVar[str | None] = None
     viewers: ClassVar[tuple[int, int]] = (1, 2)  # per generation
     leaves: ClassVar[int] = 1  # how often a viewer leaves, at most
+    dialects: ClassVar[Sequence[Dialect]] = DIALECTS
     native: ClassVar[bool] = False  # all viewers stream in their model's own API, since their times are measured
 
     def load(self, plan: Plan) -> int:
@@ -41,7 +44,7 @@ class Fault:
         return plan.tokens
 
     def question(self, on: Round, usual: Question, place: int) -> Question:
-        """The question of one generation, from the `usual` one. Every other one's upstream supports continuation."""
+        """The question of one generation, from the `usual` one. Every other one is resumable."""
         return usual
 
     def begin(self, on: Round) -> None:
@@ -68,14 +71,17 @@ class Fault:
 class WorkerFault(Fault):
     """The worker is lost. Answers that an upstream can continue complete; the others end with what was committed.
 
-    Of a body that comes whole nothing is committed before its end, so it is asked for again.
+    Of a body that comes whole nothing is committed before its end, so it is asked for again. Who waits for a whole body
+    does not see whether an answer that the upstream streams has begun: then it may be asked for again too.
     """
 
     no_more = True
 
     def promise(self, plan: Plan, question: Question) -> Promise:
-        if not question.streamed:
+        if question.whole:
             return Promise(calls=MAX_ATTEMPTS)
         if question.continues:
-            return Promise(recover=plan.recover)
+            return Promise(recover=plan.recover, calls=1 if question.background and question.streamed else None)
+        if not question.streamed:
+            return Promise(states=ENDS_OR_BREAKS_OFF, calls=MAX_ATTEMPTS)
         return Promise(states=ENDS_OR_BREAKS_OFF, no_more=self.no_more, calls=1)

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from chaos.dialects import DONE, text_of
 from chaos.promise import Observation, Verdict, Watched
@@ -46,6 +46,7 @@ def judge(seen: Observation) -> Verdict:
             *_about_the_end(seen, last),
             *_about_the_journal(seen, last, gone),
             *_about_the_answer(seen, last, spoken),
+            *_about_the_upstream(seen, last),
             *_about_viewers(seen, last),
         ),
     )
@@ -141,12 +142,27 @@ def _about_the_answer(seen: Observation, last: Saved, spoken: Sequence[str]) -> 
             )
 
 
+def _about_the_upstream(seen: Observation, last: Saved) -> Iterator[str]:
+    """Of an answer that the upstream keeps: whether the journal has the same events, to the byte."""
+    if seen.generated is None:
+        return
+    here = [frame.data for frame in last.journal]
+    there = seen.generated if last.state == "completed" else seen.generated[: len(here)]
+    odd = next((n for n, (a, b) in enumerate(zip_longest(here, there), 1) if a != b), None)
+    if odd is not None:
+        yield (
+            f"expected the journal's {len(here)} events to be the {len(there)} of the upstream to the byte, "
+            f"event {odd} is not"
+        )
+
+
 def _about_viewers(seen: Observation, last: Saved) -> Iterator[str]:
     for place, watched in enumerate(seen.watched, 1):
         viewer = f"viewer {place} ({watched.wire})"
-        yield from (
-            _about_words(viewer, watched, last) if watched.said is not None else _about_numbers(viewer, watched, last)
-        )
+        if watched.said is None or watched.frames:
+            yield from _about_numbers(viewer, watched, last)
+        if watched.said is not None:
+            yield from _about_words(viewer, watched, last)
         if not last.ended:
             continue
         due = {"completed": DONE, "stopped": DONE, "incomplete": last.code}.get(last.state)
@@ -162,7 +178,7 @@ def _about_numbers(viewer: str, watched: Watched, last: Saved) -> Iterator[str]:
     numbers = [frame.id for frame in watched.frames]
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"expected {viewer} to see events 1, 2, 3 and so on, {_first_odd(numbers)}"
-    if last.ended and _last(watched.frames) != _last(last.journal):
+    if last.ended and watched.said is None and _last(watched.frames) != _last(last.journal):
         yield f"expected {viewer} to see all {_last(last.journal)} events, it saw {_last(watched.frames)}"
 
 
@@ -178,7 +194,7 @@ def _about_words(viewer: str, watched: Watched, last: Saved) -> Iterator[str]:
 def _gone(seen: Observation, last: Saved) -> list[int]:
     """The events that a viewer or an earlier reading saw, and that are missing or different in the journal now."""
     then = [(frames, True) for frames in (*seen.kept, *(reading.journal for reading in seen.readings))]
-    then += [(watched.frames, watched.exact) for watched in seen.watched]
+    then += [(watched.frames, watched.exact) for watched in seen.watched if watched.said is None]
     gone = set()
     for exact in (True, False):
         now = {_form(frame, exact) for frame in last.journal}

@@ -14,8 +14,8 @@ class Promise:
     """What is promised for one generation, besides that a completed one has the whole answer.
 
     `states` are the allowed final states. `tokens` is how many are saved if it does not complete. `no_more`: it ends
-    with exactly what was committed when the fault began. `calls` is the largest number of upstream calls. `recover` is
-    the longest recovery, in seconds.
+    with exactly what was committed when the fault began. `calls` is the largest number of upstream calls that ask for
+    an answer, of which each is paid. `recover` is the longest recovery, in seconds.
     """
 
     states: frozenset[str] = frozenset({"completed"})
@@ -30,7 +30,8 @@ class Watched:
     """What one viewer saw by its `wire`, and the end that it was sent, if any.
 
     `frames` are the numbered events, of all connections. A wire without numbers has `said` instead: the text of each
-    response, from the answer's first word on. `exact`: an event's data is as the upstream sent it.
+    response, from the answer's first word on. One whose events are its own has both. `exact`: an event's data is as the
+    upstream sent it.
     """
 
     wire: str
@@ -44,8 +45,9 @@ class Watched:
 class Observation:
     """All observations of one generation.
 
-    `answer` are the tokens of the upstream's whole answer in its `dialect`, and `sent` is how many it sent in `calls`
-    calls, of which `left_open` were open seconds after the end. `kept` are the journals read while it ran, and
+    `answer` are the tokens of the upstream's whole answer in its `dialect`, and `sent` is how many it sent. `calls` is
+    how often it was asked for the answer, and `left_open` how many of all calls were open seconds after the end.
+    `generated` are the upstream's own events, if it keeps them. `kept` are the journals read while it ran, and
     `readings` what was read after it had ended (or had taken too long), in order. `overdue`: it had not ended in time,
     whatever happened later. `recovered` is how many seconds it took to continue, if it had to.
     """
@@ -59,6 +61,7 @@ class Observation:
     kept: tuple[tuple[Frame, ...], ...]
     readings: tuple[Saved, ...]
     watched: tuple[Watched, ...]
+    generated: tuple[str, ...] | None = None
     left_open: int = 0
     overdue: bool = False
     recovered: float | None = None

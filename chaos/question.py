@@ -16,7 +16,8 @@ CHAT = "chaos"
 class Question:
     """`name` is the message's id and the answer's seed. `dialect` is the API of the upstream that answers.
 
-    `streamed`: the upstream is asked for a stream. `prefill`: it may be asked for the rest of a broken-off answer.
+    `streamed`: its asker wants a stream. `resumable`: its upstream is the one of two by which a broken-off answer goes
+    on, where the API has a way to do that.
     `fault` is the upstream's fault, in the format of `local.demo_faults`. `mute` is how many seconds the upstream waits
     before it sends a status line. `record`: the upstream keeps the time at which it sent each token.
     """
@@ -26,7 +27,7 @@ class Question:
     tokens: int
     rate: float
     streamed: bool = True
-    prefill: bool = False
+    resumable: bool = False
     token_bytes: int = 0
     mute: float = 0.0
     record: bool = False
@@ -44,12 +45,22 @@ class Question:
 
     @property
     def model(self) -> str:
-        return model(self.dialect, self.prefill)
+        return model(self.dialect, self.resumable)
 
     @property
     def continues(self) -> bool:
         """Whether a broken-off answer goes on."""
-        return self.prefill and self.dialect.prefill is not None
+        return self.background or (self.resumable and self.dialect.prefill is not None)
+
+    @property
+    def background(self) -> bool:
+        """Whether the upstream generates the answer without a connection. It is read on, and never asked for again."""
+        return self.resumable and self.dialect.background
+
+    @property
+    def whole(self) -> bool:
+        """Whether the upstream is asked for a whole body, of which nothing is committed before its end."""
+        return not self.streamed and self.dialect.whole
 
     @property
     def demo(self) -> dict[str, Any]:
@@ -60,7 +71,11 @@ class Question:
     @property
     def body(self) -> dict[str, Any]:
         """The request in the dialect."""
-        return {**self.dialect.body(self.model, self.name, self.streamed), "demo": self.demo}
+        return self.body_in(self.dialect)
+
+    def body_in(self, dialect: Dialect) -> dict[str, Any]:
+        """The request in any API that the service takes."""
+        return {**dialect.body(self.model, self.name, self.streamed), "demo": self.demo}
 
     @property
     def answer(self) -> tuple[str, ...]:
@@ -68,6 +83,6 @@ class Question:
         return tuple(token(self.name, k, self.token_bytes) for k in range(self.tokens))
 
 
-def model(dialect: Dialect, prefill: bool) -> str:
+def model(dialect: Dialect, resumable: bool) -> str:
     """The model of an upstream that speaks one dialect alone."""
-    return f"{dialect.name}-prefill" if prefill else dialect.name
+    return f"{dialect.name}-resumable" if resumable else dialect.name

@@ -23,6 +23,8 @@ PLACES: tuple[tuple[type, str], ...] = (
     (Store, "request"),
     (Listener, "watch"),
     *((type(dialect), "outgoing") for dialect in DIALECTS.values()),
+    *((type(dialect.background), "outgoing") for dialect in DIALECTS.values() if dialect.background),
+    *((type(dialect.background), "resumption") for dialect in DIALECTS.values() if dialect.background),
     (Buffer, "take"),
     (Reader, "look"),
     (Journal, "prepare"),

@@ -54,7 +54,7 @@ def progress(played: Played, rounds: int) -> str:
     recovered = _recovered([played])
     parts = [
         f"round {played.number}/{rounds}",
-        f"{played.title:<33}",
+        f"{played.title:<40}",
         f"{len(played.verdicts)} generations in {played.seconds:.0f} s",
         f"recovered in {recovered:.1f} s" if recovered is not None else "",
         f"{len(played.sentences)} PROMISES BROKEN" if played.sentences else "",

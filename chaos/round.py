@@ -6,28 +6,29 @@ limit.
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
-from chaos.dialects import DIALECTS, Dialect
+from chaos.dialects import RESPONSES, Dialect, text_of
 from chaos.judging import judge
 from chaos.promise import Observation, Verdict, Watched
 from chaos.question import Question
 from chaos.saved import LIVE, Saved, read, read_journal
 from chaos.stage import Stage
 from chaos.viewer import Viewer
-from chaos.wires import WIRES, Native, Whole, Wire
+from chaos.wires import WIRES, Native, Responses, Whole, Wire
 from local.client import Client, Frame
 
 if TYPE_CHECKING:
     from chaos.fault import Fault
 
-BEGIN_SECONDS = 30.0  # until every generation has its first event
+BEGIN_SECONDS = 30.0  # until every generation has its first word
 LEAVE_SECONDS = 20.0  # for the viewers, once all generations have ended
 SETTLE_SECONDS = 0.5  # between the end and the last reading
 CLOSE_SECONDS = 5.0  # for the upstream to notice that a call was closed
@@ -60,7 +61,7 @@ class Asked:
 
     @property
     def begun(self) -> bool:
-        """Whether its first event was seen, or it ended without one. Nobody sees a whole body before its end."""
+        """Whether its first word was seen, or it ended without one. Nobody sees a whole body before its end."""
         return not self.question.streamed or self.viewers[0].begun
 
 
@@ -85,9 +86,9 @@ class Round:
         self.later = self.asked[len(self.asked) - fault.later(self.plan) :]
 
     def _mixed(self) -> Iterator[Dialect]:
-        """All dialects in a random order, again and again."""
+        """All dialects of the fault in a random order, again and again."""
         while True:
-            yield from self.chance.sample(DIALECTS, k=len(DIALECTS))
+            yield from self.chance.sample(self.fault.dialects, k=len(self.fault.dialects))
 
     def _ask(self, name: str, dialect: Dialect, place: int) -> Asked:
         usual = Question(
@@ -96,7 +97,7 @@ class Round:
             tokens=self.chance.randint(*self.fault.tokens(self.plan)),
             rate=self.plan.rate,
             streamed=self.fault.native or self.chance.random() >= WHOLE,
-            prefill=bool(place % 2),
+            resumable=bool(place % 2),
         )
         question = self.fault.question(self, usual, place)
         low, high = self.fault.viewers
@@ -106,14 +107,17 @@ class Round:
             leaves = chance.sample(range(1, question.tokens), k=chance.randint(0, self.fault.leaves))
             client = Client(self.stage.stack.url, question.user)
             asker = viewers[0] if viewers else None
-            wire = self._wire(question, chance) if question.streamed or asker else Whole
+            wire = self._wire(question, chance, asker) if question.streamed or asker else Whole
             viewers.append(Viewer(question, client, wire, chance, self._over, asker=asker, leaves=leaves))
         return Asked(question, viewers)
 
-    def _wire(self, question: Question, chance: random.Random) -> type[Wire]:
+    def _wire(self, question: Question, chance: random.Random, asker: Viewer | None) -> type[Wire]:
         """One of all, but megabytes only where who comes back need not read them again."""
         native = self.fault.native or question.token_bytes or chance.random() < NATIVE
-        return Native if native else chance.choice(WIRES)
+        known = [wire for wire in WIRES if wire is not Responses or asker is None or isinstance(asker.wire, wire)]
+        wire = Native if native else chance.choice(known)
+        # Who streams in this API has its numbers, by which no other protocol goes on.
+        return Responses if wire is Native and asker is None and question.dialect is RESPONSES else wire
 
     def play(self) -> list[Verdict]:
         """Runs the round, and restores the stage in any case."""
@@ -133,27 +137,35 @@ class Round:
         time.sleep(SETTLE_SECONDS)
         self.read(self.asked)
         left_open = self.stage.open_calls([asked.question for asked in self.asked], CLOSE_SECONDS)
-        calls = self.stage.calls()
+        calls = self.stage.calls()  # before those that read what the upstream keeps
         return [
             judge(self._observation(asked, calls.get(name, []), left_open.get(name, 0)))
             for name, asked in ((asked.question.name, asked) for asked in self.asked)
         ]
 
-    def _observation(self, asked: Asked, calls: list[dict[str, int]], left_open: int) -> Observation:
+    def _observation(self, asked: Asked, calls: list[dict[str, Any]], left_open: int) -> Observation:
         return Observation(
             name=asked.question.name,
             dialect=asked.question.dialect,
             promise=self.fault.promise(self.plan, asked.question),
             answer=asked.question.answer,
             sent=sum(call["tokens_sent"] for call in calls),
-            calls=len(calls),
+            calls=sum(call["method"] == "POST" and not call["path"].endswith("/cancel") for call in calls),
             kept=tuple(asked.kept),
             readings=tuple(asked.readings),
             watched=tuple(map(_watched, asked.viewers)),
+            generated=self._generated(asked),
             left_open=left_open,
             overdue=asked.overdue,
             recovered=self.fault.recovered(self, asked),
         )
+
+    def _generated(self, asked: Asked) -> tuple[str, ...] | None:
+        """The events as the upstream has them that generated the answer in the background."""
+        journal = asked.readings[-1].journal if asked.readings else ()
+        if not asked.question.background or not journal:
+            return None
+        return self.stage.generated(asked.question.dialect.kept_at(json.loads(journal[0].data)))
 
     # For faults
 
@@ -217,28 +229,31 @@ class Round:
             viewer.join(deadline)
 
     def recovered(self, asked: Asked) -> float | None:
-        """The seconds from the start of the recovery time to the first event that was not committed at that time.
+        """The seconds from the start of the recovery time to the first word that was not committed at that time.
 
         A body that comes whole does not go on.
         """
         if self._since is None or not asked.question.streamed:
             return None
-        floor = asked.kept[-1][-1].id or 0 if asked.kept and asked.kept[-1] else 0
+        had = {text_of(asked.question.dialect, frame) for frame in (asked.kept[-1] if asked.kept else ())}
         since = self._since
         moments = [
             sight.at - since
             for viewer in asked.viewers
             for sight in viewer.seen
-            if sight.at > since and (sight.frame.id or 0) > floor and not (self._reopened and sight.opened < since)
+            if sight.at > since and not (self._reopened and sight.opened < since)
+            if (said := text_of(viewer.wire.dialect, sight.frame)) and said not in had
         ]
         return min(moments, default=None)
 
 
 def _watched(viewer: Viewer) -> Watched:
+    wire, frames = viewer.wire, tuple(sight.frame for sight in viewer.seen)
+    said = ("".join(text_of(wire.dialect, frame) for frame in frames),) if wire.rendered else tuple(viewer.said)
     return Watched(
-        wire=viewer.wire.name,
+        wire=wire.name,
         end=viewer.end,
-        frames=tuple(sight.frame for sight in viewer.seen),
-        said=None if viewer.wire.numbered else tuple(viewer.said),
-        exact=viewer.wire.exact,
+        frames=frames,
+        said=said if wire.rendered or not wire.numbered else None,
+        exact=wire.exact,
     )

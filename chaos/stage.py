@@ -116,6 +116,10 @@ class Stage:
             found[call["seed"]].append(call)
         return found
 
+    def generated(self, path: str) -> tuple[str, ...]:
+        """The events of an answer that the upstream has at `path`."""
+        return data_in(requests.get(f"{self.stack.upstream_url}{path}", timeout=WAIT_SECONDS).content)
+
     def open_calls(self, questions: Iterable[Question], seconds: float) -> dict[str, int]:
         """Waits up to `seconds` until the questions have no open upstream call. Returns how many of each still are."""
         names = {question.name for question in questions}
@@ -134,6 +138,13 @@ class Stage:
             if name == "api" or name.startswith("worker"):
                 lines += [f"{name}: {line}" for line in errors(process.log.read_text(errors="replace"))[-20:]]
         return lines
+
+
+def data_in(stream: bytes) -> tuple[str, ...]:
+    """The data of a stream's events, in whatever valid way it is written."""
+    blocks = [block.split("\n") for block in stream.decode().replace("\r\n", "\n").split("\n\n")]
+    data = [[line[5:].removeprefix(" ") for line in block if line.startswith("data:")] for block in blocks]
+    return tuple("\n".join(lines) for lines in data if lines)
 
 
 def errors(log: str) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import requests
 
+from chaos.dialects import text_of
 from chaos.question import CHAT, Question
 from chaos.wires import Begun, Over, Said, Wire, refused
 from local.client import Client, Frame
@@ -79,8 +80,9 @@ class Viewer:
 
     @property
     def begun(self) -> bool:
-        """Whether it has seen something of the answer, or its end."""
-        return bool(self.seen or any(self.said)) or self.end is not None
+        """Whether it has seen a word of the answer, or its end. An answer without a word may be started again."""
+        words = (text_of(self.wire.dialect, sight.frame) for sight in self.seen)
+        return any(words) or any(self.said) or self.end is not None
 
     @property
     def cursor(self) -> int:
@@ -123,7 +125,7 @@ class Viewer:
         """Reads until the response ends or it is time to leave."""
         if response.status_code not in (200, 204):
             self.generation = response.headers.get("X-Generation-Id", self.generation)
-            self.end = refused(self.question, response).end
+            self.end = refused(self.wire.dialect, response).end
             return _PAUSE_SECONDS
         place = 0
         if not self.wire.numbered:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import requests
 
-from chaos.dialects import DONE
+from chaos.dialects import DONE, RESPONSES, Dialect
 from chaos.question import CHAT, Question
 from chaos.saved import LIVE
 from local.client import Client, Frame, Stream
@@ -51,12 +51,15 @@ Told = Begun | Said | Over | Frame
 class Wire(Protocol):
     """One viewer's protocol. `numbered`: it tells of events by their numbers, and can go on after one.
 
-    `exact`: an event's data is as the upstream sent it.
+    `exact`: an event's data is as the upstream sent it. `rendered`: its events are its own, with numbers of their own.
+    `dialect` is the API in which it is refused.
     """
 
     name: str
     numbered: bool
     exact: bool
+    rendered: bool
+    dialect: Dialect
 
     def __init__(self, client: Client, question: Question): ...
 
@@ -79,17 +82,18 @@ class Native:
     name = "native"
     numbered = True
     exact = True
+    rendered = False
 
     def __init__(self, client: Client, question: Question):
+        self.dialect = question.dialect
         self._client = client
         self._question = question
 
     def ask(self) -> requests.Response:
-        dialect = self._question.dialect
         return _posted(
             self._client,
-            dialect.path(self._question.model, self._question.streamed),
-            self._question.body,
+            self.dialect.path(self._question.model, self._question.streamed),
+            self._question.body_in(self.dialect),
             {"X-Chat-Id": CHAT, "X-Message-Id": self._question.name},
         )
 
@@ -97,7 +101,7 @@ class Native:
         return self._client.resume(generation, after).response
 
     def told(self, response: requests.Response, after: int) -> Iterator[Told]:
-        dialect = self._question.dialect
+        dialect = self.dialect
         yield Begun(response.headers["X-Generation-Id"])
         place = after
         for frame in Stream(response).frames():
@@ -126,7 +130,36 @@ class Whole(Native):
 
     def told(self, response: requests.Response, after: int) -> Iterator[Told]:
         yield Begun(response.headers["X-Generation-Id"])
-        yield Said(self._question.dialect.text(response.json()))
+        yield Said(self.dialect.text(response.json()))
+        yield Over(DONE)
+
+
+class Responses(Native):
+    """OpenAI's Responses over any API. Its events have numbers of their own, and only who asked in it follows in it."""
+
+    name = "responses"
+    exact = False
+    rendered = True
+
+    def __init__(self, client: Client, question: Question):
+        super().__init__(client, question)
+        self.dialect = RESPONSES
+
+    def follow(self, generation: str, after: int) -> requests.Response:
+        path = f"{RESPONSES.path('', True)}/resp_{generation}?stream=true"
+        return self._client.request("GET", f"{path}&starting_after={after - 1}" if after else path, stream=True)
+
+    def told(self, response: requests.Response, after: int) -> Iterator[Told]:
+        yield Begun(response.headers["X-Generation-Id"])
+        place = after
+        for frame in Stream(response).frames():
+            said = json.loads(frame.data)
+            failed = said if said.get("error") else said.get("response", {})
+            if failed.get("error"):
+                yield _over(self.dialect.code(failed))
+                return
+            place = frame.id or place + 1  # the last one has none
+            yield Frame(place, frame.data, frame.name)
         yield Over(DONE)
 
 
@@ -136,8 +169,10 @@ class Callable:
     name = "callable"
     numbered = True
     exact = False
+    rendered = False
 
     def __init__(self, client: Client, question: Question):
+        self.dialect = question.dialect
         self._client = client
         self._question = question
 
@@ -176,8 +211,10 @@ class AiSdk:
     name = "ai_sdk"
     numbered = False
     exact = False
+    rendered = False
 
     def __init__(self, client: Client, question: Question):
+        self.dialect = question.dialect
         self._client = client
         self._question = question
 
@@ -216,13 +253,13 @@ class AiSdk:
                     return
 
 
-WIRES: tuple[type[Wire], ...] = (Native, Callable, AiSdk)
+WIRES: tuple[type[Wire], ...] = (Native, Callable, AiSdk, Responses)
 
 
-def refused(question: Question, response: requests.Response) -> Over:
+def refused(dialect: Dialect, response: requests.Response) -> Over:
     """What an error response tells. With a generation's id it is the answer's own failure, or the end of its wait."""
     try:
-        code = question.dialect.code(response.json())
+        code = dialect.code(response.json())
     except (ValueError, KeyError, TypeError):
         code = f"status {response.status_code}"
     if response.status_code == 503 and "X-Generation-Id" not in response.headers:

@@ -22,9 +22,9 @@ Variables are read from the environment, or from the file deploy.env, with one l
   UPSTREAM_MODELS        must be set: the models that users may ask for, comma-separated; "*" allows all
   UPSTREAM_CONTINUE, UPSTREAM_PREFILL_STYLE
                          how an interrupted answer is continued: see the README
-  UPSTREAM_SPEAKS, UPSTREAM_USAGE, UPSTREAM_BACKGROUND
-                         its APIs, whether it is asked for a stream's usage, and whether it generates in the background:
-                         see the README
+  UPSTREAM_SPEAKS, UPSTREAM_USAGE, UPSTREAM_BACKGROUND, UPSTREAM_ACCOUNT_IDS
+                         its APIs, whether it is asked for a stream's usage, whether it generates in the background, and
+                         whether users may name by ids what it keeps for its account: see the README
   UPSTREAM_AUTH, UPSTREAM_HEADERS, UPSTREAM_QUERY
                          where the key goes, and what goes with every call: see the README
   UPSTREAM_API_KEY       its key, which is stored in Secret Manager: must be set when it is new; "none" for no key

@@ -101,7 +101,7 @@ class Background:
             self._kept.popitem(last=False)
         if not order.stream:
             return web.json_response(kept.response())
-        return await Delivery(request, call, order, Responses(order), log=kept).run()
+        return await Delivery(request, call, order, Responses(order), self._calls.record(order), log=kept).run()
 
     async def answer(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Answers a call about a response: it is read, cancelled or deleted."""

@@ -10,10 +10,18 @@ from chaos.faults.firestore import CommitsFail, CommitsRefused, FirestoreFrozen,
 from chaos.faults.neighbours import UserHogs
 from chaos.faults.queue import QueueUnreachable, TasksLate, TasksTwice
 from chaos.faults.upstream import StoppedWhileMute, UpstreamFaults
-from chaos.faults.worker import WorkerDiesWithForty, WorkerEnds, WorkerFrozen, WorkerKilled, WorkerRaises
+from chaos.faults.worker import (
+    WorkerDiesWithForty,
+    WorkerEnds,
+    WorkerFrozen,
+    WorkerKilled,
+    WorkerKilledInBackground,
+    WorkerRaises,
+)
 
 FAULTS: Sequence[type[Fault]] = (
     WorkerKilled,
+    WorkerKilledInBackground,
     WorkerEnds,
     WorkerFrozen,
     ApiKilled,

@@ -18,7 +18,7 @@ from local.client import Client
 
 
 class UpstreamFaults(Fault):
-    """Each upstream call has a random fault. Half of the upstreams support continuation."""
+    """Each upstream call has a random fault. Half of the upstreams are resumable."""
 
     key = "upstream-faults"
     title = "upstream faults"
@@ -27,12 +27,14 @@ class UpstreamFaults(Fault):
     passing = ("break", "reset", "close", "stall", "error_event")
     lasting = ("malformed_json",)
     harmless = ("no_done", "split", "gzip", "crlf", "no_space", "multi_line", "comments", "null_error")
+    not_in_background = (*lasting, "no_done")  # that can't be sent, or can't be told from an answer that goes on
     before = ("refuse twice", "rate limit", "refuse for good")
 
     def question(self, on: Round, usual: Question, place: int) -> Question:
         kinds = (*self.passing, *self.lasting, on.chance.choice(self.harmless), "no_done", *self.before)
         kind = kinds[place % len(kinds)] if on.plan.load >= 2 * len(kinds) else on.chance.choice(kinds)
-        return replace(usual, prefill=on.chance.random() < 0.5, fault=self._fault(kind, on.chance, usual.tokens))
+        resumable = on.chance.random() < 0.5 and not (usual.dialect.background and kind in self.not_in_background)
+        return replace(usual, resumable=resumable, fault=self._fault(kind, on.chance, usual.tokens))
 
     def _fault(self, kind: str, chance: random.Random, tokens: int) -> dict[str, Any]:
         at = chance.randint(1, tokens - 1)
@@ -57,12 +59,13 @@ class UpstreamFaults(Fault):
         kind, times = fault["kind"], fault.get("times")
         if kind == "refuse":
             return Promise(calls=times + 1) if times else Promise(states=frozenset({"failed"}), tokens=0, calls=1)
+        if kind == "no_done" and question.dialect.ends:
+            return Promise(states=frozenset({"incomplete"}), tokens=question.tokens, calls=1)
         if kind in self.harmless:
             return Promise(calls=1)
-        goes_on = question.continues or not question.streamed  # of a whole body, nothing is committed before its end
-        if goes_on and kind in self.passing:
-            return Promise(calls=2)
-        if not question.streamed:
+        if kind in self.passing and (question.continues or question.whole):
+            return Promise(calls=1 if question.background else 2)
+        if question.whole:
             return Promise(states=frozenset({"failed"}), tokens=0, calls=1)
         return Promise(states=frozenset({"incomplete"}), tokens=fault["at"], calls=1)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from chaos.dialects import DIALECTS
 from chaos.fault import Fault, WorkerFault
 from chaos.plan import Plan
 from chaos.promise import Promise
@@ -33,6 +35,26 @@ class WorkerKilled(WorkerFault):
         on.stage.stack.restart("worker")
         time.sleep(DRAIN_SECONDS)
         on.keep()
+
+
+class WorkerKilledInBackground(WorkerKilled):
+    """The same while the upstream generates all answers in the background. Each is paid once, and is the upstream's."""
+
+    key = "background-killed"
+    title = "worker killed over a background upstream"
+    dialects = tuple(dialect for dialect in DIALECTS if dialect.background)
+
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        """Enough for the first to be under way still when the last has begun."""
+        return plan.tokens[1], round(1.5 * plan.tokens[1])
+
+    def question(self, on: Round, usual: Question, place: int) -> Question:
+        return replace(usual, resumable=True, streamed=True)
+
+    def settle(self, on: Round) -> None:
+        calls = [call for calls in on.stage.calls().values() for call in calls]
+        if not any(call["method"] == "GET" for call in calls):
+            on.broken.append("expected answers to be read on at the upstream, none was: the round shows nothing")
 
 
 class WorkerEnds(WorkerFault):
@@ -64,6 +86,18 @@ class WorkerFrozen(WorkerFault):
     title = "worker frozen past its lease"
     recovery = "its lease's end"
     rival = "worker-2"
+
+    def tokens(self, plan: Plan) -> tuple[int, int]:
+        return plan.tokens[0], self._longest(plan)
+
+    def question(self, on: Round, usual: Question, place: int) -> Question:
+        """In the background, long enough for the rival to be at work when the first one wakes, which may not end it."""
+        enough = round(self._longest(on.plan) * 0.8)
+        low, high = (enough, self._longest(on.plan)) if usual.background else on.plan.tokens
+        return replace(usual, tokens=on.chance.randint(low, high))
+
+    def _longest(self, plan: Plan) -> int:
+        return round(1.9 * plan.rate * plan.frozen)
 
     def begin(self, on: Round) -> None:
         self._rival_url = on.stage.stack.add_worker(self.rival)

@@ -29,7 +29,7 @@ _GROUP_BYTES = 3 << 20  # per commit; Firestore accepts 10 MiB
 _GENERATION_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 8  # segments per query, so that a replay holds few in memory at a time
 _CHANGE_TRIES = 5
-_REPLAYED = ("first", "last", "events", "attempt")
+_REPLAYED = ("first", "last", "events")
 
 
 class RequestLost(Exception):
@@ -131,6 +131,11 @@ class Store:
     def own_request(self, generation: Generation) -> bytes:
         """The request in the terms of its client protocol, or nothing. Errors: as `request`."""
         return self._body(generation, "own_request", generation.own_request, generation.own_request_parts)
+
+    @staticmethod
+    def own_request_bytes(generation: Generation) -> int:
+        """The most bytes that `own_request` may return."""
+        return len(generation.own_request) or generation.own_request_parts * _REQUEST_PART_BYTES
 
     def _body(self, generation: Generation, field: str, inline: bytes, count: int) -> bytes:
         if not count:
@@ -294,7 +299,7 @@ class Store:
                 select=select,
             )
             for last in page:
-                yield Segment(**{"last": 0, "events": b"", "text": "", **last.fields})
+                yield Segment(**{"last": 0, "events": b"", "text": "", "attempt": 0, **last.fields})
             if len(page) < _PAGE:
                 return
 

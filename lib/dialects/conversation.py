@@ -103,7 +103,8 @@ class Format:
 class Conversation:
     """A request for the next turn.
 
-    `parallel_tools`: whether one turn may call several tools. `output_tokens` is the most that the answer may have.
+    `parallel_tools`: whether one turn may call several tools. `output_tokens` is the most that the answer may have, and
+    `output_tokens_field` what the client calls that.
     `effort` is how much to think: none, minimal, low, medium, high or xhigh. `thoughts`: thinking is to be shown. None
     means the upstream's default. `options` are fields of the API that the model's upstream supports.
     """
@@ -115,6 +116,7 @@ class Conversation:
     tool_choice: ToolChoice | None = None
     parallel_tools: bool | None = None
     output_tokens: int | None = None
+    output_tokens_field: str = ""
     temperature: float | None = None
     top_p: float | None = None
     format: Format | None = None

@@ -51,18 +51,21 @@ class Malformed(Exception):
 class Asked:
     """What a request asks for, as far as this service must know.
 
-    `choices` is the number of answers. `output_tokens` is the most that it asks for, or None if it sets no limit. The
-    fields' names, as this API has them, are for error messages. `usage_shown`: the client wants to see events that
-    contain only usage.
+    `fallbacks` are more models that the upstream may take. `choices` is the number of answers. `output_tokens` is the
+    most that it asks for, or None if it sets no limit. The fields' names, as this API has them, are for error messages.
+    `usage_shown`: the client wants to see events that contain only usage. `kept` is the first field that names, by an
+    id, what the upstream keeps for all who share a key.
     """
 
     model: str
     streamed: bool
+    fallbacks: tuple[str, ...] = ()
     choices: int = 1
     choices_field: str = "n"
     output_tokens: int | None = None
     output_tokens_field: str = "max_tokens"
     usage_shown: bool = True
+    kept: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

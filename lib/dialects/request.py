@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lib.dialects.conversation import Conversation
@@ -32,12 +32,32 @@ def read_request(body: object, turns: str, *, or_text: bool = False) -> tuple[Js
     return body, model
 
 
+def fallbacks(request: Json) -> tuple[str, ...]:
+    """The models that OpenRouter may take where the first one fails. Errors: `InvalidRequest`.
+
+    https://openrouter.ai/docs/guides/routing/model-fallbacks
+    """
+    models = request.get("models")
+    if not isinstance(models, list | None) or not all(isinstance(model, str) for model in models or ()):
+        raise InvalidRequest("'models' must be a list of models.", param="models")
+    return tuple(models or ())
+
+
 def is_streamed(request: Json) -> bool:
     """Whether the request asks for a stream. Errors: `InvalidRequest`."""
     streamed = request.get("stream")
     if not isinstance(streamed, bool | None):
         raise InvalidRequest("'stream' must be true or false.", param="stream")
     return bool(streamed)
+
+
+def parts_of(request: Json, turns: str, parts: str) -> Iterator[tuple[str, Json]]:
+    """The parts of all turns, each with the place that it has in the request."""
+    for index, turn in enumerate(request[turns]):
+        held = turn.get(parts)
+        for at, part in enumerate(held if isinstance(held, list) else ()):
+            if isinstance(part, dict):
+                yield f"{turns}[{index}].{parts}[{at}]", part
 
 
 def given(**fields: Any) -> Json:

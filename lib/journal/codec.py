@@ -61,14 +61,9 @@ class Decoder:
 
 
 def decoded(segments: Iterable[Segment]) -> Iterator[tuple[int, list[Event]]]:
-    """Each segment's first event number and its events. Documents with the same `first` form one segment.
-
-    An attempt that was lost while it wrote the documents of a large event may leave some that its successor did not
-    overwrite. They are skipped: their `attempt` differs from the first document's.
-    """
+    """Each segment's first event number and its events. Documents with the same `first` form one segment."""
     for first, documents in groupby(segments, key=lambda segment: segment.first):
-        parts = list(documents)
-        yield first, Decoder(first).feed(b"".join(part.events for part in parts if part.attempt == parts[0].attempt))
+        yield first, Decoder(first).feed(b"".join(document.events for document in documents))
 
 
 def replay(store: Store, generation: Generation, head: Head) -> Iterator[Event]:
@@ -80,5 +75,5 @@ def replay(store: Store, generation: Generation, head: Head) -> Iterator[Event]:
 
 def saved_text(store: Store, generation: Generation, head: Head) -> str:
     """The visible text in the journal up to `head`. Errors: `Unreachable`."""
-    sealed = store.segments(generation, 0, head.first, select=("first", "text", "attempt"))
+    sealed = store.segments(generation, 0, head.first, select=("first", "text"))
     return "".join(segment.text for segment in (*sealed, head))

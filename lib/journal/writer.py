@@ -149,7 +149,7 @@ class Journal:
         sealed = [self._store.seal(self._generation, each.segment, now) for each in prepared.sealed if not each.part]
         if len(_groups([*sealed, *pieces])) > 1:
             # They are too large for one commit. Readers ignore them until the head is past them, and if this attempt is
-            # lost in between, the next one overwrites them.
+            # lost in between, the next one's claim deletes them.
             for group in _groups(pieces):
                 self._attempt(Prepared(self._saved), group)
             pieces = []

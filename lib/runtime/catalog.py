@@ -65,7 +65,8 @@ class Upstream:
     names the variable that holds the API key, and `auth` says where it goes: an `Auth`, or a header's name. `headers`
     and `query` go with every call. `usage` is `as_asked` for servers that reject a request for usage. If `prefill` is
     set, interrupted answers are continued in that way. With `background`, answers are generated without a connection
-    where the API has that, and are read on from where the reading broke off.
+    where the API has that, and are read on from where the reading broke off. With `account_ids`, requests may name by
+    ids what the upstream keeps for the key's account, such as files: any user may then name what another one put there.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Upstream:
     usage: Usage = Usage.ASK
     prefill: Prefill | None = None
     background: bool = False
+    account_ids: bool = False
     deadlines: Deadlines = Deadlines()
 
     def fit(self, model: str) -> int:
@@ -132,7 +134,7 @@ _MODELS_MISSING = (
     "it must list the models that users may ask for, such as gpt-4o or gpt-*, since you pay for each; '*' allows all"
 )
 _KEYS = {"base_url", "models", "speaks", "key_env", "auth", "headers", "query", "usage", "continue", "prefill_style"}
-_KEYS |= {"background", *_DEADLINES}
+_KEYS |= {"background", "account_ids", *_DEADLINES}
 _KEYLESS = (Auth.GOOGLE, Auth.GOOGLE_ID_TOKEN)
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _NAME = re.compile(r"[A-Za-z0-9._$-]+")  # of a header or of a parameter of the query
@@ -159,7 +161,7 @@ def load(environ: Mapping[str, str]) -> Catalog:
     configured by `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated), `UPSTREAM_SPEAKS`
     (comma-separated, default `chat_completions`), `UPSTREAM_API_KEY`, `UPSTREAM_AUTH`, `UPSTREAM_HEADERS` and
     `UPSTREAM_QUERY` (both like a URL's query, `name=value&name=value`), `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE`,
-    `UPSTREAM_PREFILL_STYLE` and `UPSTREAM_BACKGROUND` (`on` or `off`).
+    `UPSTREAM_PREFILL_STYLE`, `UPSTREAM_BACKGROUND` and `UPSTREAM_ACCOUNT_IDS` (both `on` or `off`).
     Errors: `ConfigurationError`, which lists all faults.
     """
     path = environ.get("UPSTREAMS_FILE")
@@ -181,8 +183,9 @@ def load(environ: Mapping[str, str]) -> Catalog:
         for key in ("headers", "query"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
                 tables["default"][key] = _pairs(environ[f"UPSTREAM_{key.upper()}"])
-        if background := environ.get("UPSTREAM_BACKGROUND"):
-            tables["default"]["background"] = {"on": True, "off": False}.get(background, background)
+        for key in ("background", "account_ids"):
+            if switch := environ.get(f"UPSTREAM_{key.upper()}"):
+                tables["default"][key] = {"on": True, "off": False}.get(switch, switch)
         for key in ("auth", "usage", "continue", "prefill_style"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
                 tables["default"][key] = environ[f"UPSTREAM_{key.upper()}"]
@@ -243,6 +246,8 @@ def _faults(name: str, table: Any) -> list[str]:
         faults.append(f"upstream {name}: background must be true or false (on or off in UPSTREAM_BACKGROUND)")
     elif background and not (isinstance(speaks, list) and "responses" in speaks):
         faults.append(f"upstream {name}: background goes with speaks = ['responses'], the API that has it")
+    if not isinstance(table.get("account_ids", False), bool):
+        faults.append(f"upstream {name}: account_ids must be true or false (on or off in UPSTREAM_ACCOUNT_IDS)")
     for key in _DEADLINES:
         value = table.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
@@ -304,5 +309,6 @@ def _upstream(name: str, table: Mapping[str, Any]) -> Upstream:
         usage=Usage(table.get("usage", Usage.ASK)),
         prefill=Prefill(table.get("prefill_style", Prefill.OPENROUTER)) if "continue" in table else None,
         background=table.get("background", False),
+        account_ids=table.get("account_ids", False),
         deadlines=Deadlines(**{field: float(table[key]) for key, field in _DEADLINES.items() if key in table}),
     )

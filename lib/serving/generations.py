@@ -269,12 +269,23 @@ class Generations:
         said, _ = self._healer.saved(generation, head)
         return generation, head.last, said
 
+    def request(self, generation: Generation) -> bytes:
+        """The request as its upstream gets it. Errors: `NotFound` if it is lost."""
+        return self._whole(generation, self._store.request)
+
     def own_request(self, generation: Generation) -> bytes:
         """The request in the terms of its client protocol, or nothing. Errors: `NotFound` if it is lost."""
+        return self._whole(generation, self._store.own_request)
+
+    def _whole(self, generation: Generation, read: Callable[[Generation], bytes]) -> bytes:
         try:
-            return self._store.own_request(generation)
+            return read(generation)
         except RequestLost as error:
             raise NotFound("The request of this generation no longer exists.", code="generation_not_found") from error
+
+    def own_request_bytes(self, generation: Generation) -> int:
+        """The most bytes that `own_request` may return."""
+        return self._store.own_request_bytes(generation)
 
     def events(self, generation: Generation, head: Head) -> Iterator[Event]:
         """The events of the journal up to `head`."""

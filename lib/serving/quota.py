@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Hashable
 from typing import Self
 
 from lib.domain.errors import TooManyRequests
 
 
 class Quota:
-    """At most `per_user` for each user, and `total` for all.
+    """At most `per_user` for each user, or whatever else is told apart, and `total` for all.
 
     `code` and `message` are those of the refusal; `message` says what to do about one's own limit. `retry_seconds` is
     when to come back.
@@ -26,15 +27,15 @@ class Quota:
         self._message = message
         self._retry_seconds = retry_seconds
         self._lock = threading.Lock()
-        self._held: Counter[str] = Counter()
+        self._held: Counter[Hashable] = Counter()
 
-    def take(self, user: str, amount: int = 1) -> Share:
+    def take(self, user: Hashable, amount: int = 1) -> Share:
         """A share for `user`. Close it, or use it as a context manager. Errors: `TooManyRequests`."""
         share = Share(self, user)
         share.add(amount)
         return share
 
-    def _add(self, user: str, amount: int) -> None:
+    def _add(self, user: Hashable, amount: int) -> None:
         with self._lock:
             if self._held[user] + amount > self._per_user:
                 message = self._message
@@ -46,12 +47,12 @@ class Quota:
             self._forget(user)
         raise TooManyRequests(message, code=self._code, retry_after=self._retry_seconds)
 
-    def _give(self, user: str, amount: int) -> None:
+    def _give(self, user: Hashable, amount: int) -> None:
         with self._lock:
             self._held[user] -= amount
             self._forget(user)
 
-    def _forget(self, user: str) -> None:
+    def _forget(self, user: Hashable) -> None:
         if not self._held[user]:
             del self._held[user]
 
@@ -59,7 +60,7 @@ class Quota:
 class Share:
     """What one request holds of a quota."""
 
-    def __init__(self, quota: Quota, user: str):
+    def __init__(self, quota: Quota, user: Hashable):
         self._quota = quota
         self._user = user
         self._amount = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -39,7 +39,7 @@ class StartRequest:
     that are a part of a request in this API. `need_approval` names the tools whose calls the user must approve.
     `retried`: the client says that it repeats a request that failed. `own` is the request in the terms of its client
     protocol, if an answer is shown and gone on with in those. `push_token` is a device to tell of the end, besides
-    those that are registered.
+    those that are registered. `ids_checked`: what the request names by ids was found to be the user's own.
     """
 
     body: bytes | Conversation
@@ -53,6 +53,7 @@ class StartRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     need_approval: Collection[str] = ()
     own: bytes = b""
+    ids_checked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +101,17 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
         fields = dialects[name].streaming(fields)
         body = orjson.dumps(fields)
         asked = dialects[name].check(fields)
+        if isinstance(request.body, Conversation) and request.body.output_tokens is not None:
+            asked = replace(asked, output_tokens_field=request.body.output_tokens_field)
+    for other in asked.fallbacks:
+        if upstream.fit(other) < 0:
+            raise InvalidRequest(
+                f"There is no model '{other[:100]}' where '{asked.model[:100]}' is. Leave it out.",
+                code="model_not_found",
+                param="models",
+            )
+    if asked.kept and not upstream.account_ids and not request.ids_checked:
+        raise kept_elsewhere(asked.kept)
     for header, value in request.headers.items():
         if len(value) > LONGEST_HEADER or not value.isprintable() or not value.isascii():
             raise InvalidRequest(
@@ -108,6 +120,16 @@ def checked(request: StartRequest, catalog: Catalog, dialects: Mapping[str, Dial
     hashed = [fields, dict(request.headers)] if request.headers else fields
     body_hash = hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS) + request.own).hexdigest()
     return Checked(asked=asked, body=body, body_hash=body_hash, dialect=name, upstream=upstream)
+
+
+def kept_elsewhere(field: str) -> InvalidRequest:
+    """The error for a field that names what the upstream keeps for all users of this service together."""
+    return InvalidRequest(
+        f"'{field[:100]}' names what the model's API keeps for this service's account, which all users share: send the "
+        "contents instead. The operator may allow such ids (account_ids).",
+        code="account_id_not_allowed",
+        param=field,
+    )
 
 
 def check_limits(asked: Asked, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from flask import Flask, Response, request
 from flask_cors import CORS
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
 from lib.dialects.protocol import Dialect
@@ -44,7 +44,6 @@ def create_api(
     `identify` returns the uid for a request's headers. Its errors: `Unauthenticated`, `Unavailable`.
     """
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     CORS(app, origins=list(settings.cors_origins), expose_headers=list(EXPOSED_HEADERS), max_age=_PREFLIGHT_SECONDS)
     bodies = Bodies(settings)
     app.after_request(bodies.discard)
@@ -52,7 +51,6 @@ def create_api(
     for wire in (openai_chat, responses, messages, gemini, generations_wire, firebase_callable, ai_sdk):
         wire.register(app, service)
 
-    @app.errorhandler(RequestEntityTooLarge)
     @app.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         return refusal(shown(error))

@@ -13,10 +13,10 @@ from typing import Any
 
 import orjson
 from flask import Response, request
-from werkzeug.exceptions import ClientDisconnected
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
 
-from lib.domain.errors import InvalidRequest, TooSlow, UnsupportedMediaType
+from lib.domain.errors import InvalidRequest, TooLarge, TooSlow, UnsupportedMediaType
 from lib.runtime.settings import Settings
 from lib.serving.quota import Quota, Share
 from lib.wires import nodes
@@ -53,7 +53,7 @@ class Bodies:
     def json(self, user: str) -> Iterator[bytes]:
         """The current request's JSON, which counts as held until the block is left.
 
-        Errors: `UnsupportedMediaType`, `RequestEntityTooLarge`, `TooManyRequests`, `TooSlow`, `InvalidRequest`.
+        Errors: `UnsupportedMediaType`, `TooLarge`, `TooManyRequests`, `TooSlow`, `InvalidRequest`.
         """
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("Send the body as it is, without 'Content-Encoding'.")
@@ -71,8 +71,19 @@ class Bodies:
                 )
             yield body
 
+    @contextmanager
+    def kept(self, user: str, size: int) -> Iterator[None]:
+        """Counts an earlier request as held, which is read back, until the block is left. Errors: `TooManyRequests`.
+
+        It has at most `size` bytes. A user's limit is for these apart, since a request that follows an earlier one
+        needs both, and one can always be read.
+        """
+        with self._bytes.take((user, "kept"), min(size, self._settings.max_request_bytes)):
+            yield
+
     def _receive(self, held: Share) -> bytes:
         pieces, whole = [], True
+        limit = request.max_content_length = self._settings.max_request_bytes
         with self._deadlines.limit(self._settings.upload_seconds) as deadline:
             try:
                 while not deadline.passed and (piece := request.stream.read(_PIECE_BYTES)):
@@ -80,6 +91,11 @@ class Bodies:
                     pieces.append(piece)
             except ClientDisconnected:
                 whole = False
+            except RequestEntityTooLarge as error:
+                raise TooLarge(
+                    f"The body is larger than {limit} bytes, which is the limit here (MAX_REQUEST_BYTES). Send less: "
+                    "make pictures smaller, or leave out old messages."
+                ) from error
         if deadline.passed:
             raise TooSlow(
                 f"The body did not come within {self._settings.upload_seconds:g} s, the limit here. Send it again, "

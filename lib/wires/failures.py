@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import orjson
-from flask import current_app
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from lib.dialects.protocol import Dialect
 from lib.domain.end import End, Fields
-from lib.domain.errors import HoldfastError, InvalidRequest, TooLarge, Unreachable
+from lib.domain.errors import HoldfastError, InvalidRequest, Unreachable
 from lib.domain.event import Event
 
 log = logging.getLogger(__name__)
@@ -97,9 +96,6 @@ def shown(error: Exception) -> HoldfastError:
         if isinstance(error, Unreachable):
             log.warning("Firestore can't be reached", extra={"cause": error.cause})
         return error
-    if isinstance(error, RequestEntityTooLarge):
-        limit = current_app.config["MAX_CONTENT_LENGTH"]
-        return TooLarge(f"The body is larger than {limit} bytes, the limit here.")
     if isinstance(error, HTTPException):  # such as of a client that left while it sent its request
         return InvalidRequest("The request could not be read.")
     log.error("request failed", exc_info=error)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Blueprint, Flask, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from lib.dialects.protocol import Asked, Dialect
 from lib.domain.errors import HoldfastError
@@ -84,7 +83,6 @@ def register(
             raise
         return in_frames(generation, tail, first, dialect, service.settings, bare=bare)
 
-    @wire.errorhandler(RequestEntityTooLarge)
     @wire.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         return refusal(shown(error), dialect=dialect)

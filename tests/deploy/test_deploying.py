@@ -417,6 +417,7 @@ def test_every_setting_reaches_both_functions_but_those_of_local_use(cloud: Clou
         "UPSTREAM_PREFILL_STYLE": "vllm",
         "UPSTREAM_SPEAKS": "chat_completions,responses",
         "UPSTREAM_BACKGROUND": "on",
+        "UPSTREAM_ACCOUNT_IDS": "on",
         "UPSTREAM_USAGE": "as_asked",
         "UPSTREAM_AUTH": "x-api-key",
         "UPSTREAM_HEADERS": "X-Team=a&X-Other=b",

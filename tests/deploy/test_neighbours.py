@@ -71,6 +71,7 @@ def documents_of_an_app(user: str) -> dict[str, Any]:
     fields = {"a": 1, "content": "the app's", "messagePath": "users/none/messages/none", "owner": user}
     places = ("", "rooms/1/", f"users/{user}/", f"users/{user}/chats/c/", f"users/{user}/messages/own/")
     documents = {f"{place}{name}/{each}": fields for place in places for name in NAMES for each in ("1", "head")}
+    documents[f"users/{user}/holdfastDevices/phone"] = {"token": "t", "platform": "ios"}  # which an app registers
     return documents | {f"users/{user}": {"name": "Alice"}, f"users/{user}/chats/c": {"title": "Holidays"}}
 
 

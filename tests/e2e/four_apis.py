@@ -12,6 +12,7 @@ from tests.conftest import STRICT
 
 RENDERED = ("chat_completions", "messages", "gemini")
 APIS = (*RENDERED, "responses")
+TRUSTING = "trusting"  # a model of an upstream in Responses, which takes any id of its account
 
 
 @contextmanager
@@ -20,9 +21,11 @@ def four_apis(folder: Path) -> Iterator[Stack]:
     ports = Ports.free()
     url = f"http://{HOST}:{ports.upstream_port}/v1"
     catalog = folder / "upstreams.toml"
-    catalog.write_text(
-        "".join(f'[{api}]\nbase_url = "{url}"\nmodels = ["{api}"]\nspeaks = ["{api}"]\n' for api in APIS)
+    tables = [f'[{api}]\nbase_url = "{url}"\nmodels = ["{api}"]\nspeaks = ["{api}"]\n' for api in APIS]
+    tables.append(
+        f'[{TRUSTING}]\nbase_url = "{url}"\nmodels = ["{TRUSTING}"]\nspeaks = ["responses"]\naccount_ids = true\n'
     )
+    catalog.write_text("".join(tables))
     settings = {"UPSTREAMS_FILE": str(catalog), "KEEPALIVE_SECONDS": "0.5", "MAX_LIVE_GENERATIONS": "60"}
     with Stack(ports, settings, strict=STRICT) as running:
         yield running

@@ -255,6 +255,28 @@ def test_large_pictures_of_many_users_are_held_within_a_bound(own: Stack, others
         client.session.close()
 
 
+def test_earlier_requests_that_are_read_back_are_held_within_the_bound_too(
+    own: Stack, hog: Client, others: Others
+) -> None:
+    kept = {"model": "demo", "input": "x", "background": True, "demo": SILENT, "instructions": "A" * (9 << 20)}
+    started = hog.request("POST", "/v1/responses", json=kept)
+    assert started.status_code == 200
+    path = f"/v1/responses/{started.json()['id']}"
+    headers = {"Authorization": hog.session.headers["Authorization"]}
+
+    def retrieve() -> requests.Response:
+        return requests.get(f"{own.url}{path}", headers=headers, timeout=WAIT_SECONDS)
+
+    answers = [*together([retrieve] * 60), retrieve()]
+    others.are_served()
+    assert answers[-1].status_code == 200
+    for answer in answers:
+        if answer.status_code != 200:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_bytes")
+            assert int(answer.headers["Retry-After"]) > 0
+    hog.request("DELETE", path)
+
+
 PLAIN = question("plain", 3, **SILENT) | {"model": "demo"}
 KINDS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "plain": ("/v1/chat/completions", PLAIN, {"Idempotency-Key": "key"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -94,6 +95,43 @@ def test_a_client_that_leaves_comes_back_for_exactly_the_rest(client: Client, st
     assert first + rest == again
     assert [event["sequence_number"] for event in again] == list(range(len(again)))
     assert again[-1]["response"]["output"][0]["content"][0]["text"] == text(what, 40)
+    assert len(calls_of(stack, what)) == 1
+
+
+@OVER_EACH
+@pytest.mark.parametrize("turn", range(3))
+def test_who_leaves_the_stream_helper_at_any_event_comes_back_for_the_rest_whole_and_once(
+    client: Client, stack: Stack, api: str, turn: int
+) -> None:
+    what = uuid.uuid4().hex
+    leaves_at = random.Random(f"{api}{turn}").randrange(1, 40)
+    first, rest, helped, final = said(
+        client,
+        """
+            const told = (event) => [event.sequence_number, event.type, event.delta ?? ''];
+            const seen = [];
+            for await (const event of responses.stream(order.body)) {
+              seen.push(event);
+              if (seen.length === order.leavesAt) break;
+            }
+            const { id } = seen[0].response;
+            const starting_after = seen.at(-1).sequence_number;
+            say(seen.map(told));
+            say((await all(responses.retrieve(id, { stream: true, starting_after }))).map(told));
+            const again = responses.stream({ response_id: id, starting_after });
+            say((await all(again)).map(told));
+            say((await again.finalResponse()).output_text);
+        """,
+        body=asked(api, what, 40, rate=150, reasoning=4),
+        leavesAt=leaves_at,
+    )
+    assert len(first) == leaves_at
+    assert rest == helped
+    whole = first + rest
+    assert [number for number, _, _ in whole] == list(range(len(whole)))
+    deltas = [delta for _, kind, delta in whole if kind == "response.output_text.delta"]
+    assert "".join(deltas) == final == text(what, 40)
+    assert whole[-1][1] == "response.completed"
     assert len(calls_of(stack, what)) == 1
 
 

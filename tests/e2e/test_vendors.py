@@ -34,31 +34,6 @@ TOKENS = 40
 KEY_HEADERS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 
 
-class Responses:
-    """https://platform.openai.com/docs/api-reference/responses"""
-
-    name = "responses"
-    base = "/v1"
-    prefill: str | None = None
-    numbered = True
-    mark: str | None = None
-
-    def path(self, model: str, streamed: bool) -> str:
-        return "/v1/responses"
-
-    def body(self, model: str, words: str, streamed: bool) -> dict[str, Any]:
-        return {"model": model, "input": words, "stream": streamed}
-
-    def text(self, said: dict[str, Any]) -> str:
-        return str(said["delta"]) if said["type"] == "response.output_text.delta" else ""
-
-    def event_name(self, said: dict[str, Any]) -> str:
-        return str(said["type"])
-
-    def code(self, error: dict[str, Any]) -> str:
-        return str(error["error"]["code"])
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the page says of how an upstream is called."""
@@ -141,7 +116,7 @@ def test_every_upstream_has_a_row_and_every_row_an_upstream() -> None:
 @pytest.mark.parametrize("name", UPSTREAMS)
 def test_an_upstream_is_called_as_its_vendor_documents(client: Client, world: World, name: str) -> None:
     row = ROWS[name]
-    dialect = next(each for each in (*DIALECTS, Responses()) if each.name == row.dialect)
+    dialect = next(each for each in DIALECTS if each.name == row.dialect)
     model, call = asked(client, world, name, dialect, streamed=True)
     assert call["path"] == row.path.replace("MODEL", model)
     shown = {header: call["headers"][header] for header in KEY_HEADERS if header in call["headers"]}

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import openai
 import pytest
 import requests
 import standardwebhooks
 
 from local.client import Client, question
 from local.stack import Stack
+from local.token import id_token
 from tests.receiver import PATIENCE, Answer, Got, Receiver
 
 SECRET = f"whsec_{base64.b64encode(uuid.uuid4().bytes * 2).decode()}"
@@ -162,6 +164,30 @@ def test_however_an_answer_ends_its_end_is_told_once(
     assert b"canary" not in got.body
     assert client.show(generation)["state"] == state
     assert len(hooked.got(generation)) == 1
+
+
+@pytest.mark.parametrize("status", ["completed", "cancelled", "failed"])
+def test_the_end_of_a_response_over_chat_completions_is_told_as_openai_s_sdk_reads_it(
+    hooked: Hooked, client: Client, status: str
+) -> None:
+    demos: dict[str, Any] = {
+        "completed": {"tokens": 5},
+        "cancelled": {"tokens": 4000, "rate": 50},
+        "failed": {"fault": {"kind": "refuse", "status": 400}},
+    }
+    with openai.OpenAI(base_url=f"{hooked.url}/v1", api_key=id_token(client.user)) as sdk:
+        response = sdk.responses.create(
+            model="demo", input=f"canary {uuid.uuid4().hex}", background=True, extra_body={"demo": demos[status]}
+        )
+        if status == "cancelled":
+            sdk.responses.cancel(response.id)
+        (got,) = hooked.got(response.id.removeprefix("resp_"))
+        event = sdk.webhooks.unwrap(got.body.decode(), dict(got.headers), secret=SECRET)
+        assert (event.type, event.object, event.data.id) == (f"response.{status}", "event", response.id)
+        assert sdk.responses.retrieve(event.data.id).status == status
+        with pytest.raises(openai.InvalidWebhookSignatureError):
+            sdk.webhooks.unwrap(got.body.decode() + " ", dict(got.headers), secret=SECRET)
+    assert b"canary" not in got.body
 
 
 def test_of_a_worker_killed_between_the_last_commit_and_the_queue_the_end_is_told_once_it_is_back(

@@ -237,6 +237,8 @@ OWN_FIELDS = {
     ("lib.wires.firebase_callable.wire", "delta"),
     ("lib.wires.ai_sdk.stream", "delta"),
     ("lib.wires.ai_sdk.stream", "[DONE]"),
+    ("lib.wires.responses.compaction", "function_call"),
+    ("lib.wires.responses.ids", "function_call"),
     ("lib.wires.responses.input", "function_call"),
     ("lib.wires.responses.items", "function_call"),
     ("lib.wires.responses.items", "logprobs"),

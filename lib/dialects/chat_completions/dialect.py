@@ -14,11 +14,11 @@ from lib.dialects import payload as json_text
 from lib.dialects.characters import Joiner, may_be_cut
 from lib.dialects.chat_completions.completion import DETAILS, REASONING, Completion, is_whole
 from lib.dialects.chat_completions.continuation import Seam, continued
-from lib.dialects.chat_completions.request import written
+from lib.dialects.chat_completions.request import file_by_id, written
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
-from lib.dialects.request import is_streamed, read_request
+from lib.dialects.request import fallbacks, is_streamed, read_request
 from lib.dialects.steps import (
     OUTPUT,
     EndMark,
@@ -77,10 +77,12 @@ class ChatCompletions:
         return Asked(
             model=model,
             streamed=streamed,
+            fallbacks=fallbacks(request),
             choices=count or 1,
             output_tokens=limits.get(most),
             output_tokens_field=most,
             usage_shown=usage_asked or not streamed,
+            kept=file_by_id(request),
         )
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:

@@ -20,7 +20,7 @@ from lib.dialects.conversation import (
     Turn,
     Words,
 )
-from lib.dialects.request import check_options, given
+from lib.dialects.request import check_options, given, parts_of
 from lib.domain.errors import InvalidRequest
 
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
@@ -51,6 +51,14 @@ def written(conversation: Conversation) -> Json:
         "messages": messages,
         **({"tools": tools} if tools else {}),
     }
+
+
+def file_by_id(request: Json) -> str | None:
+    """The first field with the id of a file that the upstream keeps for its account."""
+    for place, part in parts_of(request, "messages", "content"):
+        if isinstance(file := part.get("file"), dict) and file.get("file_id"):
+            return f"{place}.file.file_id"
+    return None
 
 
 def _choice(choice: ToolChoice) -> Any:

@@ -20,7 +20,7 @@ from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.gemini.candidates import Candidates
 from lib.dialects.gemini.events import steps_of
-from lib.dialects.gemini.request import written
+from lib.dialects.gemini.request import file_by_id, written
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.reading import SeamReading
 from lib.dialects.request import is_streamed, read_request
@@ -84,6 +84,7 @@ class Gemini:
             choices_field="generationConfig.candidateCount",
             output_tokens=limit,
             output_tokens_field="generationConfig.maxOutputTokens",
+            kept=file_by_id(request),
         )
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002

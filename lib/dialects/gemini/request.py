@@ -6,6 +6,7 @@ Format: https://ai.google.dev/api/generate-content#request-body
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -25,11 +26,12 @@ from lib.dialects.conversation import (
 )
 from lib.dialects.gemini.events import OWN_ID
 from lib.dialects.protocol import Malformed
-from lib.dialects.request import check_options, given
+from lib.dialects.request import check_options, given, parts_of
 from lib.domain.errors import InvalidRequest
 
 # Stands for the signature of a call that has lost its own: https://ai.google.dev/gemini-api/docs/thought-signatures
 UNSIGNED = "skip_thought_signature_validator"
+_FILES = re.compile(r"^https?://generativelanguage\.googleapis\.com/|^files/", re.IGNORECASE)
 _OWN = ("model", "stream", "contents", "tools", "systemInstruction", "system_instruction")
 _MODES = {ToolMode.AUTO: "AUTO", ToolMode.NONE: "NONE", ToolMode.REQUIRED: "ANY"}
 # Tokens to think for, as Google's own OpenAI-compatible API has them: https://ai.google.dev/gemini-api/docs/openai#thinking
@@ -62,6 +64,18 @@ def written(conversation: Conversation) -> Json:
         if conversation.tool_choice is not None:
             request.setdefault("toolConfig", {"functionCallingConfig": _calling(conversation.tool_choice)})
     return request
+
+
+def file_by_id(request: Json) -> str | None:
+    """The first field with the address of a file that the upstream keeps for its account.
+
+    Only those of https://ai.google.dev/api/files: other addresses name what anybody can read, or a bucket's own rules.
+    """
+    for place, part in parts_of(request, "contents", "parts"):
+        for data, uri in (("fileData", "fileUri"), ("file_data", "file_uri")):
+            if isinstance(file := part.get(data), dict) and _FILES.search(str(file.get(uri))):
+                return f"{place}.{data}.{uri}"
+    return None
 
 
 def _config(conversation: Conversation) -> Json:

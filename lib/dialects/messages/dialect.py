@@ -17,11 +17,11 @@ from lib.dialects.conversation import Conversation
 from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.messages.events import inner_error, steps_of, stream_of
 from lib.dialects.messages.prefill import Seam, continued
-from lib.dialects.messages.request import written
+from lib.dialects.messages.request import file_by_id, written
 from lib.dialects.messages.turn import Turn
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.reading import SeamReading
-from lib.dialects.request import is_streamed, read_request
+from lib.dialects.request import fallbacks, is_streamed, read_request
 from lib.dialects.steps import EndMark, Fault, Json
 from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
@@ -72,7 +72,13 @@ class Messages:
         if limit is not None and (type(limit) is not int or limit < 0):
             raise InvalidRequest("'max_tokens' must be a whole number.", param="max_tokens")
         streamed = is_streamed(request)
-        return Asked(model=model, streamed=streamed, output_tokens=limit)
+        return Asked(
+            model=model,
+            streamed=streamed,
+            fallbacks=fallbacks(request),
+            output_tokens=limit,
+            kept=file_by_id(request),
+        )
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002
         """Usage is a part of every answer, so it need not be asked for."""

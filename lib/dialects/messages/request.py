@@ -24,7 +24,7 @@ from lib.dialects.conversation import (
     Words,
 )
 from lib.dialects.protocol import Malformed
-from lib.dialects.request import check_options, given
+from lib.dialects.request import check_options, given, parts_of
 from lib.domain.errors import InvalidRequest
 
 MAX_TOKENS = 4096  # the API wants a limit, and any of its models can say as much
@@ -60,6 +60,19 @@ def written(conversation: Conversation) -> Json:
     if conversation.tools:
         request["tools"] = [_tool(tool) for tool in conversation.tools]
     return request
+
+
+def file_by_id(request: Json) -> str | None:
+    """The first field with the id of a file that the upstream keeps for its account."""
+    for place, part in parts_of(request, "messages", "content"):
+        inner = part.get("content") if part.get("type") == "tool_result" else None
+        for block in (part, *(inner if isinstance(inner, list) else ())):
+            source = block.get("source") if isinstance(block, dict) else None
+            if isinstance(source, dict) and source.get("file_id"):
+                return f"{place}.{'source' if block is part else 'content'}.file_id"
+        if part.get("type") == "container_upload":
+            return f"{place}.file_id"
+    return None
 
 
 def _choice(conversation: Conversation) -> Json | None:

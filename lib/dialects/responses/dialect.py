@@ -17,9 +17,10 @@ from lib.dialects.conversation import Conversation
 from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.reading import SeamReading
-from lib.dialects.request import is_streamed, read_request
+from lib.dialects.request import fallbacks, is_streamed, read_request
 from lib.dialects.responses.background import PATH, ResponseBackground
 from lib.dialects.responses.events import failure_in, steps_of
+from lib.dialects.responses.ids import kept_for_account, kept_for_user
 from lib.dialects.responses.output import Output
 from lib.dialects.responses.request import written
 from lib.dialects.responses.seams import Again, named
@@ -59,7 +60,14 @@ class Responses:
         limit = request.get("max_output_tokens")
         if limit is not None and (type(limit) is not int or limit < 1):
             raise InvalidRequest("'max_output_tokens' must be a whole number above 0.", param="max_output_tokens")
-        return Asked(model=model, streamed=streamed, output_tokens=limit, output_tokens_field="max_output_tokens")
+        return Asked(
+            model=model,
+            streamed=streamed,
+            fallbacks=fallbacks(request),
+            output_tokens=limit,
+            output_tokens_field="max_output_tokens",
+            kept=kept_for_account(request) or kept_for_user(request),
+        )
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002
         """Usage is a part of every answer, so it need not be asked for.

@@ -171,7 +171,7 @@ class Output(Answer):
         fields["finishReason"] = self._finished.get(0)
         extra = {key: value for key, value in self._top.items() if key not in _OWN and value not in (None, "", [], {})}
         if self.id:
-            extra["id"] = self.id  # which the next request may name as the previous response
+            extra["id"] = self.id
         if not all(map(_is_plain, items)):
             extra["output"] = items  # signed reasoning must be sent back in its place, and unchanged
         if extra:

@@ -89,7 +89,9 @@ def register(app: Flask, service: Service) -> None:
             fields, status = failure(shown(error))
             if wants_stream:  # in a stream, errors have status 200 too
                 return Response(line({"error": fields}), headers=STREAM_HEADERS)
-            return Response(orjson.dumps({"error": fields}), status=status, mimetype="application/json")
+            after = fields["details"].get("retryAfter")
+            headers = {**_JSON_HEADERS, **({"Retry-After": str(after)} if after else {})}
+            return Response(orjson.dumps({"error": fields}), status=status, headers=headers)
 
     def begin(user: str) -> Started | Resume | Stop:
         """Reads the call. A start is made while its body counts as held."""

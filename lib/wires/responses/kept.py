@@ -6,7 +6,8 @@ A response's id is its generation's, so nothing else has to be looked up.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,13 +22,18 @@ from lib.domain.errors import InvalidRequest, NotFound
 from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.segment import Head
+from lib.wires.responses.ids import named
+from lib.wires.responses.input import items_of
 from lib.wires.responses.passed import PassedStream
 from lib.wires.responses.request import SHOWN
 from lib.wires.responses.stream import Numbered, ResponseStream
 from lib.wires.service import Service
 
 INPUT = "input"
+REFERENCES = "references"
+"""What is kept of a request beside its fields: our ids of the items that it names, by their places in its input."""
 _PREVIOUS = "previous_response_id"
+MOST_BEFORE = 100  # responses that are read to list what came before one
 _ID = re.compile(r"resp_([0-9a-f]{32})")
 
 
@@ -70,8 +76,11 @@ class KeptResponses:
     def __init__(self, service: Service):
         self._service = service
 
-    def find(self, user: str, its_id: str, *, retrieve: bool = True) -> Kept:
-        """A user's response. Errors: `NotFound`, also if it is another user's.
+    @contextmanager
+    def find(self, user: str, its_id: str, *, retrieve: bool = True) -> Iterator[Kept]:
+        """A user's response, whose request counts as held until the block is left.
+
+        Errors: `NotFound`, also if it is another user's; `TooManyRequests`.
 
         `retrieve`: it must be one that may be retrieved. One that was asked for with `store: false` may not, but it may
         be cancelled and deleted.
@@ -84,11 +93,12 @@ class KeptResponses:
             generation, head = self._service.generations.find(user, found[1])
         except NotFound as error:
             raise missing from error
-        own = self._service.generations.own_request(generation)
-        request = orjson.loads(own) if own else None
-        if request is None or (retrieve and request.get("store") is False):
-            raise missing
-        return Kept(generation, head, request)
+        with self._service.bodies.kept(user, self._service.generations.own_request_bytes(generation)):
+            own = self._service.generations.own_request(generation)
+            request = orjson.loads(own) if own else None
+            if request is None or (retrieve and request.get("store") is False):
+                raise missing
+            yield Kept(generation, head, request)
 
     def rendering(self, generation: Generation, request: Json) -> Rendering:
         """Says an answer from its first event on."""
@@ -98,35 +108,80 @@ class KeptResponses:
             "created_at": int(generation.created_at.timestamp()),
             "model": generation.model,
             **SHOWN,
-            **{name: value for name, value in request.items() if name != INPUT},
+            **{name: value for name, value in request.items() if name not in (INPUT, REFERENCES)},
         }
         dialect = self._service.dialects.get(generation.dialect)
         if isinstance(dialect, Responses):
-            return PassedStream(about, dialect)
+            return PassedStream(about, generation.id, dialect)
         return ResponseStream(about, generation.id, dialect, queued=bool(request.get("background")))
 
     def shown(self, kept: Kept) -> Json:
         """The response as it is now. One that is not over has no output yet: a stream has."""
-        rendering = self.rendering(kept.generation, kept.request)
         if kept.head.end is None:
             waits = kept.generation.state is State.QUEUED and kept.request.get("background")
-            return rendering.response("queued" if waits else "in_progress")
+            return self.rendering(kept.generation, kept.request).response("queued" if waits else "in_progress")
+        return self._replayed(kept, kept.head.end).ended(kept.head.end)
+
+    def items(self, kept: Kept) -> list[tuple[Json, str | None]]:
+        """The items of the output, each with the id that it has at an upstream that keeps it. None of one not over."""
+        if kept.head.end is None:
+            return []
+        rendering = self._replayed(kept, kept.head.end)
+        theirs = rendering.theirs if isinstance(rendering, PassedStream) else lambda _: None
+        return [(item, theirs(str(item.get("id")))) for item in rendering.ended(kept.head.end)["output"]]
+
+    def _replayed(self, kept: Kept, end: End) -> Rendering:
+        rendering = self.rendering(kept.generation, kept.request)
         for event in self._service.generations.events(kept.generation, kept.head):
             rendering.take(event)
-        rendering.end(kept.head.end)
-        return rendering.ended(kept.head.end)
+        rendering.end(end)
+        return rendering
 
-    def previous(self, user: str, its_id: str) -> Kept:
-        """A response that another is to follow. Errors: `InvalidRequest`."""
-        try:
-            kept = self.find(user, its_id)
-        except NotFound as error:
-            words = f"Previous response with id '{its_id[:100]}' not found."
-            raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS) from error
-        if kept.head.end is None:
-            words = f"Previous response with id '{its_id[:100]}' is not over yet: wait for it, or cancel it."
-            raise InvalidRequest(words, code="previous_response_in_progress", param=_PREVIOUS)
-        return kept
+    def given(self, kept: Kept) -> list[Json]:
+        """The items of a response's input that are kept with it, each with its id: all, or those of its own request."""
+        if INPUT in kept.request:
+            return named(kept.request[INPUT], kept.generation.id)
+        items = list(items_of(self._sent(kept)[INPUT]))
+        for place, its_id in kept.request.get(REFERENCES, {}).items():
+            items[int(place)] = {**items[int(place)], "id": its_id}
+        return named(items, kept.generation.id)
+
+    def asked(self, user: str, kept: Kept, held: ExitStack) -> list[Json]:
+        """All items that a response answers, oldest first: of a long conversation, those of its last `MOST_BEFORE`.
+
+        All that is read counts as held until `held` is closed. Errors: `TooManyRequests`.
+        """
+        found = self.given(kept)
+        for _ in range(MOST_BEFORE):
+            if INPUT in kept.request or _PREVIOUS not in self._sent(kept):
+                break
+            try:
+                kept = held.enter_context(self.find(user, kept.request[_PREVIOUS]))
+            except NotFound:
+                break  # it was deleted, or is too old
+            found = [*self.given(kept), *(item for item, _ in self.items(kept)), *found]
+        return found
+
+    def _sent(self, kept: Kept) -> Json:
+        sent: Json = orjson.loads(self._service.generations.request(kept.generation))
+        return sent
+
+    @contextmanager
+    def previous(self, user: str, its_id: str | None) -> Iterator[Kept | None]:
+        """The response that another is to follow, if there is one, held as by `find`. Errors: `InvalidRequest`."""
+        if not its_id:
+            yield None
+            return
+        with ExitStack() as held:
+            try:
+                kept = held.enter_context(self.find(user, its_id))
+            except NotFound as error:
+                words = f"Previous response with id '{its_id[:100]}' not found."
+                raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS) from error
+            if kept.head.end is None:
+                words = f"Previous response with id '{its_id[:100]}' is not over yet: wait for it, or cancel it."
+                raise InvalidRequest(words, code="previous_response_in_progress", param=_PREVIOUS)
+            yield kept
 
     def conversation(self, kept: Kept) -> list[Json]:
         """The items of a conversation up to and with this response. Errors: `InvalidRequest`."""
@@ -137,8 +192,11 @@ class KeptResponses:
                 code="previous_response_elsewhere",
                 param=_PREVIOUS,
             )
-        items: list[Json] = kept.request[INPUT]
-        return [*items, *self.shown(kept)["output"]]
+        return [*self.given(kept), *self.shown(kept)["output"]]
+
+    def all_items(self, user: str, kept: Kept, held: ExitStack) -> list[Json]:
+        """The items of a conversation up to and with this response, wherever they are, held as by `asked`."""
+        return [*self.asked(user, kept, held), *self.shown(kept)["output"]]
 
     def upstream_id(self, kept: Kept) -> str:
         """The id that a response has at its upstream, which speaks this API. Errors: `InvalidRequest`."""

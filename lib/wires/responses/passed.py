@@ -1,11 +1,12 @@
-"""Passes on the answer of an upstream that speaks OpenAI's Responses: its events, under the response's id here. Pure.
+"""Passes on the answer of an upstream that speaks OpenAI's Responses: its events, under the ids of this service. Pure.
 
-What names a response is changed, and nothing else: its id, the one before it, and whether it is in the background.
+What names a response or an item is changed, and nothing else: their ids, the response before it, and whether it is in
+the background.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -17,16 +18,18 @@ from lib.dialects.responses.events import ENDS
 from lib.dialects.responses.output import BLANK, Output
 from lib.domain.end import End, State
 from lib.domain.event import Event
+from lib.wires.responses.ids import ItemIds
 from lib.wires.responses.stream import Numbered, failure
 
 _NAMES = ("id", "previous_response_id", "background")
 
 
 class PassedStream:
-    """The events of one answer. `about` are the response's fields as this service has them."""
+    """The events of one answer. `about` are the response's fields as this service has them. `key`: the generation."""
 
-    def __init__(self, about: Json, dialect: Responses):
+    def __init__(self, about: Json, key: str, dialect: Responses):
         self._about = about
+        self._ids = ItemIds(key)
         self._dialect = dialect
         self._answer = Output()
         self._last: tuple[Json, Event] | None = None
@@ -71,14 +74,29 @@ class PassedStream:
         """The response object in a state in which it has no output to show."""
         return self._named({**BLANK, **self._about, "status": status})
 
+    def theirs(self, item_id: str) -> str | None:
+        """The id that an item so far has at the upstream."""
+        return self._ids.theirs(item_id)
+
     def _named(self, response: Json) -> Json:
-        return {**response, **{name: self._about[name] for name in _NAMES if name == "id" or name in response}}
+        names = {name: self._about[name] for name in _NAMES if name == "id" or name in response}
+        if isinstance(response.get("output"), list):
+            names["output"] = [
+                {**item, "id": self._ids.among(place, item["id"])} if _has_id(item) else item
+                for place, item in enumerate(response["output"])
+            ]
+        return {**response, **names}
 
     def _numbered(self, payload: Json, event: Event) -> Numbered:
-        """The event, under the response's id here. Its number is the upstream's own, if that rises."""
+        """The event, under the ids here. Its number is the upstream's own, if that rises."""
         changed: dict[str, Any] = {}
+        place = payload.get("output_index")
         if isinstance(payload.get("response"), dict):
             changed["response"] = self._named(payload["response"])
+        if _has_id(item := payload.get("item")):
+            changed["item"] = {**item, "id": self._ids.at(place, item["id"])}
+        if isinstance(payload.get("item_id"), str):
+            changed["item_id"] = self._ids.at(place, payload["item_id"])
         number = payload.get("sequence_number")
         if type(number) is not int or number <= self.number:
             changed["sequence_number"] = number = self.number + 1
@@ -90,3 +108,7 @@ class PassedStream:
         name = f"response.{kind}"
         payload = {"type": name, "sequence_number": self.number, "response": response}
         return self.number, Event(orjson.dumps(payload), name.encode())
+
+
+def _has_id(item: Any) -> TypeGuard[Json]:
+    return isinstance(item, dict) and isinstance(item.get("id"), str)

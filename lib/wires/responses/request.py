@@ -99,6 +99,7 @@ def read(fields: Json, earlier: Sequence[Json] = ()) -> ResponsesRequest:
         tool_choice=choice,
         parallel_tools=fields.get("parallel_tool_calls"),
         output_tokens=_output_tokens(fields.get("max_output_tokens")),
+        output_tokens_field="max_output_tokens",
         temperature=fields.get("temperature"),
         top_p=fields.get("top_p"),
         format=_format(fields.get("text") or {}),

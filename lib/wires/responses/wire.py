@@ -5,22 +5,25 @@ https://platform.openai.com/docs/api-reference/responses
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import orjson
 from flask import Blueprint, Flask, Response, jsonify, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from lib.dialects.conversation import Json
+from lib.dialects.responses.ids import kept_for_account
 from lib.domain.errors import Conflict, HoldfastError, InvalidRequest, NotFound, StillRunning, Unavailable
 from lib.domain.event import Event
 from lib.domain.generation import Generation
+from lib.runtime.catalog import Upstream
 from lib.serving.feed import Piece
 from lib.serving.generations import Started
-from lib.serving.start_request import StartRequest
+from lib.serving.start_request import StartRequest, kept_elsewhere
 from lib.serving.tail import Tail
+from lib.wires import nodes
 from lib.wires.bodies import object_in
 from lib.wires.failures import shown
 from lib.wires.frames import KEEP_ALIVE, frame, in_writes
@@ -35,8 +38,11 @@ from lib.wires.http import (
     streamed,
     wants_bare_events,
 )
+from lib.wires.responses.compaction import compacted, opened, summarising
 from lib.wires.responses.input import items_of
-from lib.wires.responses.kept import INPUT, Kept, KeptResponses, Rendering, response_id
+from lib.wires.responses.input_items import page
+from lib.wires.responses.kept import INPUT, REFERENCES, Kept, KeptResponses, Rendering, response_id
+from lib.wires.responses.references import References
 from lib.wires.responses.request import check, portable, read, shown_of
 from lib.wires.responses.stream import Numbered
 from lib.wires.service import Service
@@ -61,8 +67,10 @@ def register(app: Flask, service: Service) -> None:
                 if is_streamed:
                     return respond(generation, tail, Piece([], 0), rendering)
                 tail.close()
-                shown = responses.shown(responses.find(user, response_id(generation))) if started.attached else None
-                return whole(generation, shown or rendering.response("queued"))
+                if not started.attached:
+                    return whole(generation, rendering.response("queued"))
+                with responses.find(user, response_id(generation)) as found:
+                    return whole(generation, responses.shown(found))
             first = first_piece(tail, settings.status_wait_seconds)
             if is_streamed:
                 return respond(generation, tail, first, rendering)
@@ -77,43 +85,68 @@ def register(app: Flask, service: Service) -> None:
             raise
 
     def begin(user: str) -> tuple[Started, Json, bool]:
-        with service.bodies.json(user) as body:
+        with service.bodies.json(user) as body, ExitStack() as held:
             fields = object_in(body)
             check(fields)
-            previous = responses.previous(user, its) if (its := fields.get("previous_response_id")) else None
-            speaks = settings.catalog.serving(fields["model"]).speaks
-            asking = passed(fields, previous) if SPOKEN in speaks else rendered(fields, previous)
-            begun = replace(
-                asking,
-                chat_id=header("X-Chat-Id"),
-                message_id=header("X-Message-Id"),
-                idempotency_key=header("Idempotency-Key"),
-                retried=retried(),
-            )
-            return service.generations.start(user, begun), orjson.loads(begun.own), bool(fields.get("stream"))
+            previous = held.enter_context(responses.previous(user, fields.get("previous_response_id")))
+            started, kept = start(user, fields, previous, References(responses, user, held))
+            return started, kept, bool(fields.get("stream"))
 
-    def passed(fields: Json, previous: Kept | None) -> StartRequest:
+    def start(
+        user: str, fields: Json, previous: Kept | None, references: References, *, placed: bool = True
+    ) -> tuple[Started, Json]:
+        """The generation, and what is kept of its request. `placed`: it is where the headers say."""
+        upstream = settings.catalog.serving(fields["model"])
+        if SPOKEN in upstream.speaks:
+            asking = passed(fields, previous, upstream, references)
+        else:
+            asking = rendered(fields, previous, references)
+        begun = replace(
+            asking,
+            chat_id=header("X-Chat-Id") if placed else None,
+            message_id=header("X-Message-Id") if placed else None,
+            idempotency_key=header("Idempotency-Key"),
+            retried=retried(),
+        )
+        return service.generations.start(user, begun), orjson.loads(begun.own)
+
+    def passed(fields: Json, previous: Kept | None, upstream: Upstream, references: References) -> StartRequest:
         """For an upstream that speaks this API. It is always asked for a stream, so that there is one to follow."""
         sent = {name: value for name, value in fields.items() if name != "previous_response_id"}
+        own, earlier = shown_of(fields), []
         if previous is not None and INPUT in previous.request:
-            sent[INPUT] = portable([*responses.conversation(previous), *items_of(fields.get(INPUT))])
+            earlier = portable(responses.conversation(previous))
         elif previous is not None:
             sent["previous_response_id"] = responses.upstream_id(previous)
-        own = orjson.dumps(shown_of(fields))
-        return StartRequest(body=orjson.dumps(sent), dialect=SPOKEN, beside={"stream": True}, own=own)
+        if earlier or not isinstance(fields.get(INPUT), str):
+            items, places = references.sent(opened(items_of(fields.get(INPUT))), upstream)
+            sent[INPUT] = [*earlier, *items]
+            own |= {REFERENCES: {str(at + len(earlier)): its_id for at, its_id in places.items()}} if places else {}
+        if not upstream.account_ids and (kept := kept_for_account(sent)):
+            raise kept_elsewhere(kept)
+        body = bounded(orjson.dumps(sent))
+        return StartRequest(body=body, dialect=SPOKEN, beside={"stream": True}, own=orjson.dumps(own), ids_checked=True)
 
-    def rendered(fields: Json, previous: Kept | None) -> StartRequest:
+    def rendered(fields: Json, previous: Kept | None, references: References) -> StartRequest:
         """For an upstream that speaks another API."""
-        asked = read(fields, responses.conversation(previous) if previous is not None else ())
-        own = orjson.dumps(asked.kept)
-        if len(own) > settings.max_request_bytes:
-            raise InvalidRequest(
-                f"The conversation has more than {settings.max_request_bytes} bytes with all that came before, which "
-                "is the limit here (MAX_REQUEST_BYTES). Begin a new one.",
-                code="conversation_too_large",
-                param="previous_response_id",
-            )
-        return StartRequest(body=asked.conversation, own=own)
+        whole = {**fields, INPUT: references.whole(opened(items_of(fields.get(INPUT))))}
+        asked = read(whole, responses.conversation(previous) if previous is not None else ())
+        return StartRequest(body=asked.conversation, own=bounded(orjson.dumps(asked.kept)))
+
+    def bounded(conversation: bytes) -> bytes:
+        """A conversation, checked as one body is, since it grows with each response. Errors: `InvalidRequest`."""
+        size, values = settings.max_request_bytes, settings.max_request_nodes
+        if len(conversation) > size:
+            most = f"{size} bytes with all that came before, which is the limit here (MAX_REQUEST_BYTES)"
+        elif nodes.exceed(conversation, values):
+            most = f"{values} values and names with all that came before, which is the limit here (MAX_REQUEST_NODES)"
+        else:
+            return conversation
+        raise InvalidRequest(
+            f"The conversation has more than {most}. Begin a new one.",
+            code="conversation_too_large",
+            param="previous_response_id",
+        )
 
     def respond(generation: Generation, tail: Tail, first: Piece, rendering: Rendering, after: int = -1) -> Response:
         bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
@@ -122,38 +155,80 @@ def register(app: Flask, service: Service) -> None:
 
     @wire.get("/v1/responses/<its_id>")
     def retrieve(its_id: str) -> Response:
-        kept = responses.find(service.identify(request.headers), its_id)
-        if request.args.get("stream") != "true" and "text/event-stream" not in request.headers.get("Accept", ""):
-            return whole(kept.generation, responses.shown(kept))
-        after = cursor()
-        tail = service.generations.resume(kept.generation, 0)
-        bound_writes(settings.send_seconds)
-        return respond(kept.generation, tail, Piece([], 0), responses.rendering(kept.generation, kept.request), after)
+        with responses.find(service.identify(request.headers), its_id) as kept:
+            if request.args.get("stream") != "true" and "text/event-stream" not in request.headers.get("Accept", ""):
+                return whole(kept.generation, responses.shown(kept))
+            after, rendering = cursor(), responses.rendering(kept.generation, kept.request)
+            tail = service.generations.resume(kept.generation, 0)
+            bound_writes(settings.send_seconds)
+            return respond(kept.generation, tail, Piece([], 0), rendering, after)
+
+    @wire.get("/v1/responses/<its_id>/input_items")
+    def input_items(its_id: str) -> Response:
+        user = service.identify(request.headers)
+        with ExitStack() as held:
+            kept = held.enter_context(responses.find(user, its_id))
+            items = References(responses, user, held).shown(responses.asked(user, kept, held))
+            shown = orjson.dumps(page(items, request.args))
+        return Response(shown, mimetype="application/json", headers=named(kept.generation))
 
     @wire.post("/v1/responses/<its_id>/cancel")
     def cancel(its_id: str) -> Response:
         user = service.identify(request.headers)
-        kept = responses.find(user, its_id, retrieve=False)
-        try:
-            generation, head = service.generations.stop(user, kept.generation.id)
-        except Conflict:
-            generation, head = service.generations.find(user, kept.generation.id)  # it is over, which is what was asked
-        return whole(generation, responses.shown(Kept(generation, head, kept.request)))
+        with responses.find(user, its_id, retrieve=False) as kept:
+            try:
+                generation, head = service.generations.stop(user, kept.generation.id)
+            except Conflict:  # it is over, which is what was asked
+                generation, head = service.generations.find(user, kept.generation.id)
+            return whole(generation, responses.shown(Kept(generation, head, kept.request)))
 
     @wire.delete("/v1/responses/<its_id>")
     def delete(its_id: str) -> Response:
         user = service.identify(request.headers)
-        kept = responses.find(user, its_id, retrieve=False)
-        service.generations.delete(user, kept.generation.id)
+        with responses.find(user, its_id, retrieve=False) as kept:
+            service.generations.delete(user, kept.generation.id)
         return jsonify(id=its_id, object="response", deleted=True)
 
     @wire.post("/v1/responses/compact")
+    def compact() -> Response:
+        user = service.identify(request.headers)
+        with service.bodies.json(user) as body, ExitStack() as held:  # to the end, which needs what users said
+            fields = object_in(body)
+            check(fields)
+            previous, items = held.enter_context(responses.previous(user, fields.get("previous_response_id"))), []
+            references = References(responses, user, held)
+            if fields.get(INPUT) is not None or previous is None:
+                items = references.whole(opened(items_of(fields.get(INPUT))))
+            before = responses.all_items(user, previous, held) if previous is not None else []
+            if previous is not None and INPUT in previous.request:  # else the upstream has what came before
+                del fields["previous_response_id"]
+                asked, previous = summarising(fields, [*before, *items]), None
+            else:
+                asked = summarising(fields, items)
+            started, kept = start(user, asked, previous, references, placed=False)
+            return summary(started, kept, [*before, *items])
+
+    def summary(started: Started, kept: Json, items: Sequence[Json]) -> Response:
+        """The compacted conversation, once the model has told it."""
+        bound_writes(settings.send_seconds)
+        generation, tail, rendering = started.generation, started.tail, responses.rendering(started.generation, kept)
+        try:
+            end = ended(
+                tail, first_piece(tail, settings.status_wait_seconds), rendering.take, settings.response_seconds
+            )
+            rendering.end(end)
+            result = compacted(rendering.ended(end), items, generation.id)
+            return Response(orjson.dumps(result), mimetype="application/json", headers=named(generation))
+        except HoldfastError as error:
+            return refusal(error, named(generation), foreign=generation.dialect != SPOKEN)
+        finally:
+            tail.close()
+
     @wire.post("/v1/responses/input_tokens")
     def not_rendered() -> Response:
         """Without this it would be a response's id, which takes no POST."""
         raise NotFound(f"There is nothing at {request.path} here.", code="no_such_route")
 
-    @wire.errorhandler(RequestEntityTooLarge)
     @wire.errorhandler(Exception)
     def refuse(error: Exception) -> Response:
         return refusal(shown(error), foreign=True)

@@ -47,7 +47,7 @@ def test_a_decoder_gives_each_event_once_as_its_segment_grows(batches: list[list
         assert decoder.feed(segmenter.open.events) == []
 
 
-def test_documents_of_one_first_are_one_segment_and_those_of_a_lost_attempt_are_no_part_of_it() -> None:
+def test_documents_of_one_first_are_one_segment() -> None:
     segmenter = Segmenter(HEAD, 2)
     (entry,) = entries_of(["x" * 50])
     segmenter.add([entry])
@@ -55,6 +55,5 @@ def test_documents_of_one_first_are_one_segment_and_those_of_a_lost_attempt_are_
     halves = [
         Segment(first=1, last=1, events=whole.events[:10], text="", attempt=2),
         Segment(first=1, last=1, events=whole.events[10:], text="", attempt=2),
-        Segment(first=1, last=1, events=b"left by attempt 1", text="", attempt=1),
     ]
     assert list(decoded(halves)) == [(1, events_of(entry.record))]

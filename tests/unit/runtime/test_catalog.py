@@ -319,6 +319,22 @@ def test_a_wrong_background_is_named(tmp_path: Path, lines: str, said: str) -> N
     assert said in refusal(tmp_path, f'[up]\nbase_url = "http://u/v1"\n{lines}\n')
 
 
+# Ids of the account
+
+
+def test_ids_of_the_account_are_allowed_only_where_it_is_set(tmp_path: Path) -> None:
+    table = '[{0}]\nbase_url = "http://{0}/v1"\nmodels = ["*"]\n{1}\n'
+    catalog = from_file(tmp_path, table.format("plain", "") + table.format("set", "account_ids = true"))
+    assert (catalog["plain"].account_ids, catalog["set"].account_ids) == (False, True)
+    found = [load({**ONE, "UPSTREAM_ACCOUNT_IDS": value})["default"].account_ids for value in ("", "off", "on")]
+    assert found == [False, False, True]
+    with pytest.raises(ConfigurationError, match="UPSTREAM_ACCOUNT_IDS"):
+        load({**ONE, "UPSTREAM_ACCOUNT_IDS": "yes"})
+    assert "account_ids must be true or false" in refusal(
+        tmp_path, '[up]\nbase_url = "http://u/v1"\naccount_ids = "all"\n'
+    )
+
+
 # Dialects and usage
 
 

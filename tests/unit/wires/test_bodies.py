@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 from flask import Flask, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
-from lib.domain.errors import HoldfastError, InvalidRequest, TooManyRequests, TooSlow, UnsupportedMediaType
+from lib.domain.errors import HoldfastError, InvalidRequest, TooLarge, TooManyRequests, TooSlow, UnsupportedMediaType
 from lib.runtime.settings import Settings
 from lib.wires.bodies import Bodies
 from tests.unit.wires.test_api import NEEDED
@@ -45,13 +44,12 @@ def line() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def bodies(**changed: str) -> Bodies:
-    return Bodies(Settings.from_env({**NEEDED, "THREADS": "40", **changed}))
+    return Bodies(Settings.from_env({**NEEDED, "THREADS": "40", "MAX_REQUEST_BYTES": "1000", **changed}))
 
 
 def asked(body: bytes = b"{}", **more: Any) -> Any:
     """The context of a request with this body."""
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = 1000
     return app.test_request_context(
         method="POST", data=body, content_type=more.pop("content_type", "application/json"), **more
     )
@@ -65,7 +63,7 @@ def coming(server: socket.socket, length: int | None) -> Any:
 
 
 def refused(ours: Bodies, user: str = "alice") -> Any:
-    with pytest.raises((HoldfastError, RequestEntityTooLarge)) as caught, ours.json(user):
+    with pytest.raises(HoldfastError) as caught, ours.json(user):
         pass
     return caught.value
 
@@ -91,7 +89,10 @@ def test_what_is_no_json_is_not_read() -> None:
 
 def test_more_bytes_than_the_limit_are_not_read_if_they_are_announced() -> None:
     with asked(b"x" * 1001):
-        assert isinstance(refused(bodies()), RequestEntityTooLarge)
+        fault = refused(bodies())
+        assert isinstance(fault, TooLarge)
+        assert "1000 bytes" in fault.message
+        assert "MAX_REQUEST_BYTES" in fault.message
         assert len(request.environ["wsgi.input"].read()) == 1001
 
 
@@ -102,7 +103,7 @@ def test_more_bytes_than_the_limit_are_refused_if_they_are_not_announced(
     client.sendall(b"x" * 1001)
     client.shutdown(socket.SHUT_WR)
     with coming(server, None):
-        assert isinstance(refused(bodies()), RequestEntityTooLarge)
+        assert isinstance(refused(bodies()), TooLarge)
 
 
 def test_too_many_nodes_are_a_400_that_names_the_setting_and_the_remedy_and_are_held_no_longer() -> None:
@@ -134,6 +135,19 @@ def test_a_user_holds_as_much_as_the_largest_body_has_and_all_together_no_more_t
             assert (fault.status, fault.retry_after) == (429, 1)
             assert "busy" in fault.message
     with asked(b"1" * 100), ours.json("alice"):
+        pass
+
+
+def test_a_request_that_is_read_back_is_held_too_beside_the_one_that_follows_it() -> None:
+    ours = bodies(MAX_REQUEST_BYTES="100", MAX_HELD_BYTES="200")
+    with asked(b"1" * 100), ours.json("alice"), ours.kept("alice", 101):
+        with pytest.raises(TooManyRequests) as caught, ours.kept("alice", 1):
+            pass
+        assert (caught.value.code, caught.value.retry_after) == ("too_many_bytes", 1)
+        assert "100 bytes" in caught.value.message
+        with pytest.raises(TooManyRequests, match="busy"), ours.kept("bob", 1):
+            pass
+    with ours.kept("alice", 100):
         pass
 
 

@@ -17,6 +17,8 @@ from lib.wires.responses.stream import Numbered
 
 Json = dict[str, Any]
 ABOUT: Json = {**SHOWN, "id": "resp_g1", "object": "response", "created_at": 7, "model": "demo", "background": True}
+KEY = "g1"
+HERE = "msg_g1_0"
 DONE = End(state=State.COMPLETED)
 THEIRS: Json = {"id": "resp_up", "object": "response", "status": "in_progress", "output": [], "further": 1}
 ITEM: Json = {"id": "msg_up", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
@@ -46,12 +48,12 @@ ALL = (CREATED, ADDED, PART_ADDED, DELTA, COMPLETED)
 
 
 def passed(*events: Event, end: End = DONE) -> list[Numbered]:
-    stream = PassedStream(ABOUT, Responses())
+    stream = PassedStream(ABOUT, KEY, Responses())
     return stream.begin() + [each for event in events for each in stream.take(event)] + stream.end(end)
 
 
 def ended(*events: Event, end: End = DONE) -> Json:
-    stream = PassedStream(ABOUT, Responses())
+    stream = PassedStream(ABOUT, KEY, Responses())
     for each in events:
         stream.take(each)
     return stream.ended(end)
@@ -61,17 +63,26 @@ def data(numbered: Numbered) -> Json:
     return json.loads(numbered[1].data)
 
 
-def test_events_pass_as_they_are_but_for_what_names_the_response() -> None:
+def renamed(each: Event) -> Event:
+    """The event as it passes: under the item's id here."""
+    return Event(each.data.replace(b"msg_up", HERE.encode()), each.name)
+
+
+def test_events_pass_as_they_are_but_for_what_names_the_response_or_an_item() -> None:
     first, *inner, last = passed(*ALL)
-    assert inner == [(1, ADDED), (2, PART_ADDED), (3, DELTA)]
+    shown = [(number, data((number, each)), each.name) for number, each in inner]
+    assert shown == [
+        (number, json.loads(renamed(each).data), each.name)
+        for number, each in ((1, ADDED), (2, PART_ADDED), (3, DELTA))
+    ]
     assert data(first) == {"type": "response.created", "sequence_number": 0, "response": {**THEIRS, "id": "resp_g1"}}
     names = {"id": "resp_g1", "background": True, "previous_response_id": None}
-    assert data(last)["response"] == {**END, **names}
+    assert data(last)["response"] == {**END, **names, "output": [{**WHOLE, "id": HERE}]}
     assert [number for number, _ in passed(*ALL)] == [0, 1, 2, 3, 4]
 
 
 def test_the_end_is_not_told_before_all_is_saved() -> None:
-    stream = PassedStream(ABOUT, Responses())
+    stream = PassedStream(ABOUT, KEY, Responses())
     assert [len(stream.take(each)) for each in ALL] == [1, 1, 1, 1, 0]
     assert len(stream.end(DONE)) == 1
 
@@ -90,7 +101,8 @@ def test_a_number_that_is_missing_or_does_not_rise_is_put_in(number: Any) -> Non
 
 def test_a_number_that_leaves_some_out_is_the_upstream_s_own() -> None:
     delta = event("output_text.delta", 9, **AT, delta="Hi")
-    assert passed(CREATED, delta)[1] == (9, delta)
+    (_, (number, passed_on), _) = passed(CREATED, delta)
+    assert (number, json.loads(passed_on.data)) == (9, json.loads(renamed(delta).data))
 
 
 def test_a_cancelled_answer_has_what_was_said() -> None:
@@ -123,8 +135,10 @@ def test_an_answer_that_never_began_begins_here() -> None:
 def test_the_whole_response_is_the_upstream_s_own() -> None:
     response = ended(*ALL)
     blank = {name: response[name] for name in BLANK}
-    assert response == {**blank, **END, "id": "resp_g1", "background": True, "previous_response_id": None}
+    output = [{**WHOLE, "id": HERE}]
+    names = {"id": "resp_g1", "background": True, "previous_response_id": None}
+    assert response == {**blank, **END, **names, "output": output}
 
 
 def test_an_event_that_can_t_be_read_is_passed_over() -> None:
-    assert PassedStream(ABOUT, Responses()).take(Event(b"{")) == []
+    assert PassedStream(ABOUT, KEY, Responses()).take(Event(b"{")) == []
