@@ -19,7 +19,7 @@ from bench.plan import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "bench" / "quick"
-WAIT_SECONDS = 600.0
+WAIT_SECONDS = 900.0
 
 
 @pytest.fixture(scope="module")
