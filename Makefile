@@ -7,7 +7,7 @@ PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 # Counts what Firestore is asked for, which is more where a listener is late: beside others it often is.
 ALONE = tests/e2e/test_bench.py
 
-.PHONY: demo test check run web chaos bench waterfall cost scale measure token setup lint audit format docs lock clean
+.PHONY: demo test check run web chaos bench waterfall cost scale measure usage token setup lint audit format docs lock clean
 
 demo: setup            ## stream an answer, leave and come back, on the local stack
 	@$(RUN) -m local.demo
@@ -49,6 +49,10 @@ measure: setup         ## measure Firestore and Cloud Tasks in your project: mak
 	@exec $(RUN) -m operations.measure $(if $(PROJECT),--project "$(PROJECT)") $(if $(DATABASE),--database "$(DATABASE)") \
 		$(if $(LOCATION),--location "$(LOCATION)") $(if $(QUEUE),--queue "$(QUEUE)") \
 		$(if $(RATES),--rates "$(RATES)") $(if $(SECONDS),--seconds "$(SECONDS)")
+
+usage: setup           ## what answers took: make usage PROJECT=p UID=alice, or DAY=2026-11-28
+	@exec $(RUN) -m operations.usage $(if $(PROJECT),--project "$(PROJECT)") $(if $(DATABASE),--database "$(DATABASE)") \
+		$(if $(UID),--uid "$(UID)") $(if $(DAY),--day "$(DAY)")
 
 token: setup           ## an ID token for the local stack: make token USER=alice
 	@$(RUN) -m local.token $(USER)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, zip_longest
 
+from chaos.bills import about_the_bill
 from chaos.dialects import DONE, text_of
 from chaos.promise import Observation, Verdict, Watched
 from chaos.saved import Saved
@@ -48,6 +49,7 @@ def judge(seen: Observation) -> Verdict:
             *_about_the_answer(seen, last, spoken),
             *_about_the_upstream(seen, last),
             *_about_viewers(seen, last),
+            *about_the_bill(seen, last),
         ),
     )
 

@@ -49,7 +49,9 @@ class Observation:
     how often it was asked for the answer, and `left_open` how many of all calls were open seconds after the end.
     `generated` are the upstream's own events, if it keeps them. `kept` are the journals read while it ran, and
     `readings` what was read after it had ended (or had taken too long), in order. `overdue`: it had not ended in time,
-    whatever happened later. `recovered` is how many seconds it took to continue, if it had to.
+    whatever happened later. `recovered` is how many seconds it took to continue, if it had to. `billed` has the tokens
+    of prompt and answer that each of the calls which came to their end says to have taken, and with `one_call` all
+    attempts read one call's answer, which the upstream generates in the background.
     """
 
     name: str
@@ -65,6 +67,8 @@ class Observation:
     left_open: int = 0
     overdue: bool = False
     recovered: float | None = None
+    billed: tuple[tuple[int, int], ...] = ()
+    one_call: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

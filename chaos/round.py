@@ -158,6 +158,12 @@ class Round:
             left_open=left_open,
             overdue=asked.overdue,
             recovered=self.fault.recovered(self, asked),
+            billed=tuple(
+                (call["prompt_tokens"], call["completion_tokens"])
+                for call in calls
+                if call["prompt_tokens"] is not None and (call["finished"] or asked.question.background)
+            ),
+            one_call=asked.question.background,
         )
 
     def _generated(self, asked: Asked) -> tuple[str, ...] | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from lib.domain.collections import GENERATIONS, JOURNAL, PARTS
+from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, USAGE
 from local.client import Frame
 
 READ_SECONDS = 20.0
@@ -22,6 +22,8 @@ class Saved:
 
     `journal` has the events in the order of their documents, and `final` the state in the head. `mark` is equal in two
     readings if and only if nothing was written in between. `code` is the error's: the upstream's own, if it sent one.
+    `attempts` has for each event the attempt that read it. `charge` is what the answer took, and `accounts` what is
+    counted on each of its user's accounts, who has asked nothing else.
     """
 
     generation: str
@@ -35,6 +37,9 @@ class Saved:
     text: str
     final: str | None
     mark: str
+    attempts: tuple[int, ...] = ()
+    charge: Mapping[str, int] | None = None
+    accounts: tuple[Mapping[str, int], ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -68,6 +73,13 @@ def read(database: Any, path: str) -> Saved | None:
         journal=_frames(documents),
         text="".join(document.get("text") for document in documents),
         final=final["state"] if final else None,
+        attempts=tuple(_attempts(documents)),
+        charge=generation.get("charge"),
+        accounts=tuple(
+            database.document(f"{USAGE}/{account}").get(timeout=READ_SECONDS).to_dict() or {}
+            for account in generation.get("booked").get("accounts", ())
+            if not account.startswith("0.")  # the service's, which all users share
+        ),
         mark=_mark([message, *documents, *parts], generation),
     )
 
@@ -91,6 +103,12 @@ def _frames(documents: Iterable[Any]) -> tuple[Frame, ...]:
         events = [record.decode().partition("\n") for record in raw.split(b"\x1e")[1:]]
         found += [Frame(number, data, name) for number, (name, _, data) in enumerate(events, first)]
     return tuple(found)
+
+
+def _attempts(documents: Iterable[Any]) -> Iterator[int]:
+    for (_, first), documents_of_one in groupby(documents, key=_segment):
+        same = list(documents_of_one)
+        yield from [same[0].get("attempt")] * (same[0].get("last") - first + 1)
 
 
 def _segment(document: Any) -> tuple[bool, int]:

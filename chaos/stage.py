@@ -42,6 +42,7 @@ class Stage:
             "LEASE_SECONDS": str(plan.lease),
             "RESPONSE_SECONDS": str(plan.response),
             "KEEPALIVE_SECONDS": "1",
+            "COUNT_USAGE": "on",
         }
         strict = Strict.from_env(environ, default="1") or Strict()  # the faults of Firestore need its proxy
         self.stack = Stack(Ports.free(), settings, environ, strict)

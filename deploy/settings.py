@@ -17,7 +17,7 @@ from lib.runtime.settings import Settings
 
 UPSTREAM = (
     *(f"UPSTREAM_{name}" for name in ("AUTH", "BACKGROUND", "BASE_URL", "CONTINUE", "HEADERS", "MODELS")),
-    *(f"UPSTREAM_{name}" for name in ("PREFILL_STYLE", "QUERY", "SPEAKS", "USAGE")),
+    *(f"UPSTREAM_{name}" for name in ("PREFILL_STYLE", "PRICES", "QUERY", "SPEAKS", "USAGE")),
     "UPSTREAMS_FILE",
 )
 DEFAULTS = {"TASKS_LOCATION": "REGION", "TASKS_QUEUE": "HOLDFAST_NAME"}  # deploy.sh's, by the variable they are of

@@ -33,6 +33,7 @@ _MARK = "漢"  # in an event that a fault cuts or corrupts
 class Call:
     """One call, as `GET /demo/calls` shows it. `ended` is null while it runs, and `seed` if the request is invalid.
 
+    `prompt_tokens` and `completion_tokens` are what the answer says that it takes, if it comes to its end.
     `started` and `ended` are Unix seconds. `path` has the query behind it. `headers` has lower-case names.
     """
 
@@ -42,6 +43,8 @@ class Call:
     stream: bool | None = None
     status: int | None = None
     tokens_sent: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     finished: bool = False
     client_gone: bool = False
     started: float = field(default_factory=time.time)

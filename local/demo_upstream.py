@@ -137,6 +137,7 @@ class Provider:
         except BadField as error:
             return _error(tongue, 400, str(error), "invalid_value", error.param)
         call.seed, call.model, call.stream = order.answer.seed, order.model, order.stream
+        call.prompt_tokens, call.completion_tokens = order.prompt_tokens, order.answer.usage["completion_tokens"]
         order = order if self.calls.still_strikes(order) else order.faultless()
         if order.background and not (order.fault and order.fault.replaces_answer):
             return await self._background.begin(request, call, order)

@@ -132,7 +132,29 @@ class Delete:
     version: Version = None
 
 
-Write = Create | Put | Patch | Delete
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Adds whole numbers to fields of a document, and sets others. Makes what is not there: a field begins with 0."""
+
+    path: str
+    fields: Mapping[str, Any]
+    added: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOut:
+    """Takes `value` out of the list in field `name`, and sets `fields`, whatever else the document has by then.
+
+    Creates the document if there is none.
+    """
+
+    path: str
+    name: str
+    value: str
+    fields: Mapping[str, Any]
+
+
+Write = Create | Put | Patch | Delete | Add | TakeOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +249,25 @@ class Documents:
             answers = self._read("RunQuery", request, _QUERIED)
         return [self._found(answer.document) for answer in answers if answer.HasField("document")]
 
+    def group(
+        self, name: str, *, after: Document | None = None, limit: int, select: Iterable[str] | None = None
+    ) -> list[Document]:
+        """The documents of all collections with this name, wherever they lie, ordered by path. Needs no index.
+
+        The result starts after the document `after`. Errors: `Unreachable`.
+        """
+        query = StructuredQuery.pb()()
+        query.from_.add(collection_id=name, all_descendants=True)
+        query.order_by.add(field={"field_path": "__name__"}, direction=query.ASCENDING)
+        if after is not None:
+            query.start_at.values.add(reference_value=self._root + after.path)
+        if select is not None:
+            write_selection(query, select)
+        query.limit.value = limit
+        request = _QUERY(parent=self._root.rstrip("/"), structured_query=query)
+        answers = self._read("RunQuery", request, _QUERIED)
+        return [self._found(answer.document) for answer in answers if answer.HasField("document")]
+
     def counting(
         self, collection: str, *, where: Iterable[Filter] = (), limit: int, at: Version = None
     ) -> Callable[[], int]:
@@ -281,9 +322,10 @@ class Documents:
     def _call(self, method: str, request: Any, answer: Any, timeout: float) -> Iterator[Any]:
         return self._channel.stream(f"{_SERVICE}/{method}", request, answer, timeout, self._metadata)
 
-    def commit(self, *writes: Write) -> list[Version]:
-        """Applies all writes or none. Returns the new version of each document.
+    def commit(self, *writes: Write) -> list[Any]:
+        """Applies all writes or none. Returns the new version of each document, and for an `Add` its sums by field.
 
+        Commits that add to a document happen one after the other, so the sums include each earlier one and no later.
         Errors: `Exists`, `Stale`, `Refused`, `Unreachable` (in which case the commit may have taken effect).
         """
         request = _COMMIT(database=self._database)
@@ -291,7 +333,10 @@ class Documents:
             self._encode(write, request.writes.add())
         with _translated():
             answer = self._write("Commit", request, _COMMITTED)
-        return [result.update_time for result in answer.write_results]
+        return [
+            _sums(write, result) if isinstance(write, Add) else result.update_time
+            for write, result in zip(writes, answer.write_results, strict=False)
+        ]
 
     def batch(self, writes: Sequence[Write]) -> list[Version | Exception]:
         """Applies each write independently of the others. Returns for each its new version, or its error.
@@ -338,7 +383,15 @@ class Documents:
             _patch(write, into)
             return
         encode_map(write.fields, into.update.fields)
-        if isinstance(write, Create):
+        if isinstance(write, Add):
+            into.update_mask.field_paths.extend(map(field_path, write.fields))
+            for name, number in write.added.items():
+                into.update_transforms.add(field_path=field_path(name), increment={"integer_value": number})
+        elif isinstance(write, TakeOut):
+            into.update_mask.field_paths.extend(map(field_path, write.fields))
+            taking = into.update_transforms.add(field_path=field_path(write.name))
+            encode_value(write.value, taking.remove_all_from_array.values.add())
+        elif isinstance(write, Create):
             into.current_document.exists = False
         elif write.version is not None:
             into.current_document.update_time.CopyFrom(write.version)
@@ -459,6 +512,10 @@ def _failure(status: Any) -> Exception:
             raise exceptions.from_grpc_status(_CODES[status.code], status.message)
     except Exception as error:
         return error
+
+
+def _sums(write: Add, result: Any) -> dict[str, int]:
+    return {name: each.integer_value for name, each in zip(write.added, result.transform_results, strict=True)}
 
 
 def _patch(write: Patch, into: Any) -> None:

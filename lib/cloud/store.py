@@ -11,17 +11,33 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from lib.cloud.accounts import Accounts, reserving, usage_of
+from lib.cloud.chats import Chats
 from lib.cloud.devices import Devices
-from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Refused, Stale, Version, Write
+from lib.cloud.documents import (
+    Create,
+    Delete,
+    Document,
+    Documents,
+    Exists,
+    Patch,
+    Put,
+    Refused,
+    Stale,
+    Version,
+    Write,
+)
+from lib.cloud.turns import Turns
 from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from lib.domain.end import LIVE, Fields, State
 from lib.domain.errors import Unreachable
 from lib.domain.generation import LISTED_FIELDS, Generation
 from lib.domain.message import Part
 from lib.domain.segment import Head, Segment
+from lib.domain.usage import Usage
 
 INLINE_REQUEST_BYTES = 64 << 10  # a larger request is stored in parts: each change sends listeners the whole document
 _REQUEST_PART_BYTES = 900 << 10
@@ -43,54 +59,80 @@ class Request(NamedTuple):
     stop_requested_at: datetime | None
 
 
+class Live(NamedTuple):
+    """A generation that has not ended, its document's version, and its journal's head."""
+
+    generation: Generation
+    version: Version
+    head: Head
+
+
+class Created(NamedTuple):
+    """The version of all documents of a new generation, and its accounts with what is reserved on them for it."""
+
+    version: Version
+    usage: Sequence[Usage]
+
+
 class Store:
     """The generations in one database. Generations and their journals expire after `retention`."""
 
     def __init__(self, documents: Documents, retention: timedelta):
         self.devices = Devices(documents)
+        self.chats = Chats(documents)
+        self.accounts = Accounts(documents)
+        self.turns = Turns(documents, retention)
         self._documents = documents
         self._retention = retention
 
     # Generations
 
-    def create(self, generation: Generation, message: Fields, head: Head) -> Version:
-        """Creates the generation, the message and the head in one commit, and returns their version.
+    def create(self, generation: Generation, message: Fields, head: Head, *also: Write) -> Created:
+        """Creates the generation, the message and the head in one commit, with `also`, and reserves what it has booked.
 
-        Errors: `Exists` if any of them exists.
+        Errors: `Exists` if any of them exists; those of `also`.
         """
         fields, parts = _without_large_bodies(generation)
         self._commit_in_groups(parts, _REQUEST_PART_BYTES)
         try:
-            return self._documents.commit(
+            return self._created(
+                generation,
                 Create(generation.path, fields),
                 Create(generation.message_path, message),
                 Create(generation.head_path, self._head_fields(head, generation.created_at)),
-            )[0]
-        except Exists:
+                *also,
+            )
+        except (Exists, Stale):
             if parts and (
                 (there := self.generation(generation.id)) is None or there.request_hash != generation.request_hash
             ):
                 self._documents.commit(*[Delete(part.path) for part in parts])
             raise
 
-    def restart(self, failed: Generation, generation: Generation, message: Fields, head: Head) -> Version:
-        """Replaces a failed generation by a new one under the same id, in one commit, and returns the new version.
+    def _created(self, generation: Generation, *writes: Write) -> Created:
+        done = self._documents.commit(*writes, *reserving(generation.booked))
+        return Created(done[0], usage_of(generation.booked, done[len(writes) :]))
+
+    def restart(self, failed: Generation, generation: Generation, message: Fields, head: Head, *also: Write) -> Created:
+        """Replaces a failed generation by a new one under the same id, in one commit. As `create` otherwise.
 
         Their requests are the same.
 
-        Errors: `Stale` if `failed` is no longer what is stored.
+        Errors: `Stale` if `failed` is no longer what is stored; those of `also`.
         """
         there, its_head = self._documents.get(failed.path, failed.head_path)
         if there is None or its_head is None or there.fields["createdAt"] != failed.created_at:
             raise Stale
         sealed = self._documents.query(failed.journal_path, select=())
         fields = _without_large_bodies(generation)[0]
-        return self._documents.commit(
+        return self._created(
+            generation,
             Put(generation.path, fields),
             Put(generation.message_path, message),
             Put(generation.head_path, self._head_fields(head, generation.created_at), its_head.version),
             *[Delete(each.path) for each in sealed if each.path != failed.head_path],
-        )[0]
+            *also,
+        )
 
     def generation(self, generation_id: str) -> Generation | None:
         return _generation(self._documents.get(f"{GENERATIONS}/{generation_id}")[0])
@@ -218,13 +260,36 @@ class Store:
         members = chat.fields.get(field) if chat else None
         return isinstance(members, list | dict) and uid in members
 
+    def live(self, generation: Generation) -> Live | None:
+        """The generation and its head, if it has not ended and is not being deleted. Errors: `Unreachable`."""
+        document, head = self._documents.get(generation.path, generation.head_path)
+        found = _generation(document)
+        if document is None or found is None or head is None or found.state.terminal:
+            return None
+        return Live(found, document.version, Head.from_fields(head.fields, head.version))
+
+    def delete_live(self, live: Live, settling: Sequence[Write]) -> None:
+        """Begins to delete a live generation, which no worker can write any more then, and settles in the same commit.
+
+        Errors: `Stale` if it has changed, as by its end; `Unreachable`.
+        """
+        generation = live.generation
+        self._documents.commit(
+            Patch(generation.path, {"booked": {}}, version=live.version),
+            Delete(generation.head_path),
+            Delete(generation.message_path),
+            *settling,
+        )
+
     def delete(self, generation: Generation) -> None:
         """Deletes the generation and everything written for it.
 
         The head is deleted first, which stops any worker from writing more. The generation is deleted last, so that an
         interrupted deletion can be repeated.
         """
-        self._documents.commit(Delete(generation.head_path), Delete(generation.message_path))
+        live = generation.turn is not None and not generation.state.terminal
+        left = [self.turns.left(generation, datetime.now(UTC))] if live else []
+        self._documents.commit(Delete(generation.head_path), Delete(generation.message_path), *left)
         for collection in (
             generation.journal_path,
             f"{generation.message_path}/{PARTS}",

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from lib.dialects.calls import Calls
 from lib.dialects.conversation import Conversation
 from lib.dialects.steps import OUTPUT, WORDS, Fault, Finish, Json, Reasoning, Refusal, Step, Text
 from lib.domain.errors import HoldfastError
@@ -110,6 +111,7 @@ class Answer(ABC):
         self._withdrawn = False
         self._has_output = False
         self._words: defaultdict[tuple[type[Step], int], list[str]] = defaultdict(list)
+        self.calls = Calls()
         self.events = 0
         self.text_events = 0  # events that added visible text: a lower bound for the tokens used
 
@@ -128,6 +130,7 @@ class Answer(ABC):
             elif isinstance(step, Finish):
                 self._finished[step.choice] = step.reason
         self.text_events += visible
+        self.calls.add(read.steps)
         self._fold(read)
 
     def words(self, kind: type[Text | Reasoning | Refusal], choice: int = 0) -> str:
@@ -247,6 +250,10 @@ class Dialect(Protocol):
 
     def written(self, conversation: Conversation) -> Json:
         """A request for the next turn of a conversation. Errors: `InvalidRequest`, which names what can't be said."""
+        ...
+
+    def question(self, request: Json) -> str:
+        """The text of the last turn of a request's user that has any. Empty if there is none."""
         ...
 
     def reading(self) -> Reading:

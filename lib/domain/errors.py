@@ -96,6 +96,15 @@ class TooManyRequests(HoldfastError):
     type = "rate_limit_error"
 
 
+class BudgetReached(TooManyRequests):
+    """A budget is not enough for the request. The `details` say which, and when it resets.
+
+    It is worth a retry before that if running answers hold the rest.
+    """
+
+    code = "budget_reached"
+
+
 class ClientLeft(HoldfastError):
     """The client has closed its connection, so nobody gets this response.
 
@@ -122,6 +131,11 @@ class Unreachable(Unavailable):
     def __init__(self, cause: str):
         super().__init__("The database can't be reached. Try again.", retry_after=1)
         self.cause = cause
+
+    @property
+    def contention(self) -> bool:
+        """Whether others wrote the same documents, so that this commit did not take effect."""
+        return self.cause == "Aborted"
 
 
 class IndexMissing(Unreachable):

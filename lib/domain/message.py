@@ -13,6 +13,7 @@ from typing import Any
 
 from lib.domain.end import Fields, State
 from lib.domain.generation import Generation
+from lib.domain.usage import Spent
 
 INLINE_BYTES = 700 << 10  # of text in the message document; Firestore allows 1 MiB including names and numbers
 PART_BYTES = 900 << 10
@@ -29,7 +30,7 @@ class Said:
 
     `fields` go into the message: `content`, and if present `reasoning`, `refusal`, `toolCalls`, `finishReason`,
     `choices` and `extra`. `model` and `usage` are as the upstream sent them, and `input_tokens` and `output_tokens` are
-    read from `usage`.
+    read from `usage`. `calls` is what each upstream call took, as far as it was seen.
     """
 
     fields: Fields
@@ -37,6 +38,7 @@ class Said:
     usage: Fields | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    calls: tuple[Spent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ def opening(generation: Generation) -> Fields:
         "error": None,
         "stoppedBy": None,
         "generationId": generation.id,
+        "parent": generation.parent,
+        "replaces": generation.replaces,
         "createdAt": generation.created_at,
         "updatedAt": generation.created_at,
         "finishedAt": None,

@@ -68,9 +68,17 @@ def decoded(segments: Iterable[Segment]) -> Iterator[tuple[int, list[Event]]]:
 
 def replay(store: Store, generation: Generation, head: Head) -> Iterator[Event]:
     """All events in the journal up to `head`. Errors: `Unreachable`."""
+    for _, events in replay_attempts(store, generation, head):
+        yield from events
+
+
+def replay_attempts(store: Store, generation: Generation, head: Head) -> Iterator[tuple[int, list[Event]]]:
+    """All events in the journal up to `head`, in pieces, each with the number of its attempt. Errors: `Unreachable`."""
     for segments in (store.segments(generation, 0, head.first), [head]):
-        for _, events in decoded(segments):
-            yield from events
+        for _, documents in groupby(segments, key=lambda segment: segment.first):
+            parts = list(documents)
+            for _, events in decoded(parts):
+                yield parts[0].attempt, events
 
 
 def saved_text(store: Store, generation: Generation, head: Head) -> str:

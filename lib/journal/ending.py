@@ -90,6 +90,7 @@ def end_unworked(
             "state": str(ended.state),
             "reason": ended.reason,
             "events": ended.last_seq,
+            "costMicros": ended.charge["cost"] if ended.charge else None,
             "durationMs": round(1000 * (clock() - ended.created_at).total_seconds()),
             **journal.metrics.fields(),
         },

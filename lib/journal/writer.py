@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from lib.cloud.accounts import settling
 from lib.cloud.documents import (
     COMMIT_SECONDS,
     READ_SECONDS,
@@ -33,6 +34,7 @@ from lib.domain.errors import Unreachable
 from lib.domain.generation import Generation
 from lib.domain.message import Part, Said
 from lib.domain.segment import Head, Segment
+from lib.domain.usage import Charge, charged
 from lib.journal.codec import Entry
 from lib.journal.segments import Sealed, Segmenter
 from lib.runtime.metrics import CommitMetrics
@@ -188,18 +190,23 @@ class Journal:
         self.commit(self.prepare(entries), also)
 
     def finish(self, entries: Sequence[Entry], end: End, said: Said) -> Generation:
-        """Commits the last entries, the outcome, the message and the generation at once. Errors: as `commit`."""
+        """Commits the last entries, the outcome, the message and the generation at once. Errors: as `commit`.
+
+        What the answer took is settled in the same commit, so exactly once, however often that is tried.
+        """
         prepared = self.prepare(entries)
         ended = replace(self._generation, attempt=self._claims).ended(end, prepared.segment.last, self._clock())
+        charge = charged(ended, said.calls)
+        ended = replace(ended, charge=charge.fields() if ended.booked else None)
         end = replace(end, at=ended.finished_at)
         fields, parts = message.ended(ended, said)
         self._save(parts)
         try:
-            self.commit(prepared, self._ending(ended, fields), end)
+            self.commit(prepared, self._ending(ended, fields, charge), end)
         except Refused:
             log.exception("Firestore refused a message, which is saved as text alone", extra={"generation": ended.id})
             ended, end, fields = replace(ended, usage=None), replace(end, usage=None), message.plain(fields)
-            self.commit(prepared, self._ending(ended, fields), end)
+            self.commit(prepared, self._ending(ended, fields, charge), end)
         return ended
 
     def release(self) -> None:
@@ -207,10 +214,11 @@ class Journal:
         self._lease, self._released = timedelta(0), True
         self.commit(Prepared(self._saved))
 
-    def _ending(self, ended: Generation, fields: Fields) -> list[Write]:
-        names = ("state", "reason", "error", "usage", "attempt", "lastSeq", "finishedAt")
+    def _ending(self, ended: Generation, fields: Fields, charge: Charge) -> list[Write]:
+        names = ("state", "reason", "error", "usage", "attempt", "lastSeq", "finishedAt", "charge")
         changed = {name: value for name, value in ended.fields().items() if name in names}
-        return [Patch(ended.message_path, fields), Patch(ended.path, changed)]
+        left = [self._store.turns.left(ended, self._clock())] if ended.turn is not None else []
+        return [Patch(ended.message_path, fields), Patch(ended.path, changed), *settling(ended.booked, charge), *left]
 
     def _save(self, parts: Sequence[Part]) -> None:
         """Saves the parts that do not fit into the message document. Nothing refers to them before the last commit.

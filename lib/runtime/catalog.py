@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from lib.domain.errors import ConfigurationError, InvalidRequest
+from lib.runtime.prices import Prices, faults_of, parsed, read_prices, unpriced
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +68,7 @@ class Upstream:
     set, interrupted answers are continued in that way. With `background`, answers are generated without a connection
     where the API has that, and are read on from where the reading broke off. With `account_ids`, requests may name by
     ids what the upstream keeps for the key's account, such as files: any user may then name what another one put there.
+    `prices` has what its models cost.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Upstream:
     usage: Usage = Usage.ASK
     prefill: Prefill | None = None
     background: bool = False
+    prices: Prices = ()
     account_ids: bool = False
     deadlines: Deadlines = Deadlines()
 
@@ -118,6 +121,12 @@ class Catalog:
         return [(model, upstream.name) for upstream in self._upstreams.values() for model in upstream.models]
 
     @property
+    def unpriced(self) -> list[str]:
+        """Each model or pattern for which there may be no price, with its upstream's name before it."""
+        each = self._upstreams.values()
+        return [f"{up.name}: {model}" for up in each for model in unpriced(up.prices, up.models)]
+
+    @property
     def has_background(self) -> bool:
         """Whether any upstream generates answers in the background."""
         return any(upstream.background for upstream in self._upstreams.values())
@@ -134,7 +143,7 @@ _MODELS_MISSING = (
     "it must list the models that users may ask for, such as gpt-4o or gpt-*, since you pay for each; '*' allows all"
 )
 _KEYS = {"base_url", "models", "speaks", "key_env", "auth", "headers", "query", "usage", "continue", "prefill_style"}
-_KEYS |= {"background", "account_ids", *_DEADLINES}
+_KEYS |= {"background", "account_ids", "prices", *_DEADLINES}
 _KEYLESS = (Auth.GOOGLE, Auth.GOOGLE_ID_TOKEN)
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _NAME = re.compile(r"[A-Za-z0-9._$-]+")  # of a header or of a parameter of the query
@@ -161,7 +170,8 @@ def load(environ: Mapping[str, str]) -> Catalog:
     configured by `UPSTREAM_BASE_URL`, `UPSTREAM_MODELS` (comma-separated), `UPSTREAM_SPEAKS`
     (comma-separated, default `chat_completions`), `UPSTREAM_API_KEY`, `UPSTREAM_AUTH`, `UPSTREAM_HEADERS` and
     `UPSTREAM_QUERY` (both like a URL's query, `name=value&name=value`), `UPSTREAM_USAGE`, `UPSTREAM_CONTINUE`,
-    `UPSTREAM_PREFILL_STYLE`, `UPSTREAM_BACKGROUND` and `UPSTREAM_ACCOUNT_IDS` (both `on` or `off`).
+    `UPSTREAM_PREFILL_STYLE`, `UPSTREAM_BACKGROUND` and `UPSTREAM_ACCOUNT_IDS` (both `on` or `off`), and
+    `UPSTREAM_PRICES` (`model=input/output&…`).
     Errors: `ConfigurationError`, which lists all faults.
     """
     path = environ.get("UPSTREAMS_FILE")
@@ -183,6 +193,8 @@ def load(environ: Mapping[str, str]) -> Catalog:
         for key in ("headers", "query"):
             if environ.get(f"UPSTREAM_{key.upper()}"):
                 tables["default"][key] = _pairs(environ[f"UPSTREAM_{key.upper()}"])
+        if environ.get("UPSTREAM_PRICES"):
+            tables["default"]["prices"] = parsed(_pairs(environ["UPSTREAM_PRICES"]))
         for key in ("background", "account_ids"):
             if switch := environ.get(f"UPSTREAM_{key.upper()}"):
                 tables["default"][key] = {"on": True, "off": False}.get(switch, switch)
@@ -248,6 +260,8 @@ def _faults(name: str, table: Any) -> list[str]:
         faults.append(f"upstream {name}: background goes with speaks = ['responses'], the API that has it")
     if not isinstance(table.get("account_ids", False), bool):
         faults.append(f"upstream {name}: account_ids must be true or false (on or off in UPSTREAM_ACCOUNT_IDS)")
+    if "prices" in table:
+        faults += [f"upstream {name}: {fault}" for fault in faults_of(table["prices"])]
     for key in _DEADLINES:
         value = table.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
@@ -310,5 +324,6 @@ def _upstream(name: str, table: Mapping[str, Any]) -> Upstream:
         prefill=Prefill(table.get("prefill_style", Prefill.OPENROUTER)) if "continue" in table else None,
         background=table.get("background", False),
         account_ids=table.get("account_ids", False),
+        prices=read_prices(table.get("prices", {})),
         deadlines=Deadlines(**{field: float(table[key]) for key, field in _DEADLINES.items() if key in table}),
     )

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 
+from lib.cloud.accounts import settling
 from lib.cloud.documents import Stale
 from lib.cloud.store import Store
 from lib.cloud.task_queue import TaskQueue
@@ -21,15 +23,18 @@ from lib.domain.errors import Unavailable, Unreachable
 from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
+from lib.domain.usage import charged
 from lib.journal import ending
-from lib.journal.codec import replay, saved_text
+from lib.journal.codec import replay_attempts, saved_text
 from lib.journal.outbox import Outbox
+from lib.journal.turns import Turns, ahead_of
 from lib.journal.writer import Clock
 from lib.runtime.logs import labelled
 
 REQUEUE_AFTER = timedelta(seconds=15)  # queued, or with an expired lease
 REQUEUE_EVERY = timedelta(seconds=60)  # per generation
 INSIST_SECONDS = 2.0  # of retries for a user's request
+_DELETE_TRIES = 5
 PAUSE_SECONDS = 5.0  # after a failed write, so that not every read waits for Firestore
 
 Dialects = Mapping[str, Dialect]
@@ -46,6 +51,7 @@ class Healer:
         self._dialects = dialects
         self._clock = clock
         self._outbox = outbox
+        self._turns = Turns(store, queue)
         self._paused_until = float("-inf")
 
     def heal(self, generation: Generation, head: Head) -> bool:
@@ -58,7 +64,8 @@ class Healer:
                 return False
             if ending.may_be_ended(head, self._clock()):
                 return self._end_lost(generation, head)
-            self.requeue(generation, head)
+            if not self._awaits_turn(generation, head):
+                self.requeue(generation, head)
         except Unreachable as error:
             self._paused_until = time.monotonic() + PAUSE_SECONDS
             log.warning("generation not healed", extra={"generation": generation.id, "cause": error.cause})
@@ -89,6 +96,33 @@ class Healer:
             log.warning("generation not queued again", extra={"generation": known.id})
         else:
             log.warning("generation queued again", extra={"generation": known.id})
+
+    def _awaits_turn(self, generation: Generation, head: Head) -> bool:
+        """Whether it is another one's turn in the chat. Then that one is recovered, if it is lost.
+
+        Errors: `Unreachable`.
+        """
+        if not generation.ahead or head.claims or self._clock() < generation.created_at + REQUEUE_AFTER:
+            return False
+        first = ahead_of(self._store, generation)
+        if first is None:
+            return False
+        self._turns.interrupt(generation, first, self._clock())
+        its_head = self._store.read_head(first)
+        if its_head is not None:
+            self.heal(first, its_head)
+        return True
+
+    def pass_turn(self, generation: Generation) -> None:
+        """Begins the next one's turn, after a generation that took one has ended or was deleted.
+
+        Where the queue or Firestore is away, that is left to the task that the next one has, and to its readers.
+        """
+        if generation.turn is not None:
+            try:
+                self._turns.advance(generation.message_path)
+            except Unavailable:
+                log.warning("turn not passed on", extra={"generation": generation.id})
 
     def _deliver_again(self, generation: Generation) -> None:
         """Adds the deliveries of an ended generation again, in case their tasks were lost. The queue knows duplicates.
@@ -126,6 +160,7 @@ class Healer:
         healed = end.state is not State.STOPPED
         self._announce(known)
         ending.end_unworked(self._store, known, head, end, said, self._clock, patience=0.0, healed=healed)
+        self.pass_turn(known)
         return True
 
     def stop(self, generation: Generation, head: Head) -> None:
@@ -133,12 +168,29 @@ class Healer:
         said, _ = self.saved(generation, head)
         self._announce(generation)
         ending.end_unworked(self._store, generation, head, ending.stopped(), said, self._clock, patience=INSIST_SECONDS)
+        self.pass_turn(generation)
+
+    def delete(self, generation: Generation) -> None:
+        """Deletes a generation and all that was written for it. If it is counted and has not ended, settles it first.
+
+        What it took until then is what is saved of it. Its end can't come between, nor can another deletion: each
+        changes the generation's document. Errors: `Unreachable`.
+        """
+        for _ in range(_DELETE_TRIES):
+            live = self._store.live(generation) if generation.booked and not generation.state.terminal else None
+            if live is None or not live.generation.booked:
+                return self._store.delete(generation)
+            said, _ = self.saved(live.generation, live.head)
+            with suppress(Stale):
+                self._store.delete_live(live, settling(live.generation.booked, charged(live.generation, said.calls)))
+                return self._store.delete(generation)
+        raise Unreachable("the generation is changing")
 
     def saved(self, generation: Generation, head: Head) -> tuple[Said, bool]:
         """What is saved of the answer, and whether that is nothing. Errors: `Unreachable`."""
         with labelled(generation=generation.id):
             return salvaged(
                 self._dialects.get(generation.dialect),
-                replay(self._store, generation, head),
+                replay_attempts(self._store, generation, head),
                 lambda: saved_text(self._store, generation, head),
             )

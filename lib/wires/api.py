@@ -19,7 +19,7 @@ from lib.dialects.protocol import Dialect
 from lib.domain.errors import NotFound
 from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
-from lib.wires import gemini, messages, openai_chat
+from lib.wires import gemini, messages, openai_chat, usage
 from lib.wires import generations as generations_wire
 from lib.wires.ai_sdk import wire as ai_sdk
 from lib.wires.bodies import Bodies
@@ -48,7 +48,7 @@ def create_api(
     bodies = Bodies(settings)
     app.after_request(bodies.discard)
     service = Service(settings=settings, generations=generations, identify=identify, dialects=dialects, bodies=bodies)
-    for wire in (openai_chat, responses, messages, gemini, generations_wire, firebase_callable, ai_sdk):
+    for wire in (openai_chat, responses, messages, gemini, generations_wire, firebase_callable, ai_sdk, usage):
         wire.register(app, service)
 
     @app.errorhandler(Exception)

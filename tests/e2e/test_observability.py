@@ -237,11 +237,12 @@ def refuse(client: Client) -> None:
         client.request(**post, data=f"{{{PROMPT}", headers=json_body).status_code,
         client.request(**post, json={"model": PROMPT}).status_code,
         client.request(**post, json=asked("whole", temperature=PROMPT, n=PROMPT)).status_code,
+        client.request(**post, json=asked("whole", max_tokens=60_000, n=4)).status_code,
         client.request(**post, json=asked("whole"), headers={"Authorization": f"Bearer {TOKEN}"}).status_code,
         client.request("GET", f"/{QUERY}").status_code,
         client.request("GET", "/v1/generations", params={"cursor": QUERY}).status_code,
     ]
-    assert statuses == [400, 400, 400, 401, 404, 400]
+    assert statuses == [400, 400, 400, 429, 401, 404, 400]
     host, _, port = client.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as raw:
         raw.sendall(f"GET / HTTP/1.1\r\nbad {TOKEN}: {TOKEN}\r\n\r\n".encode())
@@ -287,6 +288,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             "GUNICORN_LOG_LEVEL": "debug",
             "MAX_ATTEMPTS": "2",
             "LEASE_SECONDS": "2",
+            "BUDGET_SERVICE_DAY_TOKENS": "1000000000",
+            "BUDGET_USER_DAY_TOKENS": "200000",
         }
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
         with Stack(ports, settings, environ) as stack:

@@ -24,11 +24,14 @@ WAIT_SECONDS = 60.0
 LATENCIES = ("commit_latency", "read_latency")
 
 
-@pytest.fixture(scope="module")
-def far() -> Iterator[Stack]:
+BUDGETS = {"BUDGET_USER_DAY_TOKENS": "1000000", "BUDGET_SERVICE_DAY_TOKENS": "1000000", "UPSTREAM_PRICES": "*=1/1"}
+
+
+@pytest.fixture(scope="module", params=[{}, BUDGETS], ids=["", "with budgets"])
+def far(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """A stack whose Firestore is far away, after a first answer that was not."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
-    with Stack(Ports.free(), {}, environ, Strict()) as stack:
+    with Stack(Ports.free(), request.param, environ, Strict()) as stack:
         assert Client(stack.url, "alice").complete(question("warm", 3, rate=0)).status_code == 200
         each = {"p50": DELAY, "p99": DELAY}
         faults = {**dict.fromkeys(LATENCIES, each), "listen_latency": None, "budget": 0.0}

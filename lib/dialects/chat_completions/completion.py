@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lib.dialects import payload as json_text
+from lib.dialects.counts import tokens
 from lib.dialects.folding import Fields, Pieces, fold, richer, unfolded
 from lib.dialects.protocol import Answer, Read
 from lib.dialects.steps import Json, Reasoning, Refusal, Text, Usage, is_reason
-from lib.dialects.usage import tokens
 from lib.domain.message import Said
 
 REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lib.dialects import payload as json_text
+from lib.dialects.counts import tokens
 from lib.dialects.folding import Fields, Pieces, fold, unfolded
 from lib.dialects.gemini.events import blocked, finish_reason, indexed, parts_of
 from lib.dialects.protocol import Answer, Read
 from lib.dialects.steps import Json, Reasoning, Text, ToolCall
-from lib.dialects.usage import modest, tokens
+from lib.dialects.usage import modest
 from lib.domain.message import Said
 
 _OWN = frozenset({"candidates", "usageMetadata", "modelVersion", "responseId"})

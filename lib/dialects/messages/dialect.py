@@ -21,7 +21,7 @@ from lib.dialects.messages.request import kept_by_id, written
 from lib.dialects.messages.turn import Turn
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.reading import SeamReading
-from lib.dialects.request import fallbacks, is_streamed, read_request
+from lib.dialects.request import fallbacks, is_streamed, last_words, read_request
 from lib.dialects.steps import EndMark, Fault, Json
 from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
@@ -90,6 +90,9 @@ class Messages:
 
     def written(self, conversation: Conversation) -> Json:
         return written(conversation)
+
+    def question(self, request: Json) -> str:
+        return last_words(request.get("messages"))
 
     def reading(self) -> Reading:
         return SeamReading(self.read, _named)

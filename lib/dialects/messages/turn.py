@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lib.dialects import payload as json_text
+from lib.dialects.counts import tokens
 from lib.dialects.folding import Fields, Pieces, fold, richer, unfolded
 from lib.dialects.protocol import Answer, Malformed, Read
 from lib.dialects.steps import Json, Reasoning, Refusal, Text, is_reason
-from lib.dialects.usage import modest, tokens
+from lib.dialects.usage import modest
 from lib.domain.message import Said
 
 _OWN = frozenset({"id", "type", "role", "model", "content", "stop_reason", "usage"})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lib.dialects import payload as json_text
+from lib.dialects.counts import tokens
 from lib.dialects.folding import Fields, Items, Pieces, unfolded
 from lib.dialects.protocol import Answer, Read
 from lib.dialects.responses.events import GROWING, PARAGRAPH, Growing, items_of, parts_of, response_in
 from lib.dialects.steps import Json
-from lib.dialects.usage import modest, tokens
+from lib.dialects.usage import modest
 from lib.domain.message import Said
 
 BLANK: Json = {

@@ -26,12 +26,18 @@ from lib.serving.feed import Piece
 from lib.serving.generations import Started
 from lib.serving.tail import Tail
 from lib.wires.failures import UpstreamRefusal, shown, summary
-from lib.wires.firebase_callable.request import Resume, Start, Stop, read
+from lib.wires.firebase_callable.request import Resume, Start, Stop, Usage, read
 from lib.wires.firebase_callable.values import encoded, line
 from lib.wires.http import STREAM_HEADERS, bound_writes, streamed
 from lib.wires.service import Service
+from lib.wires.usage import usage_of
 
-_PARAMS = {"X-Chat-Id": "chatId", "X-Message-Id": "messageId", "Idempotency-Key": "idempotencyKey"}
+_PARAMS = {
+    "X-Chat-Id": "chatId",
+    "X-Message-Id": "messageId",
+    "Idempotency-Key": "idempotencyKey",
+    "X-Turn": "turn",
+}
 _STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -53,6 +59,7 @@ _HTTP = {
     "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
     "ALREADY_EXISTS": 409,
+    "ABORTED": 409,
     "RESOURCE_EXHAUSTED": 429,
     "CANCELLED": 499,
     "INTERNAL": 500,
@@ -79,10 +86,9 @@ def register(app: Flask, service: Service) -> None:
         try:
             user = service.identify(request.headers)
             asked = begin(user)
-            if isinstance(asked, Stop):
-                generation, _ = service.generations.stop(user, asked.generation)
-                stopped = result(*service.generations.answer(generation))
-                return Response(reply(stopped, wants_stream), headers=STREAM_HEADERS if wants_stream else _JSON_HEADERS)
+            if isinstance(asked, Stop | Usage):
+                told = stopped(user, asked) if isinstance(asked, Stop) else {"data": encoded(usage_of(user, service))}
+                return Response(reply(told, wants_stream), headers=STREAM_HEADERS if wants_stream else _JSON_HEADERS)
             generation, tail = (asked.generation, asked.tail) if isinstance(asked, Started) else follow(user, asked)
             return respond(generation, tail, wants_stream)
         except Exception as error:
@@ -93,7 +99,11 @@ def register(app: Flask, service: Service) -> None:
             headers = {**_JSON_HEADERS, **({"Retry-After": str(after)} if after else {})}
             return Response(orjson.dumps({"error": fields}), status=status, headers=headers)
 
-    def begin(user: str) -> Started | Resume | Stop:
+    def stopped(user: str, asked: Stop) -> Json:
+        generation, _ = service.generations.stop(user, asked.generation)
+        return result(*service.generations.answer(generation))
+
+    def begin(user: str) -> Started | Resume | Stop | Usage:
         """Reads the call. A start is made while its body counts as held."""
         with service.bodies.json(user) as body:
             asked = read(body)
@@ -103,7 +113,7 @@ def register(app: Flask, service: Service) -> None:
         generation, head = service.generations.find(user, asked.generation)
         if asked.after > head.last:
             raise InvalidRequest(f"'after' must be from 0 to {head.last}, the last there is.", param="after")
-        return generation, service.generations.resume(generation, asked.after)
+        return generation, service.generations.resume(generation, asked.after, asked.every)
 
     def respond(generation: Generation, tail: Tail, wants_stream: bool) -> Response:
         def ending() -> Json:
@@ -146,11 +156,13 @@ class Failed(UpstreamRefusal):
 def failure(error: HoldfastError) -> tuple[Json, int]:
     """The error in the SDKs' format, `{"status", "message", "details"}`, and the HTTP status for a unary response."""
     status = _STATUS.get(error.status, "INTERNAL")
-    details: Json = {"code": error.code, "param": _PARAMS.get(error.param or "", error.param)}
+    details: Json = {"code": error.code, "param": _PARAMS.get(error.param or "", error.param), **error.details}
     if error.retry_after:
         details["retryAfter"] = error.retry_after
     if error.code == "generation_ended":
         status = "FAILED_PRECONDITION"
+    if error.code == "answer_running":
+        status = "ABORTED"
     if isinstance(error, Failed):
         status = "INTERNAL" if error.code == _KEY_REFUSED else _upstream_failure(error.upstream_status)
         details |= {"id": error.generation.id, "state": str(error.generation.state), "reason": error.generation.reason}

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
+from lib.dialects.counts import counted
 from lib.dialects.finishing import Ending, ending
 from lib.dialects.protocol import Dialect, Malformed
 from lib.dialects.steps import File, Finish, Json, Reasoning, Refusal, Source, Step, Text, ToolCall
-from lib.dialects.usage import counted
 from lib.domain.end import End, State
 from lib.domain.event import Event
 from lib.wires.responses.items import FunctionCall, Item, Message, Picture, Thoughts

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lib.dialects.usage import Counts, counted
+from lib.dialects.counts import Counts, counted
 
 CHAT = {
     "prompt_tokens": 10,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from lib.cloud.documents import Create, Delete, Document, Documents, Exists, Patch, Put, Stale, Write
+from lib.cloud.documents import Add, Create, Delete, Document, Documents, Exists, Patch, Put, Stale, Write
 from lib.cloud.store import Store
 from lib.domain import message
 from lib.domain.event import Event
@@ -119,7 +119,7 @@ class MemoryDocuments:
                     raise Exists
                 if isinstance(write, Patch) and there is None:
                     raise Stale
-                known = write.version if isinstance(write, Put) else None
+                known = write.version if isinstance(write, Put | Patch) else None
                 if known is not None and (there is None or there.version != known):
                     raise Stale
             self._version += 1
@@ -127,8 +127,11 @@ class MemoryDocuments:
                 if isinstance(write, Delete):
                     self._there.pop(write.path, None)
                     continue
-                kept = self._there[write.path].fields if isinstance(write, Patch) else {}
-                self._there[write.path] = Document(write.path, {**kept, **write.fields}, self._version)
+                there = self._there.get(write.path)
+                kept = there.fields if there is not None and isinstance(write, Patch | Add) else {}
+                added = write.added if isinstance(write, Add) else {}
+                sums = {name: kept.get(name, 0) + number for name, number in added.items()}
+                self._there[write.path] = Document(write.path, {**kept, **write.fields, **sums}, self._version)
             return [self._version] * len(writes)
 
 

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lib.cloud.documents import Create, Document, Put, Write
+from lib.cloud.documents import Add, Create, Document, Put, Write
 from lib.cloud.store import INLINE_REQUEST_BYTES, Store
 from lib.dialects import DIALECTS
 from lib.dialects.protocol import folded
@@ -20,6 +20,7 @@ from lib.domain.end import End, State
 from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.segment import Segment, empty_head
+from lib.domain.usage import Booking
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = json.loads((ROOT / "firestore.indexes.json").read_text(encoding="utf-8"))
@@ -39,6 +40,7 @@ GENERATION = Generation(
     created_at=NOW,
     expire_at=NOW + timedelta(days=7),
     attempt=1,
+    booked=Booking(accounts=("alice.day.2026-01-02",), input_tokens=1, output_tokens=1).fields(),
 )
 SEGMENT = Segment(first=1, last=1, events=b"", text="", attempt=1)
 
@@ -98,11 +100,11 @@ class Recorder:
         self.query(collection, where=where)
         return lambda: 0
 
-    def commit(self, *writes: Write) -> list[None]:
+    def commit(self, *writes: Write) -> list[Any]:
         for write in writes:
-            if isinstance(write, Create | Put):
+            if isinstance(write, Create | Put | Add):
                 self.written.append((group(write.path), set(write.fields)))
-        return [None] * len(writes)
+        return [{} if isinstance(write, Add) else None for write in writes]
 
 
 def queries() -> list[Query]:
@@ -113,6 +115,8 @@ def queries() -> list[Query]:
         store.list("alice", chat_id=chat_id, states=states, after=after, limit=10)
     store.counting_live("alice", 10)
     store.devices.of("alice")
+    store.accounts.of_day("2026-01-02")
+    store.accounts.of_user("alice")
     list(store.segments(GENERATION, 0, 10))
     store.delete(GENERATION)
     store.discard_after(GENERATION, 3)
@@ -130,6 +134,7 @@ def written() -> list[tuple[str, set[str]]]:
         store.head(GENERATION, head, NOW, None),
         store.seal(GENERATION, SEGMENT, NOW),
         store.piece(GENERATION, SEGMENT, 1, NOW),
+        store.turns.changed(store.turns.order(GENERATION.message_path), [GENERATION.id], NOW),
     )
     delta = {
         "content": "a",
@@ -144,6 +149,7 @@ def written() -> list[tuple[str, set[str]]]:
     fields, _ = message.ended(ended, answer.said())
     recorder.commit(Put(GENERATION.message_path, fields))
     store.commit(store.part(GENERATION, message.Part("1-00000", "content", "text")))
+    store.chats.claim(GENERATION, NOW)
     return recorder.written
 
 
@@ -186,7 +192,14 @@ def test_an_app_that_follows_a_journal_has_its_index() -> None:
 
 
 def test_no_field_is_indexed_that_no_query_asks_for() -> None:
-    kept = {"holdfastJournal": {"first"}, "holdfastGenerations": {"owner", "state"}, "holdfastRequest": set()}
+    kept = {
+        "holdfastJournal": {"first"},
+        "holdfastGenerations": {"owner", "state"},
+        "holdfastRequest": set(),
+        "holdfastTitles": set(),
+        "holdfastTurns": set(),
+        "holdfastUsage": {"owner", "period"},
+    }
     for collection, fields in kept.items():
         assert {field for field in fields_of(collection) if indexed(collection, field)} == fields
     assert not indexed("holdfastParts", "text")
@@ -208,7 +221,14 @@ def test_an_app_s_own_fields_beside_an_answer_stay_indexed() -> None:
 
 
 def test_what_has_an_expiry_is_deleted_by_it_and_no_message_is() -> None:
-    expiring = {"holdfastGenerations", "holdfastJournal", "holdfastRequest"}
+    expiring = {
+        "holdfastGenerations",
+        "holdfastJournal",
+        "holdfastRequest",
+        "holdfastTitles",
+        "holdfastTurns",
+        "holdfastUsage",
+    }
     assert all(("expireAt" in fields) == (name in expiring) for name, fields in written())
     assert {(name, field) for name, field, _, ttl in overrides() if ttl} == {(name, "expireAt") for name in expiring}
     # An index on it would make one place of the database take every write.
@@ -238,4 +258,5 @@ def test_the_store_s_queries_are_all_there_are_and_all_recorded() -> None:
         "store.discard_after",
         "store.restart",
         "devices.of",
+        "accounts._found",
     }
