@@ -54,7 +54,7 @@ MAX_PAGE = 100
 WITHDRAW_SECONDS = 10.0  # of retries: what is left would hold what it has reserved
 _READ_TRIES = 3
 _CREATE_TRIES = 2
-_CONTENTION_TRIES = 6
+_CONTENTION_TRIES = 8
 
 log = logging.getLogger(__name__)
 
