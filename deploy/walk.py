@@ -3,8 +3,8 @@
 Bulk deletion would go by a collection's name, wherever in the database it lies. This goes from each document of
 `holdfastGenerations` to what was written for it: the parts of its request, the journal of its message, and the claim of
 its chat's title. The message stays, with the parts of its text: they are the app's users'. The generation is deleted
-last, so that an interrupted run can be repeated. The accounts in `holdfastUsage` go after all generations.
-https://cloud.google.com/firestore/docs/reference/rest
+last, so that an interrupted run can be repeated. After all generations go the orders of chats' turns in
+`holdfastTurns`, and the accounts in `holdfastUsage`. https://cloud.google.com/firestore/docs/reference/rest
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from lib.domain.collections import GENERATIONS, JOURNAL, REQUEST, TITLES, USAGE
+from lib.domain.collections import GENERATIONS, JOURNAL, REQUEST, TITLES, TURNS, USAGE
 
 PAGE = 100  # generations
 LISTED = 300  # documents of one collection
@@ -88,8 +88,9 @@ def deleted(root: str) -> Iterator[str]:
     try:
         while page := firestore.query(GENERATIONS, PAGE, field="messagePath"):
             _delete(firestore, page)
-        while accounts := firestore.query(USAGE, LISTED):
-            firestore.delete([each["name"] for each in accounts])
+        for collection in (TURNS, USAGE):
+            while page := firestore.query(collection, LISTED):
+                firestore.delete([each["name"] for each in page])
         yield ",".join(each for each in (JOURNAL, REQUEST, TITLES) if firestore.query(each, 1, everywhere=True))
     except Refused as refused:
         sys.exit(f"{refused}\nNot all data was deleted. Run this again: it continues where it was interrupted.")

@@ -2,10 +2,10 @@
 
 Without `--delete` it only counts. Holdfast's data are the user's generations with their requests, and the answers
 (messages with a `generationId`) with their journals and parts, including those whose message was deleted, the devices
-that are registered for notifications, the accounts of what the user's answers took, and the claims of chats' titles.
-Answers are found below the user's own documents, and wherever else one of the user's generations lies. The
-application's data stay: the user's document, chats, and other messages. Each run searches again, so an interrupted run
-can be repeated. It reads no contents of messages, and prints only counts.
+that are registered for notifications, the orders of turns and the claims of titles of the user's chats, and the
+accounts of what the user's answers took. Answers are found below the user's own documents, and wherever else one of the
+user's generations lies. The application's data stay: the user's document, chats, and other messages. Each run searches
+again, so an interrupted run can be repeated. It reads no contents of messages, and prints only counts.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from lib.domain.end import LIVE, State
 from lib.domain.errors import InvalidRequest, Unreachable
 from lib.domain.ids import document_id
 from lib.domain.message_path import MESSAGE_PATH, OWN_MESSAGE_PATH, is_shared, valid_message_path
+from lib.domain.turn import turns_path
 
 REMEDY = "Check --project and --database, and log in with: gcloud auth application-default login"
 KINDS = (
     *("generations", "request parts", "answers", "journal documents", "answer parts", "devices"),
-    *("title claims", "accounts"),
+    *("turns", "title claims", "accounts"),
 )
 STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.5
@@ -103,6 +104,11 @@ class UserData:
             message: str = generation.fields["messagePath"]
             if message.rpartition("/")[0] not in walked:
                 yield from self._answers(iter([message]))
+            order = turns_path(message)
+            if generation.fields.get("turn") and order not in walked and not is_shared(self._message_path):
+                walked.add(order)
+                if self._documents.get(order)[0] is not None:  # those of shared chats say nothing of a user
+                    yield "turns", order, {}
             yield "generations", generation.path, {"request parts": f"{generation.path}/{REQUEST}"}
         for usage in Accounts(self._documents).of_user(self._uid):
             yield "accounts", f"{USAGE}/{usage.account.id}", {}
@@ -138,7 +144,7 @@ class UserData:
                 descending=True,
                 after=last,
                 limit=_PAGE,
-                select=("createdAt", "messagePath"),
+                select=("createdAt", "messagePath", "turn"),
             )
             for last in page:
                 yield last

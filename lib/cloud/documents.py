@@ -141,7 +141,20 @@ class Add:
     added: Mapping[str, int]
 
 
-Write = Create | Put | Patch | Delete | Add
+@dataclass(frozen=True, slots=True)
+class TakeOut:
+    """Takes `value` out of the list in field `name`, and sets `fields`, whatever else the document has by then.
+
+    Creates the document if there is none.
+    """
+
+    path: str
+    name: str
+    value: str
+    fields: Mapping[str, Any]
+
+
+Write = Create | Put | Patch | Delete | Add | TakeOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +387,10 @@ class Documents:
             into.update_mask.field_paths.extend(map(field_path, write.fields))
             for name, number in write.added.items():
                 into.update_transforms.add(field_path=field_path(name), increment={"integer_value": number})
+        elif isinstance(write, TakeOut):
+            into.update_mask.field_paths.extend(map(field_path, write.fields))
+            taking = into.update_transforms.add(field_path=field_path(write.name))
+            encode_value(write.value, taking.remove_all_from_array.values.add())
         elif isinstance(write, Create):
             into.current_document.exists = False
         elif write.version is not None:

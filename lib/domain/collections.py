@@ -12,3 +12,4 @@ MEASURE = "holdfastMeasure"  # of operations.measure alone
 REQUEST = "holdfastRequest"  # below a generation
 TITLES = "holdfastTitles"  # below a chat
 USAGE = "holdfastUsage"  # the accounts of users and of the service
+TURNS = "holdfastTurns"  # the orders of chats

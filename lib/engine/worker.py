@@ -31,7 +31,7 @@ from lib.domain.segment import Head
 from lib.domain.task import Task, is_check
 from lib.engine.asking import Asking, cancel, most_attempts
 from lib.engine.attempt import Attempt, Ended, RetryLater
-from lib.engine.claim import TAKEOVER_SECONDS, Claim, Exhausted, Held, RanOut, claim
+from lib.engine.claim import TAKEOVER_SECONDS, AwaitsTurn, Claim, Exhausted, Held, RanOut, claim
 from lib.engine.committer import Committer
 from lib.engine.running import Running
 from lib.engine.titles import Titles
@@ -39,6 +39,7 @@ from lib.engine.waiting import Waiting
 from lib.journal import ending
 from lib.journal.codec import replay, replay_attempts, saved_text
 from lib.journal.outbox import Outbox
+from lib.journal.turns import Turns
 from lib.journal.writer import GIVE_UP_SECONDS, Fenced
 from lib.runtime.catalog import Upstream
 from lib.runtime.logs import labelled
@@ -97,7 +98,7 @@ class Worker:
         self._committer = Committer(store.batch, settings.lease_seconds / 3)
         shutdown.add_callback(self._running.hand_over)
 
-    def work(self, task: Task) -> Ended | RetryLater:
+    def work(self, task: Task) -> Ended | RetryLater | AwaitsTurn:
         """Runs the task's generation. Errors: `Held` if another worker does, `Unreachable`."""
         claimed = self._claim(task)
         if claimed is None:
@@ -106,9 +107,9 @@ class Worker:
             return Ended(None)
         if isinstance(claimed, Exhausted):
             return self._end_exhausted(claimed)
-        return claimed if isinstance(claimed, RetryLater) else self._attempt(claimed)
+        return claimed if isinstance(claimed, RetryLater | AwaitsTurn) else self._attempt(claimed)
 
-    def _claim(self, task: Task) -> Claim | Exhausted | RetryLater | None:
+    def _claim(self, task: Task) -> Claim | Exhausted | AwaitsTurn | RetryLater | None:
         given_time = None
         while True:
             try:
@@ -261,6 +262,7 @@ def create_worker(
     app.config["MAX_CONTENT_LENGTH"] = MAX_TASK_BYTES
     worker = Worker(settings, store, listener, environ, shutdown, telemetry, dialects)
     outbox = Outbox(store, queue, settings.channels)
+    turns = Turns(store, queue)
     titles = Titles(settings, store, dialects, worker.new_call, now)
 
     @app.post("/")
@@ -279,6 +281,11 @@ def create_worker(
             outcome = worker.work(task)
             if isinstance(outcome, Ended):
                 outbox.flush(task.generation_id)  # also of an end whose worker was lost before it could do this
+                if task.takes_turns:
+                    turns.advance(task.message_path)  # likewise
+            elif isinstance(outcome, AwaitsTurn):
+                turns.interrupt(outcome.generation, outcome.first, now())
+                turns.begin(outcome.first)
                 titles.write(task.generation_id)
         except Held as held:
             log.info("another worker has the generation", extra={"generation": task.generation_id})
@@ -286,6 +293,8 @@ def create_worker(
         except Unreachable as error:
             log.warning("Firestore can't be reached", extra={"generation": task.generation_id, "cause": error.cause})
             return waiting.outage()
+        if isinstance(outcome, AwaitsTurn):
+            return waiting.turn()
         if isinstance(outcome, RetryLater):
             return waiting.attempt(outcome.seconds)
         return jsonify(state=outcome.state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,12 +98,15 @@ def assert_charged(
 
 def test_of_fifty_starts_at_once_a_budget_of_ten_lets_ten_pass(client: Client, database: Any) -> None:
     bodies = [asked(OUTPUT, rate=2) for _ in range(STARTS)]
+    deadline = time.monotonic() + PATIENCE
 
     def start(body: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
         each = Client(client.url, client.user)
         with each.stream(body) as stream:
             if stream.response.status_code == 200:
                 return 200, stream.generation, {}
+            if stream.response.status_code == 503 and time.monotonic() < deadline:
+                return start(body)  # fifty write one document at once, which Firestore may refuse
             return stream.response.status_code, "", {**stream.response.json(), "headers": stream.response.headers}
 
     with ThreadPoolExecutor(STARTS) as pool:

@@ -178,10 +178,10 @@ def test_a_start_whose_answer_was_lost_is_checked_too(service_over, faulty, star
 
 def test_starts_that_are_aborted_by_contention_are_tried_again(service_over, faulty, started, of, uid):
     service = service_over(faulty, **BUDGET)
-    faulty.fail(error=Unreachable("Aborted"), times=5)
+    faulty.fail(error=Unreachable("Aborted"), times=7)
     started(on=service)
-    assert (faulty.failed, of(uid)) == (5, (RESERVED, 0, 0))
-    faulty.fail(error=Unreachable("Aborted"), times=6)
+    assert (faulty.failed, of(uid)) == (7, (RESERVED, 0, 0))
+    faulty.fail(error=Unreachable("Aborted"), times=8)
     with pytest.raises(Unreachable):
         service.start(uid, request("again"))
     assert of(uid) == (RESERVED, 0, 0)

@@ -295,6 +295,12 @@ function complain(what) {
 }
 
 function showRunning(generations) {
+  for (const { messageId, state } of generations) {
+    const view = views.get(messageId);
+    if (!view || view.turn.waits === (state === 'queued')) continue;
+    view.turn.waits = state === 'queued';
+    draw(view.turn);
+  }
   const list = byId('running');
   const focused = document.activeElement?.closest?.('#running li')?.dataset.generation;
   const which = document.activeElement?.className;

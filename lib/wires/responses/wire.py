@@ -23,7 +23,7 @@ from lib.serving.feed import Piece
 from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest, kept_elsewhere
 from lib.serving.tail import Tail
-from lib.wires import nodes
+from lib.wires import every, nodes
 from lib.wires.bodies import object_in
 from lib.wires.failures import shown
 from lib.wires.frames import KEEP_ALIVE, frame, in_writes
@@ -35,6 +35,7 @@ from lib.wires.http import (
     named,
     refusal,
     retried,
+    status_wait,
     streamed,
     wants_bare_events,
 )
@@ -73,7 +74,7 @@ def register(app: Flask, service: Service) -> None:
                         return whole(generation, rendering.response("queued"))
                     with responses.find(user, response_id(generation)) as found:
                         return whole(generation, responses.shown(found))
-                first = first_piece(tail, settings.status_wait_seconds)
+                first = first_piece(tail, status_wait(generation, settings))
                 if is_streamed:
                     return respond(generation, tail, first, rendering, held)
                 end = ended(tail, first, rendering.take, settings.response_seconds)
@@ -108,9 +109,13 @@ def register(app: Flask, service: Service) -> None:
             asking,
             chat_id=header("X-Chat-Id") if placed else None,
             message_id=header("X-Message-Id") if placed else None,
+            turn=header("X-Turn") if placed else None,
+            parent_id=header("X-Parent-Id") if placed else None,
+            replaces_id=header("X-Replaces-Id") if placed else None,
             push_token=header("X-Push-Token") if placed else None,
             idempotency_key=header("Idempotency-Key"),
             retried=retried(),
+            every=every.asked(),
         )
         shown = held_shown(user, orjson.loads(begun.own), held)
         return service.generations.start(user, begun), shown
@@ -176,7 +181,7 @@ def register(app: Flask, service: Service) -> None:
                 return whole(kept.generation, responses.shown(kept))
             after = cursor()
             rendering = responses.rendering(kept.generation, held_shown(user, kept.request, held))
-            tail = service.generations.resume(kept.generation, 0)
+            tail = service.generations.resume(kept.generation, 0, every.asked())
             bound_writes(settings.send_seconds)
             return respond(kept.generation, tail, Piece([], 0), rendering, held, after)
 
@@ -231,7 +236,7 @@ def register(app: Flask, service: Service) -> None:
         generation, tail, rendering = started.generation, started.tail, responses.rendering(started.generation, kept)
         try:
             end = ended(
-                tail, first_piece(tail, settings.status_wait_seconds), rendering.take, settings.response_seconds
+                tail, first_piece(tail, status_wait(generation, settings)), rendering.take, settings.response_seconds
             )
             rendering.end(end)
             result = compacted(rendering.ended(end), items, generation.id)
