@@ -283,10 +283,10 @@ def create_worker(
                 outbox.flush(task.generation_id)  # also of an end whose worker was lost before it could do this
                 if task.takes_turns:
                     turns.advance(task.message_path)  # likewise
+                titles.write(task.generation_id)
             elif isinstance(outcome, AwaitsTurn):
                 turns.interrupt(outcome.generation, outcome.first, now())
                 turns.begin(outcome.first)
-                titles.write(task.generation_id)
         except Held as held:
             log.info("another worker has the generation", extra={"generation": task.generation_id})
             return waiting.lease((held.until - now()).total_seconds())
