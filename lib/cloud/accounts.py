@@ -28,6 +28,15 @@ class Accounts:
             for account, document in zip(accounts, found, strict=True)
         ]
 
+    def count(self, booking: Booking, charge: Charge) -> None:
+        """Counts what was taken beside a generation's answer, as for its chat's title. Errors: `Unreachable`.
+
+        It is no answer, and nothing was reserved for it.
+        """
+        if charge.tokens:
+            added = {"takenTokens": charge.tokens, "takenCost": charge.cost, **charge.fields()}
+            self._documents.commit(*[_adding(account, added) for account in booking.accounts])
+
     def of_day(self, day: str) -> list[Usage]:
         """All accounts of a day. Errors: `Unreachable`."""
         return self._found("period", day)

@@ -11,21 +11,25 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import orjson
 
 from lib.cloud.documents import Refused
 from lib.cloud.store import RequestLost, Store
+from lib.dialects.calls import CHARACTERS_A_TOKEN
 from lib.dialects.conversation import Conversation, Role, Turn, Words
 from lib.dialects.protocol import Answer, Dialect, Outgoing
 from lib.domain.end import State
 from lib.domain.errors import Unreachable
 from lib.domain.generation import Generation
+from lib.domain.usage import Booking
 from lib.engine.buffer import Buffer
 from lib.engine.reader import Reader
 from lib.journal.writer import Clock
 from lib.runtime.catalog import Upstream, Usage
 from lib.runtime.logs import labelled
+from lib.runtime.prices import price_of
 from lib.runtime.settings import Settings
 from lib.upstream.call import Call
 from lib.upstream.fault import UpstreamFault
@@ -94,6 +98,8 @@ class Titles:
             if said.silent:
                 chats.release(generation)
             raise
+        finally:
+            self._count(generation, upstream, model, said)
         title = tidied(str(said.said().fields["content"]))
         written = bool(title) and chats.set_title(generation, title)
         log.info(
@@ -106,6 +112,16 @@ class Titles:
                 "inputTokens": said.said().input_tokens,
             },
         )
+
+    def _count(self, generation: Generation, upstream: Upstream, model: str, said: Answer) -> None:
+        """Counts the call on the accounts of the answer, at its own model's price. Errors: `Unreachable`."""
+        if generation.booked:
+            booking = replace(
+                Booking.from_fields(generation.booked),
+                input_tokens=2 * EXCERPT_CHARACTERS // CHARACTERS_A_TOKEN,  # where the upstream does not say it
+                price=price_of(upstream.prices, model),
+            )
+            self._store.accounts.count(booking, booking.charge(said.calls.spent))
 
     def _conversation(self, model: str, generation: Generation, answer: str) -> Conversation:
         """The request for a title. What was said is quoted in one turn, so that no model goes on with it."""

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from google.cloud import tasks_v2
+from google.cloud.firestore_v1.base_query import FieldFilter
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
 from local.client import Client, question
@@ -52,10 +53,12 @@ def titled(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
     catalog.write_text(
         f'[demo]\nbase_url = "{stack.upstream_url}/v1"\nmodels = ["demo"]\n'
         f'[titles]\nbase_url = "{titler.url}/v1"\nmodels = ["titler"]\n'
+        'prices = { "*" = { input = 2, output = 10 } }\n'
     )
     settings = {
         "UPSTREAMS_FILE": str(catalog),
         "TITLE_MODEL": "titler",
+        "COUNT_USAGE": "on",
         "TITLE_PROMPT": PROMPT,
         "LEASE_SECONDS": "2",
     }
@@ -126,6 +129,26 @@ def test_a_chat_gets_a_title_after_its_first_answer_and_keeps_it(
     assert call.json["max_tokens"] == 100
     (line,) = written(stack, first, "title written")
     assert (line["upstream"], line["inputTokens"], line["tokens"]) == ("titles", 31, 7)
+
+
+def test_a_title_is_counted_once_at_its_own_price_and_is_no_answer(
+    client: Client, chat: Any, database: Any, asked: str, settled: Callable[[], None]
+) -> None:
+    ask(client, asked)
+    ask(client, f"{asked} And now?")
+    settled()
+    of_user = FieldFilter("owner", "==", client.user)
+    generations = database.collection("holdfastGenerations").where(filter=of_user).get()
+    charges = [each.get("charge") for each in generations]
+    accounts = database.collection("holdfastUsage").where(filter=of_user).get()
+    (day,) = [each.to_dict() for each in accounts if ".day." in each.id]
+    answers = {name: sum(charge[name] for charge in charges) for name in ("inputTokens", "outputTokens", "cost")}
+    assert day["inputTokens"] == answers["inputTokens"] + 31
+    assert day["outputTokens"] == answers["outputTokens"] + 7
+    assert day["cost"] == answers["cost"] + 31 * 2 + 7 * 10
+    assert day["takenTokens"] == day["inputTokens"] + day["outputTokens"]
+    assert day["takenCost"] == day["cost"]
+    assert day["answers"] == 2
 
 
 def test_the_answer_does_not_wait_for_its_title(
