@@ -7,7 +7,7 @@ PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 # Counts what Firestore is asked for, which is more where a listener is late: beside others it often is.
 ALONE = tests/e2e/test_bench.py
 
-.PHONY: demo test check run web chaos bench cost measure usage token setup lint audit format docs lock clean
+.PHONY: demo test check run web chaos bench waterfall cost scale measure usage token setup lint audit format docs lock clean
 
 demo: setup            ## stream an answer, leave and come back, on the local stack
 	@$(RUN) -m local.demo
@@ -33,9 +33,17 @@ chaos: setup           ## break every part while answers stream: make chaos ROUN
 bench: setup           ## measure against peers: make bench QUICK=1, ONLY=lag,cost, ROUNDS=5
 	@./local/setup.sh bench
 	@$(RUN) -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
+	@$(if $(QUICK)$(ONLY),:,$(RUN) -m scale)
+
+waterfall: setup       ## draw where a start's time goes: writes docs/performance.md and docs/waterfall.svg
+	@$(RUN) -m bench.waterfall
 
 cost: setup            ## count an answer's operations and their price: writes docs/cost.md and docs/cost.svg
 	@$(RUN) -m cost
+	@$(RUN) -m scale
+
+scale: setup           ## compute how it scales from what cost and bench measured: writes docs/scale.md and docs/scale.svg
+	@$(RUN) -m scale
 
 measure: setup         ## measure Firestore and Cloud Tasks in your project: make measure PROJECT=p LOCATION=us-central1
 	@exec $(RUN) -m operations.measure $(if $(PROJECT),--project "$(PROJECT)") $(if $(DATABASE),--database "$(DATABASE)") \

@@ -53,7 +53,7 @@ deploy() {
 }
 
 destroy() {
-    local there each
+    local there each names
     [ "$yes$dry" ] || [ -t 0 ] || fail 'There is no terminal to ask on: say ./deploy.sh destroy --yes'
     agreed "$yes" "Remove the services, the queue, the secrets and the accounts of $HOLDFAST_NAME from $GOOGLE_CLOUD_PROJECT?" ||
         fail 'Nothing was removed.'
@@ -64,7 +64,12 @@ destroy() {
     done
 
     there=$(look tasks queues list --location="$TASKS_LOCATION" --format='value(name.basename())')
-    gone "$TASKS_QUEUE" "$there" tasks queues delete "$TASKS_QUEUE" --location="$TASKS_LOCATION"
+    names=$there # also of more queues than are set now
+    [ -z "$dry" ] || names=$(shards)
+    for each in $names; do
+        [[ ! $each =~ ^$TASKS_QUEUE(-shard-[0-9]+)?$ ]] ||
+            change tasks queues delete "$each" --location="$TASKS_LOCATION"
+    done
     [ -z "$dry" ] || note 'Where the ends of answers are told of:'
     gone "$TASKS_QUEUE-deliveries" "$there" tasks queues delete "$TASKS_QUEUE-deliveries" --location="$TASKS_LOCATION"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from bench import cap, cold, cost, lag, memory, plots, readme, replay, report, stop
+from bench import cap, cold, cost, dialects, far, lag, memory, plots, readme, replay, report, starts, stop
 from bench.machine import machine
 from bench.plan import QUICK, ROUNDS, Plan, full
 from bench.stage import Missing, Stage
@@ -30,6 +30,9 @@ INTERRUPTED = 130
 PARTS = {
     "cold": cold.measure,
     "lag": lag.measure,
+    "far": far.measure,
+    "starts": starts.measure,
+    "dialects": dialects.measure,
     "stop": stop.measure,
     "replay": replay.measure,
     "memory": memory.measure,
@@ -62,6 +65,7 @@ def run(plan: Plan, parts: Sequence[str], kept: Path, whole: bool) -> dict[str, 
         "machine": machine(),
         "patience": plan.patience,
         "cases": {case.name: case.described() for case in plan.cases},
+        "dialect_case": plan.dialects.described(),
         "seconds": {},
     }
     with Stage() as stage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from bench.cost import REPLAYED, UNWATCHED, WATCHED
 from bench.figures import FIRST, LAST, Figures
@@ -14,17 +15,20 @@ Shown = Callable[[float], str]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """`measured` may be at most `limit`. `peer` is Genkit's value in the same run. None means not measured."""
+    """`measured` may be at most `limit`. `peer` is Genkit's value in the same run. None means not measured.
+
+    A limit may depend on what else was measured in the run.
+    """
 
     what: str
-    limit: float
+    limit: float | None
     measured: float | None
     peer: float | None
     shown: Shown
 
     @property
     def reached(self) -> bool | None:
-        return None if self.measured is None else self.measured <= self.limit
+        return None if self.measured is None or self.limit is None else self.measured <= self.limit
 
 
 def bars(figures: Figures) -> Iterator[Bar]:
@@ -33,7 +37,7 @@ def bars(figures: Figures) -> Iterator[Bar]:
     live = figures.first_token("1", "genkit, live")
     yield Bar("first token over direct, 1 stream", 30, _over(ours, direct), _over(live, direct), _ms)
     yield _lag(figures, "1", "holdfast", 120)
-    yield Bar("Firestore writes, 1 × 300 at 50/s, of Genkit's", 0.2, _share(figures, 300), 1.0, _ratio)
+    yield Bar("Firestore writes, 1 × 300 at 50/s, of Genkit's", 0.2, _share(figures, 300), 1.0, _two)
     yield _lag(figures, "1", "instant", 8)
     yield _lag(figures, "2000", "instant", 8)
     yield _lag(figures, "10", "holdfast", 120)
@@ -41,7 +45,7 @@ def bars(figures: Figures) -> Iterator[Bar]:
     yield _lag(figures, "100", "holdfast", 350)
     yield Bar("tokens missing or out of order, all of Holdfast's cases", 0, _wrong(figures), None, _count)
     grown = _over_first(figures, "64000", "holdfast")
-    yield Bar(f"lag p95 of the last tenth over the first's, {figures.title('64000')}", 1.3, grown, None, _ratio)
+    yield Bar(f"lag p95 of the last tenth over the first's, {figures.title('64000')}", 1.3, grown, None, _two)
     cpu = figures.cpu("30", "holdfast", "own")
     peer = figures.cpu("30", "genkit, subscriber", "own")
     yield Bar("CPU of our processes, 30 streams, per 1,000 tokens", 0.2, cpu, peer, _seconds)
@@ -55,8 +59,45 @@ def bars(figures: Figures) -> Iterator[Bar]:
         if theirs and not theirs["whole"]:
             other = None  # the answer was cut off while it was being written
         yield Bar(what, limit, row[field] if row else None, other[field] if other else None, _count)
+    for streams in ("30", "100"):
+        ours, live = (figures.first_token(streams, path) for path in ("holdfast", "genkit, live"))
+        yield Bar(
+            f"first token of {streams} starts at once, over Genkit's live path", 1.5, _ratio(ours, live), 1.0, _two
+        )
+    yield Bar("Firestore round trips before the first token", 3.1, figures.trips(), None, _two)
+    yield Bar("CPU of a start, over that of a list of models", 12, figures.start_over_list(), None, _two)
+    over = _ratio(*(figures.cpu("30", path, "own") for path in ("holdfast", "resumable, live")))
+    yield Bar("CPU per 1,000 tokens, 30 streams, over resumable-stream's", 1.0, over, None, _two)
+    yield from _far(figures.raw.get("far"))
     imports = figures.raw.get("cold", {}).get("import")
     yield Bar("cold import, everything", 0.45, median(imports) if imports else None, None, _seconds)
+
+
+def _far(found: dict[str, Any] | None) -> Iterator[Bar]:
+    """What distance may cost: a token's lag two round trips, and a first token as many as a start may have.
+
+    What the lag is over the interval without any distance, it may be over it with one.
+    """
+    if not found:
+        return
+    figures, away = Figures(found), 1000 * found["firestore"]
+    for streams in found["streams"]:
+        near, there = f"near-{streams}", f"far-{streams}"
+        what = f"{figures.title(there)}, Firestore {away:.0f} ms away"
+        for name, figure, trips in (
+            ("lag p95", _p95, 2),
+            ("first token", Figures.first_token, 3.1),
+        ):
+            beside = figure(figures, near, "holdfast")
+            limit = None if beside is None else beside + trips * away
+            peer = figure(figures, there, "genkit, subscriber")
+            yield Bar(f"{name}, {what}", limit, figure(figures, there, "holdfast"), peer, _ms)
+        grown = _over_first(figures, there, "holdfast")
+        yield Bar(f"lag p95 of the last tenth over the first's, {what}", 1.3, grown, None, _two)
+
+
+def _p95(figures: Figures, case: str, path: str) -> float | None:
+    return figures.lag(case, path, 0.95)
 
 
 def _lag(figures: Figures, case: str, path: str, limit: float) -> Bar:
@@ -79,6 +120,10 @@ def _share(figures: Figures, tokens: int) -> float | None:
     return ours["writes"] / theirs["writes"] if ours and theirs and theirs["writes"] else None
 
 
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or not theirs else ours / theirs
+
+
 def _over_first(figures: Figures, case: str, path: str) -> float | None:
     first, last = figures.lag_of_tenth(case, path, FIRST), figures.lag_of_tenth(case, path, LAST)
     return None if not first or last is None else last / first
@@ -92,7 +137,7 @@ def _seconds(value: float) -> str:
     return f"{value:.2f} s"
 
 
-def _ratio(value: float) -> str:
+def _two(value: float) -> str:
     return f"{value:.2f}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from statistics import median
+from statistics import linear_regression, median
 from typing import Any
 
 Row = dict[str, Any]
@@ -98,6 +98,29 @@ class Figures:
 
     def cost_of(self, system: str, how: str, tokens: int) -> Row | None:
         return next((row for row in self.cost(system, how) if row["tokens"] == tokens), None)
+
+    def trips(self) -> float | None:
+        """Firestore round trips before the first token: how much later it comes for each second of distance."""
+        measured = [
+            (each["seconds"], median(each["first"]) / 1e6) for each in self.raw.get("starts", {}).get("trips", ())
+        ]
+        if len(measured) < 2:
+            return None
+        distances, firsts = zip(*measured, strict=True)
+        return linear_regression(distances, firsts).slope
+
+    def start_over_list(self) -> float | None:
+        """The CPU of a start, over that of a list of models."""
+        counted = self.raw.get("starts", {}).get("cpu")
+        if not counted or not counted["list"]:
+            return None
+        return float((counted["start"] / counted["starts"]) / (counted["list"] / counted["models"]))
+
+    def dialect_cpu(self, dialect: str) -> float | None:
+        """CPU seconds per 1,000 tokens."""
+        known = self.raw["dialect_case"]
+        rounds = [each["own"] for each in self.raw.get("dialects", ()) if each["dialect"] == dialect]
+        return median(rounds) / (known["tokens"] * known["streams"]) * 1000 if rounds else None
 
     def _all(self, case: str) -> list[Row]:
         return [row for row in self.raw.get("lag", ()) if row["case"] == case]

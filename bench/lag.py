@@ -67,16 +67,16 @@ def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
     found: list[Shown] = []
     for number in range(max(max(case.systems.values()) for case in plan.cases)):
         for system in _systems(stage).values():
-            asyncio.run(_play(stage, system, WARM, number, plan.patience))
+            asyncio.run(play(stage, system, WARM, number, plan.patience))
         for case in plan.cases:
             playing = [name for name, rounds in case.systems.items() if number < rounds]
             turn = number % len(playing) if playing else 0
             for name in playing[turn:] + playing[:turn]:
                 print(f"round {number + 1}  {case}  {name}", file=sys.stderr, flush=True)
-                found += asyncio.run(_play(stage, _systems(stage)[name], case, number, plan.patience))
+                found += asyncio.run(play(stage, _systems(stage)[name], case, number, plan.patience))
                 if name == GENKIT and found[-1].lost:
                     stage.restart_genkit()  # else its pending writes would be load for the next round
-                    asyncio.run(_play(stage, stage.genkit, WARM, number, plan.patience))
+                    asyncio.run(play(stage, stage.genkit, WARM, number, plan.patience))
                 stage.empty_firestore()
         stage.renew_firestore()
     return [asdict(shown) for shown in found]
@@ -87,7 +87,7 @@ def _systems(stage: Stage) -> dict[str, System]:
     return {system.name: system for system in systems}
 
 
-async def _play(stage: Stage, system: System, case: Case, number: int, patience: float) -> list[Shown]:
+async def play(stage: Stage, system: System, case: Case, number: int, patience: float) -> list[Shown]:
     """Runs one round of a case. Returns what the readers saw. Readers that take too long are cut off."""
     questions = [
         Question(

@@ -50,11 +50,40 @@ class Growth:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Far:
+    """The world in which stores are far away: answers as in a case, for each number of simultaneous ones in `streams`.
+
+    `firestore` and `redis` are seconds there and back.
+    """
+
+    streams: tuple[int, ...]
+    tokens: int
+    rounds: int
+    rate: float = 50
+    firestore: float = 0.04
+    redis: float = 0.001
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Starts:
+    """Answers that are asked for one after the other: `each` for each of the `distances` to Firestore, in seconds.
+
+    `counted` more, and `models` lists of models, are for counting their CPU.
+    """
+
+    distances: tuple[float, ...]
+    each: int
+    counted: int
+    models: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """`patience` is how many seconds after the upstream's end an answer may arrive. Later tokens count as missing.
 
     `unwatched` and `replayed` are numbers of tokens. `viewers` and `generations` are for measuring memory. `capped`
     viewers share `streams` HTTP/2 streams, and `starts` more answers are started meanwhile.
+    `dialects` is the case that is played in each model API.
     """
 
     cases: tuple[Case, ...]
@@ -70,6 +99,9 @@ class Plan:
     capped_tokens: int
     capped_rate: float
     starts: int
+    far: Far
+    one_by_one: Starts
+    dialects: Case
 
 
 def _each(rounds: int, *systems: str) -> dict[str, int]:
@@ -115,6 +147,9 @@ def full(rounds: int) -> Plan:
         capped_tokens=12,
         capped_rate=0.5,
         starts=20,
+        far=Far(streams=(1, 10, 30), tokens=300, rounds=min(3, rounds)),
+        one_by_one=Starts(distances=(0.0, 0.05, 0.1, 0.15), each=10, counted=100, models=1_000),
+        dialects=Case(name="dialects", streams=30, tokens=300, rate=50, systems=_each(min(3, rounds), HOLDFAST)),
     )
 
 
@@ -136,4 +171,7 @@ QUICK = Plan(
     capped_tokens=3,
     capped_rate=1.0,
     starts=2,
+    far=Far(streams=(2,), tokens=20, rounds=1),
+    one_by_one=Starts(distances=(0.0, 0.2), each=2, counted=5, models=50),
+    dialects=Case(name="dialects", streams=2, tokens=40, rate=50, systems=_each(1, HOLDFAST)),
 )

@@ -5,13 +5,15 @@ The part between `SUMMARY` and `SUMMARY_END` is copied into the README.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
 
+from bench import sections
 from bench.bar import bars
 from bench.cost import REPLAYED, UNWATCHED, WATCHED
 from bench.figures import FIRST, LAST, PATHS, Figures, percentile
+from bench.markdown import NONE, cell, hundredths, ms, seconds, size, spread, table, whole_number, with_ms
 
 SUMMARY = "<!-- summary: made by make bench -->"
 SUMMARY_END = "<!-- end of the summary -->"
@@ -20,24 +22,26 @@ PLOTS = {
     "length.svg": "Lag p95 along an answer",
     "cost.svg": "Firestore's cost of an answer by its length",
 }
-_NONE = "–"
 
 
 def page(raw: dict[str, Any], plots: Sequence[str]) -> str:
     """The results as Markdown. `plots` are files in the same folder."""
     figures = Figures(raw)
-    sections = [
+    parts = [
         _opening(raw),
         _bars(figures) if raw["full"] else "",
         _summary(figures, plots),
         _lags(figures),
         _growing(figures),
+        sections.far(raw),
+        sections.starts(raw),
+        sections.dialects(raw),
         _costs(figures),
         _rest(figures),
         _cap(raw),
         _method(raw),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _opening(raw: dict[str, Any]) -> str:
@@ -48,9 +52,9 @@ def _opening(raw: dict[str, Any]) -> str:
     if paces := [1000 * shown["pace"] for shown in raw.get("lag", ())]:
         took = f"{min(paces):.0f} to {max(paces):.0f} ms, median {median(paces):.0f}"
         rows.append(("speed", f"the same loop of Python, before each case, took {took}"))
-    seconds = " ".join(f"{name} {spent:,.0f} s" for name, spent in raw["seconds"].items())
-    rows.append(("time taken", f"{sum(raw['seconds'].values()) / 60:.1f} minutes: {seconds}"))
-    return f"# Measured\n\n{words}\n\n{_table(('', ''), rows)}"
+    parts = " ".join(f"{name} {spent:,.0f} s" for name, spent in raw["seconds"].items())
+    rows.append(("time taken", f"{sum(raw['seconds'].values()) / 60:.1f} minutes: {parts}"))
+    return f"# Measured\n\n{words}\n\n{table(('', ''), rows)}"
 
 
 def _bars(figures: Figures) -> str:
@@ -58,9 +62,15 @@ def _bars(figures: Figures) -> str:
     for bar in bars(figures):
         verdict = {None: "not measured", True: "yes", False: "**no**"}[bar.reached]
         rows.append(
-            (bar.what, f"≤ {bar.shown(bar.limit)}", _as(bar.shown, bar.measured), _as(bar.shown, bar.peer), verdict)
+            (
+                bar.what,
+                f"≤ {cell(bar.shown, bar.limit)}",
+                cell(bar.shown, bar.measured),
+                cell(bar.shown, bar.peer),
+                verdict,
+            )
         )
-    return "## What must be reached\n\n" + _table(("", "to reach", "measured", "Genkit, this run", "reached"), rows)
+    return "## What must be reached\n\n" + table(("", "to reach", "measured", "Genkit, this run", "reached"), rows)
 
 
 def _summary(figures: Figures, plots: Sequence[str]) -> str:
@@ -77,12 +87,12 @@ def _lag_summary(figures: Figures) -> str:
     rows = []
     for path in PATHS:
         lags = [_lag_cell(figures, case, path) for case in cases]
-        if any(lag != _NONE for lag in lags):
+        if any(lag != NONE for lag in lags):
             rows.append((PATHS[path], *lags))
     titles = [figures.title(case) for case in cases]
     return (
         "Lag of a token, from the upstream's write to the reader's read, p95 in ms "
-        "(streams × tokens at tokens a second; ✗ where tokens are missing):\n\n" + _table(("", *titles), rows)
+        "(streams × tokens at tokens a second; ✗ where tokens are missing):\n\n" + table(("", *titles), rows)
     )
 
 
@@ -90,8 +100,8 @@ def _lag_cell(figures: Figures, case: str, path: str) -> str:
     lag = figures.lag(case, path, 0.95)
     wrong = figures.missing(case, path) + figures.disordered(case, path)
     if lag is None:
-        return f"✗ {wrong:,} missing" if wrong else _NONE
-    return f"{_ms(lag)} ✗" if wrong else _ms(lag)
+        return f"✗ {wrong:,} missing" if wrong else NONE
+    return f"{ms(lag)} ✗" if wrong else ms(lag)
 
 
 def _cost_summary(figures: Figures) -> str:
@@ -102,12 +112,12 @@ def _cost_summary(figures: Figures) -> str:
         row, again = figures.cost_of(system, how, longest), figures.cost_of(system, REPLAYED, longest)
         if row is not None:
             name = f"{PATHS.get(system, 'Genkit')}, {how}" + ("" if row["whole"] else " ✗")
-            rows.append((name, *_operations(row), f"{again['reads']:,}" if again else _NONE))
+            rows.append((name, *_operations(row), f"{again['reads']:,}" if again else NONE))
     if not rows:
         return ""
     heads = ("", "written", "bytes", "read", "bytes", "read to replay it")
     what = f"Firestore documents for an answer of {longest:,} tokens, in one run (✗ where not all of it came in time)"
-    return f"{what}:\n\n" + _table(heads, rows)
+    return f"{what}:\n\n" + table(heads, rows)
 
 
 def _lags(figures: Figures) -> str:
@@ -131,7 +141,7 @@ def _lags(figures: Figures) -> str:
     for case in figures.cases:
         rows = [tuple(_lag_row(figures, case, path)) for path in figures.paths(case)]
         if rows:
-            parts.append(f"### {figures.title(case)}\n\n{_table(heads, rows)}")
+            parts.append(f"### {figures.title(case)}\n\n{table(heads, rows)}")
     if not parts:
         return ""
     words = (
@@ -148,15 +158,15 @@ def _lag_row(figures: Figures, case: str, path: str) -> Iterator[str]:
     yield str(figures.rounds(case, path))
     yield f"{whole:,} of {of:,}"
     yield f"{figures.missing(case, path):,}"
-    yield _as(_ms, figures.first_token(case, path))
-    yield _as(_ms, figures.lag(case, path, 0.5))
-    yield _as(_ms, figures.lag(case, path, 0.95))
-    yield _as(_ms, figures.worst_lag(case, path))
-    yield _as(_ms, figures.end(case, path))
+    yield cell(ms, figures.first_token(case, path))
+    yield cell(ms, figures.lag(case, path, 0.5))
+    yield cell(ms, figures.lag(case, path, 0.95))
+    yield cell(ms, figures.worst_lag(case, path))
+    yield cell(ms, figures.end(case, path))
     for whose in ("own", "store", "queue"):
-        yield _as(_cpu, figures.cpu(case, path, whose))
+        yield cell(hundredths, figures.cpu(case, path, whose))
     for whose in ("upstream", "client"):
-        yield _as(_cpu, figures.busy(case, path, whose))
+        yield cell(hundredths, figures.busy(case, path, whose))
 
 
 def _growing(figures: Figures) -> str:
@@ -164,10 +174,10 @@ def _growing(figures: Figures) -> str:
     for case, known in figures.cases.items():
         for path in figures.paths(case) if known["streams"] == 1 else ():
             first, last = (figures.lag_of_tenth(case, path, which) for which in (FIRST, LAST))
-            ratio = _NONE if not first or last is None else f"{last / first:.2f}"
-            rows.append((figures.title(case), PATHS[path], _as(_ms, first), _as(_ms, last), ratio))
+            ratio = NONE if not first or last is None else f"{last / first:.2f}"
+            rows.append((figures.title(case), PATHS[path], cell(ms, first), cell(ms, last), ratio))
     heads = ("", "", "first tenth", "last tenth", "last / first")
-    return f"## Lag p95 along an answer (ms)\n\n{_table(heads, rows)}" if rows else ""
+    return f"## Lag p95 along an answer (ms)\n\n{table(heads, rows)}" if rows else ""
 
 
 def _costs(figures: Figures) -> str:
@@ -191,16 +201,16 @@ def _costs(figures: Figures) -> str:
         "Counted at the wire, as Firestore bills them, from the start's request to the end, in a pass of its own. "
         "Genkit has no way to stream without writing each token, watched or not."
     )
-    return f"## Firestore\n\n{words}\n\n{_table(heads, rows)}"
+    return f"## Firestore\n\n{words}\n\n{table(heads, rows)}"
 
 
 def _operations(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    return f"{row['writes']:,}", _size(row["written"]), f"{row['reads']:,}", _size(row["read"])
+    return f"{row['writes']:,}", size(row["written"]), f"{row['reads']:,}", size(row["read"])
 
 
 def _rest(figures: Figures) -> str:
     rows = [*_replay(figures.raw), *_stop(figures.raw), *_cold(figures.raw), *_memory(figures.raw)]
-    return "## Replay, stop, start, memory\n\n" + _table(("", "median", "least", "most"), rows) if rows else ""
+    return "## Replay, stop, start, memory\n\n" + table(("", "median", "least", "most"), rows) if rows else ""
 
 
 def _replay(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -214,8 +224,8 @@ def _replay(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     ):
         whole = sum(replay["whole"] for replay in replays)
         what = f"{name}: replay of a finished answer of {tokens:,} tokens ({whole} of {len(replays)} whole)"
-        yield (f"{what}, all of it", *_spread([replay["last"] / 1000 for replay in replays], _with_ms))
-        yield (f"{what}, tokens a second", *_spread([tokens / replay["last"] * 1e6 for replay in replays], _whole))
+        yield (f"{what}, all of it", *spread([replay["last"] / 1000 for replay in replays], with_ms))
+        yield (f"{what}, tokens a second", *spread([tokens / replay["last"] * 1e6 for replay in replays], whole_number))
     status = f"status {peers['resumable']}"
     yield (f"resumable-stream: what a finished answer of {peers['tokens']:,} tokens is answered with", status, "", "")
 
@@ -224,16 +234,16 @@ def _stop(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     found = [each for each in raw.get("stop", ()) if each["status"] == 200]
     if raw.get("stop"):
         what = f"Holdfast: a stop ({len(found)} of {len(raw['stop'])} answered with 200)"
-        yield (f"{what}, until it is stopped and saved", *_spread([each["stopped"] / 1000 for each in found], _with_ms))
+        yield (f"{what}, until it is stopped and saved", *spread([each["stopped"] / 1000 for each in found], with_ms))
         seen = [each["seen"] / 1000 for each in found if each["seen"] is not None]
-        yield (f"{what}, until its viewer knows", *_spread(seen, _with_ms))
+        yield (f"{what}, until its viewer knows", *spread(seen, with_ms))
 
 
 def _cold(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     if found := raw.get("cold"):
-        yield ("Holdfast: cold import of everything", *_spread(found["import"], _seconds))
-        yield ("The same of the five packages at its core alone", *_spread(found["core"], _seconds))
-        yield ("Holdfast: both functions started, to the first token", *_spread(found["first"], _seconds))
+        yield ("Holdfast: cold import of everything", *spread(found["import"], seconds))
+        yield ("The same of the five packages at its core alone", *spread(found["core"], seconds))
+        yield ("Holdfast: both functions started, to the first token", *spread(found["first"], seconds))
 
 
 def _memory(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -241,14 +251,14 @@ def _memory(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     if not found:
         return
     warm, live, watched = found["warm"], found["live"], found["watched"]
-    yield ("Holdfast: api, warm", _size(warm["api"]), "", "")
-    yield ("Holdfast: worker, warm", _size(warm["worker"]), "", "")
+    yield ("Holdfast: api, warm", size(warm["api"]), "", "")
+    yield ("Holdfast: worker, warm", size(warm["worker"]), "", "")
     generation = (live["worker"] - warm["worker"]) / found["generations"]
     first = (live["api"] - warm["api"]) / found["generations"]
     viewer = (watched["api"] - live["api"]) / found["viewers"]
-    yield (f"Holdfast: worker, each of {found['generations']} live generations", _size(generation), "", "")
-    yield (f"Holdfast: api, each of their {found['generations']} viewers", _size(first), "", "")
-    yield (f"Holdfast: api, each of {found['viewers']} idle viewers of one generation", _size(viewer), "", "")
+    yield (f"Holdfast: worker, each of {found['generations']} live generations", size(generation), "", "")
+    yield (f"Holdfast: api, each of their {found['generations']} viewers", size(first), "", "")
+    yield (f"Holdfast: api, each of {found['viewers']} idle viewers of one generation", size(viewer), "", "")
 
 
 def _cap(raw: dict[str, Any]) -> str:
@@ -263,10 +273,10 @@ def _cap(raw: dict[str, Any]) -> str:
             (
                 {"one": "one, as against an emulator", "deployed": "as many as are deployed"}[each["how"]],
                 f"{each['whole']:,} of {each['viewers']:,}",
-                _as(_ms, percentile(before, 0.5)),
+                cell(ms, percentile(before, 0.5)),
                 f"{len(started)} of {len(each['during'])}",
-                _as(_ms, percentile([start / 1000 for start in started], 0.5)),
-                _as(_ms, percentile([start / 1000 for start in started], 0.95)),
+                cell(ms, percentile([start / 1000 for start in started], 0.5)),
+                cell(ms, percentile([start / 1000 for start in started], 0.95)),
             )
         )
     heads = (
@@ -285,7 +295,7 @@ def _cap(raw: dict[str, Any]) -> str:
         "cap holds. With as many as are deployed there are enough. (The emulator may corrupt such a stream; it is "
         "opened again. Firestore does not.)"
     )
-    return f"## The cap on streams\n\n{words}\n\n{_table(heads, rows)}"
+    return f"## The cap on streams\n\n{words}\n\n{table(heads, rows)}"
 
 
 def _method(raw: dict[str, Any]) -> str:
@@ -309,48 +319,8 @@ def _method(raw: dict[str, Any]) -> str:
         "checks who asks.",
         f"An answer that has not ended {raw['patience']:.0f} s after its upstream's end is cut off, and what did not "
         "come counts as missing. Not everybody plays the longest and the largest cases, so that a run has an end.",
+        "A distance is a TCP proxy, in which each direction of each connection is late by half of it. Firestore's is "
+        "before both functions and before Genkit, Redis's before resumable-stream. The queue has none.",
         "All of it shares the machine's cores: the upstream, the client, the emulators and what is measured.",
     ]
     return "## How\n\n" + "\n".join(f"- {line}" for line in lines)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def _spread(values: Sequence[float], shown: Callable[[float], str]) -> tuple[str, str, str]:
-    if not values:
-        return _NONE, _NONE, _NONE
-    return shown(median(values)), shown(min(values)), shown(max(values))
-
-
-def _as(shown: Callable[[float], str], value: float | None) -> str:
-    return _NONE if value is None else shown(value)
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}"
-
-
-def _with_ms(value: float) -> str:
-    return f"{_ms(value)} ms"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s"
-
-
-def _cpu(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _size(size: float) -> str:
-    for unit, scale in (("MB", 1e6), ("kB", 1e3)):
-        if abs(size) >= scale:
-            return f"{size / scale:,.1f} {unit}"
-    return f"{size:,.0f} B"

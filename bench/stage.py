@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -113,6 +115,25 @@ class Stage:
         finally:
             self._end(*genkit.own)
 
+    @contextmanager
+    def other_resumable(self, redis: str) -> Iterator[Resumable]:
+        """Another server of resumable-stream, which uses another Redis host."""
+        resumable = self._resumable(f"redis://{redis}")
+        try:
+            yield resumable
+        finally:
+            self._end(*resumable.own)
+
+    @contextmanager
+    def distant(self, target: str, seconds: float) -> Iterator[Distant]:
+        """A way to a host that is so many seconds away, there and back, while the block lasts."""
+        command = [sys.executable, "-m", "bench.distance", "--target", target, "--seconds", str(seconds)]
+        with self.part(f"distance-{target.replace(':', '-')}", command, "ready") as process:
+            host, url = (re.search(rf"{what}=(\S+)", process.printed) for what in ("tcp", "http"))
+            assert host is not None
+            assert url is not None
+            yield Distant(host[1], url[1])
+
     def kill_holdfast(self) -> None:
         """Kills the two functions, and waits until nothing listens on their ports."""
         everything = [each for process in self.holdfast.own for each in tree(process)]
@@ -166,11 +187,11 @@ class Stage:
         command = ["--port", port, "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", self._folder.name]
         process = self._run("redis", [program("redis-server"), *command])
         process.wait_until(lambda: "Ready to accept connections" in process.printed, READY_SECONDS)
-        self._redis_url = f"redis://{HOST}:{port}"
+        self.redis_host = f"{HOST}:{port}"
         return process
 
-    def _resumable(self) -> Resumable:
-        process, url = self._node("resumable", {"REDIS_URL": self._redis_url})
+    def _resumable(self, url: str | None = None) -> Resumable:
+        process, url = self._node("resumable", {"REDIS_URL": url or f"redis://{self.redis_host}"})
         return Resumable(url, own=[process], store=[self.redis])
 
     def _node(self, name: str, settings: Mapping[str, str]) -> tuple[Process, str]:
@@ -196,6 +217,20 @@ class Stage:
             self._parts.remove(process)
             process.terminate()
             process.end(time.monotonic() + GRACE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Distant:
+    """A way to a host, and where its distance is set."""
+
+    host: str
+    _url: str
+
+    def put(self, seconds: float) -> None:
+        """How many seconds it is away from now on, there and back."""
+        body = json.dumps({"seconds": seconds}).encode()
+        with urllib.request.urlopen(urllib.request.Request(self._url, body), timeout=READY_SECONDS):
+            pass
 
 
 class Missing(Exception):

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The queues, and a task through it that shows whether the worker accepts what it sends.
+# The queues, and a task through the first that shows whether the worker accepts what it sends.
 
 MOST_DISPATCHES=5000 # Cloud Tasks' maximum of concurrent dispatches per queue
 REPEATS=30           # seconds in which a refused task is delivered again, some times
@@ -13,10 +13,21 @@ queue() { # its name, and its limits
     [ "$there" ] || made 'the queue'
 }
 
+shards() { # the names of the answers' queues, as the functions' settings have them
+    local each
+    echo "$TASKS_QUEUE"
+    for ((each = 1; each < TASKS_QUEUES; each++)); do
+        echo "$TASKS_QUEUE-shard-$each"
+    done
+}
+
 queues() { # of answers, and of what follows their end, if anything does
-    # Retries end when both limits are reached. An hour after its start, an answer counts as lost in any case.
-    queue "$TASKS_QUEUE" --max-dispatches-per-second=500 --max-concurrent-dispatches="$(dispatches)" \
-        --max-attempts=100 --max-retry-duration=3600s --min-backoff=1s --max-backoff=5s --max-doublings=4
+    local each
+    for each in $(shards); do
+        # Retries end when both limits are reached. An hour after its start, an answer counts as lost in any case.
+        queue "$each" --max-dispatches-per-second=500 --max-concurrent-dispatches="$(dispatches)" \
+            --max-attempts=100 --max-retry-duration=3600s --min-backoff=1s --max-backoff=5s --max-doublings=4
+    done
     # The worker gives a delivery up a day after its answer's end, which is before the queue does.
     ! delivers_ends || queue "$TASKS_QUEUE-deliveries" --max-dispatches-per-second=100 --max-concurrent-dispatches=20 \
         --max-attempts=100 --max-retry-duration=93600s --min-backoff=5s --max-backoff=900s --max-doublings=8
@@ -27,14 +38,18 @@ delivers_ends() {
 }
 
 enqueues() { # an account that may add tasks
-    grant "$1" roles/cloudtasks.enqueuer 'tasks queues' "$TASKS_QUEUE" --location="$TASKS_LOCATION"
+    local each
+    for each in $(shards); do
+        grant "$1" roles/cloudtasks.enqueuer 'tasks queues' "$each" --location="$TASKS_LOCATION"
+    done
     ! delivers_ends ||
         grant "$1" roles/cloudtasks.enqueuer 'tasks queues' "$TASKS_QUEUE-deliveries" --location="$TASKS_LOCATION"
     grant "$1" roles/iam.serviceAccountUser 'iam service-accounts' "$invoker"
 }
 
-dispatches() { # at most as many as the workers accept
-    local most=$((WORKER_CONCURRENCY * WORKER_MAX_INSTANCES))
+dispatches() { # of each queue, all of them together at most as many as the workers accept
+    local most=$((WORKER_CONCURRENCY * WORKER_MAX_INSTANCES / TASKS_QUEUES))
+    most=$((most > 0 ? most : 1))
     echo $((most < MOST_DISPATCHES ? most : MOST_DISPATCHES))
 }
 

@@ -90,6 +90,7 @@ check_variables() {
     unless_set FIRESTORE_DATABASE '(default)'
     unless_set TASKS_LOCATION "$REGION"
     unless_set TASKS_QUEUE "$HOLDFAST_NAME"
+    unless_set TASKS_QUEUES 1
     unless_set API_CONCURRENCY 80
     unless_set API_MIN_INSTANCES 0
     unless_set API_MAX_INSTANCES 8
@@ -112,6 +113,8 @@ check_variables() {
     for name in {API,WORKER}_MIN_INSTANCES; do
         [[ ${!name} =~ ^(0|[1-9][0-9]{0,2})$ ]] || fail "$name: it must be a whole number from 0 to 999, and is '${!name}'"
     done
+    [[ $TASKS_QUEUES =~ ^([1-9][0-9]?|100)$ ]] ||
+        fail "TASKS_QUEUES: it must be a whole number from 1 to 100, and is '$TASKS_QUEUES'"
     [[ ${RULES:-keep} =~ ^(keep|replace)$ ]] || fail "RULES: it must be replace or keep, and is '$RULES'"
     [[ ${UPSTREAMS_FILE:-upstreams.toml} == upstreams.toml ]] ||
         fail 'UPSTREAMS_FILE: it must be upstreams.toml, beside this script: no other is uploaded'

@@ -1,9 +1,10 @@
 """Deletes Holdfast's own data by walking its generations, through Firestore's REST API and curl.
 
 Bulk deletion would go by a collection's name, wherever in the database it lies. This goes from each document of
-`holdfastGenerations` to what was written for it: the parts of its request, and the journal of its message. The message
-stays, with the parts of its text: they are the app's users'. The generation is deleted last, so that an interrupted run
-can be repeated. The accounts in `holdfastUsage` go after all generations. https://cloud.google.com/firestore/docs/reference/rest
+`holdfastGenerations` to what was written for it: the parts of its request, the journal of its message, and the claim of
+its chat's title. The message stays, with the parts of its text: they are the app's users'. The generation is deleted
+last, so that an interrupted run can be repeated. After all generations go the orders of chats' turns in
+`holdfastTurns`, and the accounts in `holdfastUsage`. https://cloud.google.com/firestore/docs/reference/rest
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from lib.domain.collections import GENERATIONS, JOURNAL, REQUEST, USAGE
+from lib.domain.collections import GENERATIONS, JOURNAL, REQUEST, TITLES, TURNS, USAGE
 
 PAGE = 100  # generations
 LISTED = 300  # documents of one collection
@@ -87,9 +88,10 @@ def deleted(root: str) -> Iterator[str]:
     try:
         while page := firestore.query(GENERATIONS, PAGE, field="messagePath"):
             _delete(firestore, page)
-        while accounts := firestore.query(USAGE, LISTED):
-            firestore.delete([each["name"] for each in accounts])
-        yield ",".join(each for each in (JOURNAL, REQUEST) if firestore.query(each, 1, everywhere=True))
+        for collection in (TURNS, USAGE):
+            while page := firestore.query(collection, LISTED):
+                firestore.delete([each["name"] for each in page])
+        yield ",".join(each for each in (JOURNAL, REQUEST, TITLES) if firestore.query(each, 1, everywhere=True))
     except Refused as refused:
         sys.exit(f"{refused}\nNot all data was deleted. Run this again: it continues where it was interrupted.")
 
@@ -99,14 +101,15 @@ def _delete(firestore: Firestore, generations: Sequence[Any]) -> None:
     below: list[str] = []
     for each in generations:
         below.append(f"{firestore.relative(each['name'])}/{REQUEST}")
-        below.append(f"{each['fields']['messagePath']['stringValue']}/{JOURNAL}")
+        message = each["fields"]["messagePath"]["stringValue"]
+        below += [f"{message}/{JOURNAL}", f"{message.rsplit('/', 2)[0]}/{TITLES}"]
     found = firestore.lists(below)
     names = []
     for at, each in enumerate(generations):
-        (requests, all_requests), (journal, all_journal) = found[2 * at : 2 * at + 2]
-        head = firestore.named(f"{below[2 * at + 1]}/head")
+        (requests, all_requests), (journal, all_journal), (claims, _) = found[3 * at : 3 * at + 3]
+        head = firestore.named(f"{below[3 * at + 1]}/head")
         names += sorted(journal, key=lambda name: name != head)  # the head first, so that no worker writes more
-        names += requests
+        names += requests + claims
         if all_requests and all_journal:
             names.append(each["name"])
     firestore.delete(names)

@@ -24,15 +24,17 @@ DELIVERIES = tasks_v2.RetryConfig(
 )
 
 
-def create(host: str, name: str, seconds: float) -> None:
-    """Creates the queue `name`, and that of its deliveries, in the Cloud Tasks emulator at `host`, unless they exist.
+def create(host: str, name: str, seconds: float, shards: int = 1) -> None:
+    """Creates the queue `name`, its other shards, and that of its deliveries, in the Cloud Tasks emulator at `host`.
 
-    Waits for the emulator.
+    Those that exist stay as they are. Waits for the emulator.
     """
     channel = grpc.insecure_channel(host)
     client = tasks_v2.CloudTasksClient(transport=CloudTasksGrpcTransport(channel=channel))
+    names = [name, *(f"{name}-shard-{shard}" for shard in range(1, shards))]
+    concurrent = max(1, 480 // shards)
     queues = [
-        _queue(name, ANSWERS, max_dispatches_per_second=500, max_concurrent_dispatches=480),
+        *(_queue(each, ANSWERS, max_dispatches_per_second=500, max_concurrent_dispatches=concurrent) for each in names),
         _queue(f"{name}-deliveries", DELIVERIES, max_dispatches_per_second=100, max_concurrent_dispatches=20),
     ]
     try:

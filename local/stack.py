@@ -31,7 +31,8 @@ from operations.rules import rules_for
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60.0
 INVOKER = f"invoker@{PROJECT}.iam.gserviceaccount.com"
-QUEUE = f"projects/{PROJECT}/locations/us-central1/queues/holdfast"
+LOCATION = "us-central1"
+QUEUE = f"projects/{PROJECT}/locations/{LOCATION}/queues/holdfast"
 THREADS = "320"
 _WATCH_SECONDS = 0.2
 
@@ -113,7 +114,7 @@ class Stack:
         self._function("api")
         self._function("worker")
         self.wait_for("firestore")
-        queue.create(self.tasks_host, QUEUE, READY_SECONDS)
+        self._queues(self._function_settings())
         self.wait_for("api")
         self.wait_for("worker")
 
@@ -155,6 +156,7 @@ class Stack:
         """
         api, worker = f"{name}-api", f"{name}-worker"
         self._urls |= {api: f"http://{HOST}:{free_port()}", worker: f"http://{HOST}:{free_port()}/"}
+        self._queues({**self._function_settings(), **settings})
         for function in (api, worker):
             self._function(function, {**settings, "WORKER_URL": self._urls[worker]})
         self.wait_for(api)
@@ -204,6 +206,13 @@ class Stack:
         self._wait(name, lambda: "\n" in process.printed)
         found = re.search(rf"{what}=(\S+)", process.printed)
         return found.group(1) if found else ""
+
+    def _queues(self, settings: Mapping[str, str]) -> None:
+        """Creates the queues that functions with these settings use, unless they exist."""
+        parent, _, _ = QUEUE.partition("/locations/")
+        place, name = settings.get("TASKS_LOCATION") or LOCATION, settings.get("TASKS_QUEUE") or "holdfast"
+        shards = int(settings.get("TASKS_QUEUES") or 1)
+        queue.create(self.tasks_host, f"{parent}/locations/{place}/queues/{name}", READY_SECONDS, shards)
 
     def _function_settings(self) -> dict[str, str]:
         return {

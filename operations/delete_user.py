@@ -2,10 +2,10 @@
 
 Without `--delete` it only counts. Holdfast's data are the user's generations with their requests, and the answers
 (messages with a `generationId`) with their journals and parts, including those whose message was deleted, the devices
-that are registered for notifications, and the accounts of what the user's answers took. Answers are found below the
-user's own documents, and wherever else one of the user's generations lies. The application's data stay: the user's
-document, chats, and other messages. Each run searches again, so an interrupted run can be repeated. It reads no
-contents of messages, and prints only counts.
+that are registered for notifications, the orders of turns and the claims of titles of the user's chats, and the
+accounts of what the user's answers took. Answers are found below the user's own documents, and wherever else one of the
+user's generations lies. The application's data stay: the user's document, chats, and other messages. Each run searches
+again, so an interrupted run can be repeated. It reads no contents of messages, and prints only counts.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ from google.auth.exceptions import GoogleAuthError
 
 from lib.cloud.accounts import Accounts
 from lib.cloud.documents import Delete, Document, Documents, Patch, Stale
-from lib.domain.collections import DEVICES, GENERATIONS, JOURNAL, PARTS, REQUEST, USAGE
+from lib.domain.collections import DEVICES, GENERATIONS, JOURNAL, PARTS, REQUEST, TITLES, USAGE
 from lib.domain.end import LIVE, State
 from lib.domain.errors import InvalidRequest, Unreachable
 from lib.domain.ids import document_id
 from lib.domain.message_path import MESSAGE_PATH, OWN_MESSAGE_PATH, is_shared, valid_message_path
+from lib.domain.turn import turns_path
 
 REMEDY = "Check --project and --database, and log in with: gcloud auth application-default login"
-KINDS = ("generations", "request parts", "answers", "journal documents", "answer parts", "devices", "accounts")
+KINDS = (
+    *("generations", "request parts", "answers", "journal documents", "answer parts", "devices"),
+    *("turns", "title claims", "accounts"),
+)
 STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _PAGE = 200
@@ -89,6 +93,9 @@ class UserData:
         """Each document with its kind (None if it was deleted), and its subcollections with their kinds."""
         for device in self._documents.paths(f"users/{self._uid}/{DEVICES}"):
             yield "devices", device, {}
+        for chat, _ in self._chats():
+            for claim in self._documents.paths(f"{chat}/{TITLES}"):
+                yield "title claims", claim, {}
         walked = set()
         for collection in self._collections():
             walked.add(collection)
@@ -97,6 +104,11 @@ class UserData:
             message: str = generation.fields["messagePath"]
             if message.rpartition("/")[0] not in walked:
                 yield from self._answers(iter([message]))
+            order = turns_path(message)
+            if generation.fields.get("turn") and order not in walked and not is_shared(self._message_path):
+                walked.add(order)
+                if self._documents.get(order)[0] is not None:  # those of shared chats say nothing of a user
+                    yield "turns", order, {}
             yield "generations", generation.path, {"request parts": f"{generation.path}/{REQUEST}"}
         for usage in Accounts(self._documents).of_user(self._uid):
             yield "accounts", f"{USAGE}/{usage.account.id}", {}
@@ -104,10 +116,14 @@ class UserData:
     def _collections(self) -> Iterator[str]:
         """The collections that hold only this user's messages."""
         yield OWN_MESSAGE_PATH.format(uid=self._uid, message="").rstrip("/")
+        yield from (f"{chat}/{messages}" for chat, messages in self._chats())
+
+    def _chats(self) -> Iterator[tuple[str, str]]:
+        """The user's own chats, each with the name of its messages' collection."""
         if not is_shared(self._message_path):
             chats, _, messages = self._message_path.removesuffix("/{message}").partition("/{chat}/")
             for chat in self._documents.paths(chats.format(uid=self._uid)):
-                yield f"{chat}/{messages}"
+                yield chat, messages
 
     def _answers(self, messages: Iterator[str]) -> Iterator[tuple[str | None, str, dict[str, str]]]:
         """Holdfast's among these messages, and deleted ones that have left documents in subcollections."""
@@ -128,7 +144,7 @@ class UserData:
                 descending=True,
                 after=last,
                 limit=_PAGE,
-                select=("createdAt", "messagePath"),
+                select=("createdAt", "messagePath", "turn"),
             )
             for last in page:
                 yield last

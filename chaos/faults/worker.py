@@ -16,6 +16,7 @@ from chaos.stage import Stage
 
 DEAD_ANSWERS = 40
 DRAIN_SECONDS = 0.3  # until messages between two parts have arrived
+RIVAL_SECONDS = 10.0  # more for a rival to take over, on a slow machine
 QUIET_SECONDS = 3.0  # enough for a worker that has lost its generations to write, if it were to
 RAISING = Path(__file__).parents[1] / "raising.py"
 
@@ -45,11 +46,11 @@ class WorkerKilledInBackground(WorkerKilled):
     dialects = tuple(dialect for dialect in DIALECTS if dialect.background)
 
     def tokens(self, plan: Plan) -> tuple[int, int]:
-        """Enough for the first to be under way still when the last has begun."""
         return plan.tokens[1], round(1.5 * plan.tokens[1])
 
     def question(self, on: Round, usual: Question, place: int) -> Question:
-        return replace(usual, resumable=True, streamed=True)
+        """Slow enough for the first to be under way still when the last has begun."""
+        return replace(usual, resumable=True, streamed=True, rate=usual.rate / 3)
 
     def settle(self, on: Round) -> None:
         calls = [call for calls in on.stage.calls().values() for call in calls]
@@ -115,9 +116,16 @@ class WorkerFrozen(WorkerFault):
             if asked.generation is not None:
                 on.stage.send_task(asked.question, asked.generation, self._rival_url)
         time.sleep(max(0.0, wakes - time.monotonic()))
+        self._wait_for_the_rival(on, wakes + RIVAL_SECONDS)
         on.read(on.ended())
         frozen.resume()
         self._woken = time.monotonic()
+
+    def _wait_for_the_rival(self, on: Round, deadline: float) -> None:
+        """Waits until it has ended what nobody can go on with: who wakes before that still has its lease."""
+        lost = [asked for asked in on.asked if asked.question.streamed and not asked.question.continues]
+        while time.monotonic() < deadline and not set(lost) <= set(on.ended()):
+            time.sleep(0.2)
 
     def settle(self, on: Round) -> None:
         time.sleep(max(0.0, self._woken + QUIET_SECONDS - time.monotonic()))

@@ -52,9 +52,3 @@ class Devices:
         paths = [f"users/{generation.owner}", *([generation.chat_path] if generation.chat_path else [])]
         found = self._documents.get(*paths, select=("notify",))
         return not any(each is not None and each.fields.get("notify") is False for each in found)
-
-    def content(self, generation: Generation) -> str:
-        """The text of the answer, as its message has it. Errors: `Unreachable`."""
-        (message,) = self._documents.get(generation.message_path, select=("content",))
-        content = message.fields.get("content") if message else None
-        return content if isinstance(content, str) else ""

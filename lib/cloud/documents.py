@@ -141,7 +141,20 @@ class Add:
     added: Mapping[str, int]
 
 
-Write = Create | Put | Patch | Delete | Add
+@dataclass(frozen=True, slots=True)
+class TakeOut:
+    """Takes `value` out of the list in field `name`, and sets `fields`, whatever else the document has by then.
+
+    Creates the document if there is none.
+    """
+
+    path: str
+    name: str
+    value: str
+    fields: Mapping[str, Any]
+
+
+Write = Create | Put | Patch | Delete | Add | TakeOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +247,25 @@ class Documents:
         request = _QUERY(parent=parent, structured_query=query)
         with _indexed(query):
             answers = self._read("RunQuery", request, _QUERIED)
+        return [self._found(answer.document) for answer in answers if answer.HasField("document")]
+
+    def group(
+        self, name: str, *, after: Document | None = None, limit: int, select: Iterable[str] | None = None
+    ) -> list[Document]:
+        """The documents of all collections with this name, wherever they lie, ordered by path. Needs no index.
+
+        The result starts after the document `after`. Errors: `Unreachable`.
+        """
+        query = StructuredQuery.pb()()
+        query.from_.add(collection_id=name, all_descendants=True)
+        query.order_by.add(field={"field_path": "__name__"}, direction=query.ASCENDING)
+        if after is not None:
+            query.start_at.values.add(reference_value=self._root + after.path)
+        if select is not None:
+            write_selection(query, select)
+        query.limit.value = limit
+        request = _QUERY(parent=self._root.rstrip("/"), structured_query=query)
+        answers = self._read("RunQuery", request, _QUERIED)
         return [self._found(answer.document) for answer in answers if answer.HasField("document")]
 
     def counting(
@@ -355,6 +387,10 @@ class Documents:
             into.update_mask.field_paths.extend(map(field_path, write.fields))
             for name, number in write.added.items():
                 into.update_transforms.add(field_path=field_path(name), increment={"integer_value": number})
+        elif isinstance(write, TakeOut):
+            into.update_mask.field_paths.extend(map(field_path, write.fields))
+            taking = into.update_transforms.add(field_path=field_path(write.name))
+            encode_value(write.value, taking.remove_all_from_array.values.add())
         elif isinstance(write, Create):
             into.current_document.exists = False
         elif write.version is not None:

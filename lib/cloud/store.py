@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from lib.cloud.accounts import Accounts, reserving, usage_of
+from lib.cloud.chats import Chats
 from lib.cloud.devices import Devices
 from lib.cloud.documents import (
     Create,
@@ -29,6 +30,7 @@ from lib.cloud.documents import (
     Version,
     Write,
 )
+from lib.cloud.turns import Turns
 from lib.domain.collections import GENERATIONS, JOURNAL, PARTS, REQUEST
 from lib.domain.end import LIVE, Fields, State
 from lib.domain.errors import Unreachable
@@ -77,16 +79,18 @@ class Store:
 
     def __init__(self, documents: Documents, retention: timedelta):
         self.devices = Devices(documents)
+        self.chats = Chats(documents)
         self.accounts = Accounts(documents)
+        self.turns = Turns(documents, retention)
         self._documents = documents
         self._retention = retention
 
     # Generations
 
-    def create(self, generation: Generation, message: Fields, head: Head) -> Created:
-        """Creates the generation, the message and the head in one commit, and reserves what it has booked.
+    def create(self, generation: Generation, message: Fields, head: Head, *also: Write) -> Created:
+        """Creates the generation, the message and the head in one commit, with `also`, and reserves what it has booked.
 
-        Errors: `Exists` if any of them exists.
+        Errors: `Exists` if any of them exists; those of `also`.
         """
         fields, parts = _without_large_bodies(generation)
         self._commit_in_groups(parts, _REQUEST_PART_BYTES)
@@ -96,8 +100,9 @@ class Store:
                 Create(generation.path, fields),
                 Create(generation.message_path, message),
                 Create(generation.head_path, self._head_fields(head, generation.created_at)),
+                *also,
             )
-        except Exists:
+        except (Exists, Stale):
             if parts and (
                 (there := self.generation(generation.id)) is None or there.request_hash != generation.request_hash
             ):
@@ -108,12 +113,12 @@ class Store:
         done = self._documents.commit(*writes, *reserving(generation.booked))
         return Created(done[0], usage_of(generation.booked, done[len(writes) :]))
 
-    def restart(self, failed: Generation, generation: Generation, message: Fields, head: Head) -> Created:
+    def restart(self, failed: Generation, generation: Generation, message: Fields, head: Head, *also: Write) -> Created:
         """Replaces a failed generation by a new one under the same id, in one commit. As `create` otherwise.
 
         Their requests are the same.
 
-        Errors: `Stale` if `failed` is no longer what is stored.
+        Errors: `Stale` if `failed` is no longer what is stored; those of `also`.
         """
         there, its_head = self._documents.get(failed.path, failed.head_path)
         if there is None or its_head is None or there.fields["createdAt"] != failed.created_at:
@@ -126,6 +131,7 @@ class Store:
             Put(generation.message_path, message),
             Put(generation.head_path, self._head_fields(head, generation.created_at), its_head.version),
             *[Delete(each.path) for each in sealed if each.path != failed.head_path],
+            *also,
         )
 
     def generation(self, generation_id: str) -> Generation | None:
@@ -281,7 +287,9 @@ class Store:
         The head is deleted first, which stops any worker from writing more. The generation is deleted last, so that an
         interrupted deletion can be repeated.
         """
-        self._documents.commit(Delete(generation.head_path), Delete(generation.message_path))
+        live = generation.turn is not None and not generation.state.terminal
+        left = [self.turns.left(generation, datetime.now(UTC))] if live else []
+        self._documents.commit(Delete(generation.head_path), Delete(generation.message_path), *left)
         for collection in (
             generation.journal_path,
             f"{generation.message_path}/{PARTS}",

@@ -62,7 +62,7 @@ class TaskQueue:
         `version` is that of the journal's head, if the generation is as it was created.
         """
         created = Created(generation, version.ToNanoseconds()) if version is not None else None
-        self.schedule(Task(generation.id, generation.message_path, created), 0.0)
+        self.schedule(Task.of(generation, created), 0.0)
 
     def schedule(self, task: Task, seconds: float, name: str | None = None) -> None:
         """Adds a task that is delivered after so many seconds, as part of the current trace. Errors: `Unavailable`.
@@ -72,13 +72,14 @@ class TaskQueue:
         with self._telemetry.span("enqueue", "PRODUCER", generation=task.generation_id) as span:
             headers = {"traceparent": span.trace.traceparent} if span.trace else {}
             settings = self._settings
+            queue = settings.queue_path_of(task.generation_id)
             created = CloudTask(
-                name=f"{settings.queue_path}/tasks/{name}" if name else "",
+                name=f"{queue}/tasks/{name}" if name else "",
                 schedule_time=datetime.now(UTC) + timedelta(seconds=seconds) if seconds > 0 else None,
                 http_request=self._request("", task.encode(), headers),
                 dispatch_deadline=timedelta(seconds=int(settings.dispatch_seconds)),
             )
-            self._create(settings.queue_path, created)
+            self._create(queue, created)
 
     def deliver(self, delivery: Delivery, seconds: float = 0.0) -> None:
         """Adds a delivery's task, to be made after so many seconds, unless it exists, or existed lately.

@@ -107,7 +107,7 @@ class Push:
         completed = generation.state is State.COMPLETED
         words = ""
         if "{words}" in settings.push_body:
-            words = shortened(self._devices.content(generation))
+            words = shortened(self._store.chats.content(generation))
         shown = {
             "title": settings.push_title if completed else settings.push_failed_title,
             "body": settings.push_body.replace("{words}", words),

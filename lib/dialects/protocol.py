@@ -252,6 +252,10 @@ class Dialect(Protocol):
         """A request for the next turn of a conversation. Errors: `InvalidRequest`, which names what can't be said."""
         ...
 
+    def question(self, request: Json) -> str:
+        """The text of the last turn of a request's user that has any. Empty if there is none."""
+        ...
+
     def reading(self) -> Reading:
         """A reading for a new call."""
         ...

@@ -65,6 +65,25 @@ def given(**fields: Any) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def words_of(content: Any) -> str:
+    """The text of a turn: the content itself, or that of its parts."""
+    if isinstance(content, str):
+        return content
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return "\n".join(text for part in parts if isinstance(text := part.get("text"), str))
+
+
+def last_words(turns: Any, content: str = "content", role: str | None = None) -> str:
+    """The text of the last turn of the user's that has any. `content` names a turn's content.
+
+    `role` is whose a turn is that does not say so.
+    """
+    for turn in reversed(turns) if isinstance(turns, list) else ():
+        if isinstance(turn, dict) and turn.get("role", role) == "user" and (words := words_of(turn.get(content))):
+            return words
+    return ""
+
+
 def check_options(conversation: Conversation, own: Iterable[str]) -> None:
     """Checks that the options have none of the fields that a conversation says itself. Errors: `InvalidRequest`."""
     for name in own:

@@ -10,4 +10,6 @@ JOURNAL = "holdfastJournal"  # below a message
 PARTS = "holdfastParts"  # below a message
 MEASURE = "holdfastMeasure"  # of operations.measure alone
 REQUEST = "holdfastRequest"  # below a generation
+TITLES = "holdfastTitles"  # below a chat
 USAGE = "holdfastUsage"  # the accounts of users and of the service
+TURNS = "holdfastTurns"  # the orders of chats

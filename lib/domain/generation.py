@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 from functools import cache
 from typing import Any, Self
 
 from lib.domain.collections import GENERATIONS, JOURNAL
 from lib.domain.end import End, Fields, State
+from lib.domain.turn import TurnMode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +26,12 @@ class Generation:
     and gone on with in that protocol's terms; it is kept like `request`. `headers` are the client's headers that
     are a part of the request. `need_approval` names the tools whose calls the user must approve. `request_hash`
     distinguishes a repeated request from a different one. `retried` means that the client has repeated its request
-    after a failure. `watchers` has the expiry of a lease for each api process with viewers. `outbox` has the channels
-    on which its end is still to be told, each with what that channel has to remember. `booked` is what it has reserved
-    (a `Booking`), if usage is counted, and `charge` what it took in the end.
+    after a failure. `watchers` has the expiry of a lease for each api process with viewers, and `every` the seconds
+    between two commits that are often enough for them. `outbox` has the channels on which its end is still to be told,
+    each with what that channel has to remember. `booked` is what it has reserved (a `Booking`), if usage is counted,
+    and `charge` what it took in the end. `turn` is None if it takes no turn, and `ahead` how many in its chat were
+    before it when it was created. `parent` is the id of the message that it answers, and `replaces` that of the answer
+    in whose place it is shown, as the client says.
     """
 
     id: str
@@ -58,9 +63,14 @@ class Generation:
     stop_requested_at: datetime | None = None
     requeued_at: datetime | None = None
     watchers: dict[str, datetime] = field(default_factory=dict)
+    every: dict[str, float] = field(default_factory=dict)
     outbox: dict[str, Fields] = field(default_factory=dict)
     booked: Fields = field(default_factory=dict)
     charge: Fields | None = None
+    turn: TurnMode | None = None
+    ahead: int = 0
+    parent: str | None = None
+    replaces: str | None = None
 
     @property
     def path(self) -> str:
@@ -109,7 +119,9 @@ class Generation:
     @classmethod
     def from_fields(cls, generation_id: str, fields: Fields) -> Self:
         known = {name: fields[_camel(name)] for name in cls.__slots__ if _camel(name) in fields}
-        return cls(**{**known, "id": generation_id, "state": State(fields["state"])})
+        turn = fields.get("turn")
+        read = {"state": State(fields["state"]), "turn": TurnMode(turn) if turn else None}
+        return cls(**{**known, "id": generation_id, **read})
 
 
 @cache
@@ -125,4 +137,4 @@ LISTED_FIELDS = [name for name in map(_camel, Generation.__slots__) if name not 
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, State) else value
+    return str(value) if isinstance(value, StrEnum) else value

@@ -1,4 +1,4 @@
-"""Validation of ids that come from outside, so that they are valid in Firestore and in paths."""
+"""Validation of ids and tokens that come from outside: ids must be valid in Firestore and in paths."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from lib.domain.errors import InvalidRequest
 
 MAX_ID_BYTES = 200
+MAX_TOKEN = 4096  # characters, of a device
 _RESERVED_ID = re.compile(r"__.*__")
 
 
@@ -26,4 +27,13 @@ def document_id(value: str, param: str) -> str:
         or len(value.encode("utf-8", "replace")) > MAX_ID_BYTES
     ):
         raise InvalidRequest(f"{param} can't be used as an id: {remedy}.", code="invalid_id", param=param)
+    return value
+
+
+def device_token(value: str, param: str) -> str:
+    """Returns `value` if it can be an FCM registration token. Errors: `InvalidRequest`, which names `param`."""
+    if not value.isprintable() or len(value) > MAX_TOKEN:
+        raise InvalidRequest(
+            f"{param} must be an FCM registration token of at most {MAX_TOKEN} characters.", param=param
+        )
     return value

@@ -68,6 +68,8 @@ def opening(generation: Generation) -> Fields:
         "error": None,
         "stoppedBy": None,
         "generationId": generation.id,
+        "parent": generation.parent,
+        "replaces": generation.replaces,
         "createdAt": generation.created_at,
         "updatedAt": generation.created_at,
         "finishedAt": None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -48,11 +48,19 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A generation's id, the path of its message, and what is known of it if it was created just now."""
+    """A generation's id, the path of its message, and what is known of it if it was created just now.
+
+    `takes_turns`: others of its chat wait for its end.
+    """
 
     generation_id: str
     message_path: str
     created: Created | None = None
+    takes_turns: bool = False
+
+    @classmethod
+    def of(cls, generation: Generation, created: Created | None = None) -> Self:
+        return cls(generation.id, generation.message_path, created, generation.turn is not None)
 
     @property
     def successor(self) -> Task:
@@ -60,15 +68,17 @@ class Task:
         return replace(self, created=None)
 
     def encode(self) -> bytes:
-        created = {"created": self.created.fields()} if self.created is not None else {}
-        return orjson.dumps({"generation": self.generation_id, "message": self.message_path, **created})
+        more: dict[str, Any] = {"created": self.created.fields()} if self.created is not None else {}
+        if self.takes_turns:
+            more["turns"] = True
+        return orjson.dumps({"generation": self.generation_id, "message": self.message_path, **more})
 
     @classmethod
     def decode(cls, body: bytes) -> Task:
         """Errors: `InvalidRequest`."""
         try:
             fields: Any = orjson.loads(body)
-            task = cls(fields["generation"], fields["message"])
+            task = cls(fields["generation"], fields["message"], takes_turns=fields.get("turns") is True)
             if "created" in fields:
                 task = replace(task, created=Created.from_fields(task.generation_id, fields["created"]))
         except (ValueError, TypeError, KeyError, AttributeError) as error:

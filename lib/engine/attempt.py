@@ -29,6 +29,7 @@ from lib.engine.buffer import Buffer, Signal
 from lib.engine.claim import Claim
 from lib.engine.committer import Commits, Committer
 from lib.engine.deadlines import Watch
+from lib.engine.interval import Interval
 from lib.engine.reader import Reader
 from lib.journal import ending
 from lib.journal.codec import Entry, replay_attempts
@@ -93,7 +94,9 @@ class Attempt:
         self._telemetry = telemetry
         self._clock = clock
         self._committer = committer
-        self._watched_until = max(self._generation.watchers.values(), default=clock())
+        self.interval = Interval(
+            settings, self._generation, self._found, self._journal, stretched=committer.stretched, clock=clock
+        )
         self._asking = self._asking_of(b"")
         self._asked = Asked(model=self._generation.model, streamed=True)
         self._call: tuple[Buffer, Reader] | None = None
@@ -109,7 +112,7 @@ class Attempt:
             extra={
                 "state": str(generation.state),
                 "upstream": self._upstream.name,
-                "waitMs": _ms(waited) if generation.attempt == 1 else None,
+                "waitMs": _ms(waited) if generation.attempt == 1 and not generation.ahead else None,
                 "events": self._found.last,
                 "live": live,
             },
@@ -190,7 +193,7 @@ class Attempt:
             call, reading, resumed = self._call_for_rest(answer, traceparent)
             if self._found.last:
                 begin_call(self._dialect, answer)
-            commits = self._committer.join(buffer, self._journal, self._interval)
+            commits = self._committer.join(buffer, self._journal, self.interval)
             at_the_end.callback(commits.leave)
             at_the_end.callback(call.cut)
             at_the_end.callback(buffer.close, Signal.SHUTDOWN)
@@ -222,16 +225,6 @@ class Attempt:
             thread.join(READER_SECONDS)
             return self._conclude(buffer, reader, commits.leave(), resumed=resumed)
 
-    def _interval(self) -> float:
-        """The seconds between two commits: more if commits are slow, and if nobody is watching."""
-        watched = self._watched_until > self._clock()
-        seconds = (
-            self._committer.stretched(self._settings.flush_seconds)
-            if watched
-            else self._settings.unwatched_flush_seconds
-        )
-        return max(seconds, 2 * self._journal.commit_seconds) if seconds else 0.0
-
     def _on_change(self, document: Document | None, buffer: Buffer, commits: Commits) -> None:
         """Handles what others write to the generation's document: a stop, a deletion, a viewer's lease."""
         if document is None:
@@ -239,7 +232,7 @@ class Attempt:
             return
         if document.fields["stopRequestedAt"] is not None:
             buffer.close(Signal.STOPPED)
-        self._watched_until = max(document.fields["watchers"].values(), default=self._generation.created_at)
+        self.interval.watched_by(document.fields["watchers"], document.fields.get("every", {}))
         commits.hurry()
 
     def _wait(self, buffer: Buffer, reader: Reader) -> None:
@@ -334,6 +327,7 @@ class Attempt:
             self._cancel(answer)
         asked, metrics = ended.created_at, self._journal.metrics
         well = end.state in (State.COMPLETED, State.STOPPED)
+        at_once = self._found.last == 0 and not ended.ahead  # of a wait for other answers the time says nothing
         log.log(
             logging.INFO if well else logging.WARNING,
             "generation ended",
@@ -343,7 +337,7 @@ class Attempt:
                 "reason": end.reason,
                 "status": status,
                 "events": ended.last_seq,
-                "ttftMs": _ms(metrics.first_saved - asked) if metrics.first_saved and self._found.last == 0 else None,
+                "ttftMs": _ms(metrics.first_saved - asked) if at_once and metrics.first_saved else None,
                 "durationMs": _ms(self._clock() - asked),
                 "tokens": said.output_tokens,
                 "inputTokens": said.input_tokens,

@@ -23,6 +23,8 @@ from lib.domain.end import State
 from lib.domain.generation import Generation
 from lib.domain.segment import Head, empty_head
 from lib.domain.task import Created, Task
+from lib.journal.ending import may_be_ended
+from lib.journal.turns import ahead_of
 from lib.journal.writer import RETRY_SECONDS, Clock, Fenced, Journal
 
 TRIES = 5
@@ -59,8 +61,19 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitsTurn:
+    """It is the turn of another generation in the chat, `first`."""
+
+    generation: Generation
+    first: Generation
+
+
+@dataclass(frozen=True, slots=True)
 class Exhausted:
-    """All attempts are used up and the last one's lease has expired, so the generation must be ended."""
+    """The generation must be ended: all attempts are used up and the last one's lease has expired.
+
+    Or it was stopped while it waited for its turn, or has waited too long.
+    """
 
     generation: Generation
     found: Head
@@ -73,7 +86,7 @@ def claim(
     clock: Clock,
     most: Callable[[Generation], int],
     given_time: Version = None,
-) -> Claim | Exhausted | None:
+) -> Claim | Exhausted | AwaitsTurn | None:
     """Claims a task's generation. Returns None if it has ended or was deleted.
 
     `most` says how often a generation may be claimed. `given_time` is the `version` of an earlier `RanOut`, whose
@@ -94,6 +107,10 @@ def claim(
         if head.claims and not head.released and head.version != given_time:
             _show_that_commits_work(store, generation, now)
             raise RanOut(head.version)
+        if generation.ahead and not head.claims and (first := ahead_of(store, generation)) is not None:
+            if generation.stop_requested_at is not None or may_be_ended(head, now):
+                return Exhausted(generation, head)
+            return AwaitsTurn(generation, first)
         if head.claims >= most(generation):
             return Exhausted(generation, head)
         try:

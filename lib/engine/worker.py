@@ -21,7 +21,7 @@ from lib.cloud.listen import Listener
 from lib.cloud.store import RequestLost, Store
 from lib.cloud.task_queue import TaskQueue
 from lib.cloud.tokens import QueueTokens
-from lib.dialects.protocol import Dialect, Malformed, folded
+from lib.dialects.protocol import Dialect, Malformed, Outgoing, folded
 from lib.dialects.salvage import salvaged
 from lib.domain.end import End, State
 from lib.domain.errors import HoldfastError, Unauthenticated, Unreachable
@@ -31,13 +31,15 @@ from lib.domain.segment import Head
 from lib.domain.task import Task, is_check
 from lib.engine.asking import Asking, cancel, most_attempts
 from lib.engine.attempt import Attempt, Ended, RetryLater
-from lib.engine.claim import TAKEOVER_SECONDS, Claim, Exhausted, Held, RanOut, claim
+from lib.engine.claim import TAKEOVER_SECONDS, AwaitsTurn, Claim, Exhausted, Held, RanOut, claim
 from lib.engine.committer import Committer
 from lib.engine.running import Running
+from lib.engine.titles import Titles
 from lib.engine.waiting import Waiting
 from lib.journal import ending
 from lib.journal.codec import replay, replay_attempts, saved_text
 from lib.journal.outbox import Outbox
+from lib.journal.turns import Turns
 from lib.journal.writer import GIVE_UP_SECONDS, Fenced
 from lib.runtime.catalog import Upstream
 from lib.runtime.logs import labelled
@@ -96,7 +98,7 @@ class Worker:
         self._committer = Committer(store.batch, settings.lease_seconds / 3)
         shutdown.add_callback(self._running.hand_over)
 
-    def work(self, task: Task) -> Ended | RetryLater:
+    def work(self, task: Task) -> Ended | RetryLater | AwaitsTurn:
         """Runs the task's generation. Errors: `Held` if another worker does, `Unreachable`."""
         claimed = self._claim(task)
         if claimed is None:
@@ -105,9 +107,9 @@ class Worker:
             return Ended(None)
         if isinstance(claimed, Exhausted):
             return self._end_exhausted(claimed)
-        return claimed if isinstance(claimed, RetryLater) else self._attempt(claimed)
+        return claimed if isinstance(claimed, RetryLater | AwaitsTurn) else self._attempt(claimed)
 
-    def _claim(self, task: Task) -> Claim | Exhausted | RetryLater | None:
+    def _claim(self, task: Task) -> Claim | Exhausted | AwaitsTurn | RetryLater | None:
         given_time = None
         while True:
             try:
@@ -174,6 +176,9 @@ class Worker:
             raise Unworkable("dialect_unknown", "The service no longer speaks the API that this answer was asked in.")
         return catalog[generation.upstream], self._dialects[generation.dialect]
 
+    def new_call(self, upstream: Upstream, outgoing: Outgoing) -> Call:
+        return Call(self._session, upstream, self._credential(upstream), outgoing)
+
     def _credential(self, upstream: Upstream) -> Credential:
         key = self._environ.get(upstream.key_env) if upstream.key_env else None
         return Credential(upstream, key, self._tokens)
@@ -200,7 +205,7 @@ class Worker:
         outgoing = Asking(generation, dialect, upstream, self._settings.max_attempts, b"").cancelling(answer)
         if outgoing is not None:
             with labelled(generation=generation.id):
-                cancel(lambda: Call(self._session, upstream, self._credential(upstream), outgoing))
+                cancel(lambda: self.new_call(upstream, outgoing))
 
     def _end_exhausted(self, exhausted: Exhausted) -> Ended:
         """Ends a generation that has used up its attempts and whose last worker was lost."""
@@ -257,6 +262,8 @@ def create_worker(
     app.config["MAX_CONTENT_LENGTH"] = MAX_TASK_BYTES
     worker = Worker(settings, store, listener, environ, shutdown, telemetry, dialects)
     outbox = Outbox(store, queue, settings.channels)
+    turns = Turns(store, queue)
+    titles = Titles(settings, store, dialects, worker.new_call, now)
 
     @app.post("/")
     def work() -> Any:
@@ -274,12 +281,20 @@ def create_worker(
             outcome = worker.work(task)
             if isinstance(outcome, Ended):
                 outbox.flush(task.generation_id)  # also of an end whose worker was lost before it could do this
+                if task.takes_turns:
+                    turns.advance(task.message_path)  # likewise
+            elif isinstance(outcome, AwaitsTurn):
+                turns.interrupt(outcome.generation, outcome.first, now())
+                turns.begin(outcome.first)
+                titles.write(task.generation_id)
         except Held as held:
             log.info("another worker has the generation", extra={"generation": task.generation_id})
             return waiting.lease((held.until - now()).total_seconds())
         except Unreachable as error:
             log.warning("Firestore can't be reached", extra={"generation": task.generation_id, "cause": error.cause})
             return waiting.outage()
+        if isinstance(outcome, AwaitsTurn):
+            return waiting.turn()
         if isinstance(outcome, RetryLater):
             return waiting.attempt(outcome.seconds)
         return jsonify(state=outcome.state)

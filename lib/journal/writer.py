@@ -217,7 +217,8 @@ class Journal:
     def _ending(self, ended: Generation, fields: Fields, charge: Charge) -> list[Write]:
         names = ("state", "reason", "error", "usage", "attempt", "lastSeq", "finishedAt", "charge")
         changed = {name: value for name, value in ended.fields().items() if name in names}
-        return [Patch(ended.message_path, fields), Patch(ended.path, changed), *settling(ended.booked, charge)]
+        left = [self._store.turns.left(ended, self._clock())] if ended.turn is not None else []
+        return [Patch(ended.message_path, fields), Patch(ended.path, changed), *settling(ended.booked, charge), *left]
 
     def _save(self, parts: Sequence[Part]) -> None:
         """Saves the parts that do not fit into the message document. Nothing refers to them before the last commit.

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import os
 import re
+from binascii import crc32
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Self
 
 from lib.domain.channel import Channel
-from lib.domain.errors import ConfigurationError
+from lib.domain.errors import ConfigurationError, InvalidRequest
 from lib.domain.message_path import MESSAGE_PATH, is_shared, valid_message_path
+from lib.domain.turn import TurnMode
 from lib.domain.usage import Budget, Limits
 from lib.runtime import catalog
 from lib.runtime.catalog import MAX_SECONDS, Catalog, is_url
 from lib.runtime.prices import millionths
 
 MAX_DAYS = 36_500
+MAX_WAITING_TURNS = 100
+MAX_QUEUES = 100  # 50,000 starts a second; a project may have 1,000 queues in a region
 MAX_SHORT = 200  # characters: a notification has 4 KB in all
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -56,6 +60,12 @@ def _positive_int(value: str) -> int:
     if not value.isdecimal() or int(value) == 0:
         raise ValueError("a whole number above 0")
     return int(value)
+
+
+def _queues(value: str) -> int:
+    if (number := _positive_int(value)) > MAX_QUEUES:
+        raise ValueError(f"{MAX_QUEUES} at the most")
+    return number
 
 
 def _whole_number(value: str) -> int:
@@ -120,6 +130,18 @@ def _off_or_on(value: str) -> str:
     return value
 
 
+def _turn_mode(value: str) -> TurnMode:
+    if value not in list(TurnMode):
+        raise ValueError("'parallel', 'reject', 'interrupt' or 'queue'")
+    return TurnMode(value)
+
+
+def _waiting_turns(value: str) -> int:
+    if (number := _positive_int(value)) > MAX_WAITING_TURNS:
+        raise ValueError(f"{MAX_WAITING_TURNS} at the most, since a start reads all of them")
+    return number
+
+
 def _field(value: str) -> str:
     if not _FIELD.fullmatch(value) or (value.startswith("__") and value.endswith("__")):
         raise ValueError("a field's name of letters, digits and '_', not beginning with a digit, and not '__…__'")
@@ -161,6 +183,12 @@ class Settings:
     )
     location: str = _setting("TASKS_LOCATION", _text, "us-central1", "The Cloud Tasks queue's location.")
     queue: str = _setting("TASKS_QUEUE", _text, "holdfast", "The Cloud Tasks queue's name.")
+    queues: int = _setting(
+        "TASKS_QUEUES",
+        _queues,
+        1,
+        "Over how many queues answers are spread, each of which starts 500 a second; at most 100.",
+    )
     tasks_emulator: str | None = _setting(
         "TASKS_EMULATOR_HOST", _text, None, "host:port of a Cloud Tasks emulator; only for local use."
     )
@@ -264,6 +292,17 @@ class Settings:
     max_live_generations: int = _setting(
         "MAX_LIVE_GENERATIONS", _positive_int, 20, "How many live generations a user may have.", target="api"
     )
+    chat_turns: TurnMode = _setting(
+        "CHAT_TURNS",
+        _turn_mode,
+        TurnMode.PARALLEL,
+        "What a prompt without `X-Turn` does while an answer of its chat runs: `parallel`, `reject`, `interrupt` or "
+        "`queue`.",
+        target="api",
+    )
+    max_waiting_turns: int = _setting(
+        "MAX_WAITING_TURNS", _waiting_turns, 10, "How many prompts may wait for their turn in a chat.", target="api"
+    )
     max_user_viewers: int = _setting(
         "MAX_USER_VIEWERS",
         _positive_int,
@@ -328,7 +367,15 @@ class Settings:
         "FLUSH_SECONDS",
         _seconds_or_none,
         0.1,
-        "The interval between commits while somebody watches; longer where many answers run in one process.",
+        "The interval between commits while somebody watches; longer where many answers run in one process. "
+        "0: as soon as the last one is through.",
+        target="worker",
+    )
+    eased_flush_seconds: float = _setting(
+        "EASED_FLUSH_SECONDS",
+        _seconds_or_none,
+        0.25,
+        "The same once an answer has come for ten seconds, if that is longer; not for a `FLUSH_SECONDS` of 0.",
         target="worker",
     )
     unwatched_flush_seconds: float = _setting(
@@ -417,6 +464,21 @@ class Settings:
     fcm_url: str = _setting(
         "FCM_URL", _url, "https://fcm.googleapis.com", "Where FCM is; only for local use.", target="worker"
     )
+    title_model: str | None = _setting(
+        "TITLE_MODEL",
+        _text,
+        None,
+        "A model of the upstreams' that gives a chat without a `title` one, after its first answer.",
+        target="worker",
+    )
+    title_prompt: str = _setting(
+        "TITLE_PROMPT",
+        _text,
+        "Write a title for this conversation: six words at most, in the language of the question, without quotation "
+        "marks. Answer with the title alone.",
+        "What that model is told to do.",
+        target="worker",
+    )
     catalog: Catalog
     threads: int
 
@@ -427,7 +489,13 @@ class Settings:
 
     @property
     def queue_path(self) -> str:
+        """The first queue, which is the only one unless `queues` says otherwise."""
         return f"projects/{self.project}/locations/{self.location}/queues/{self.queue}"
+
+    def queue_path_of(self, generation_id: str) -> str:
+        """The queue of a generation's tasks. It is always the same one, since a name is used only once in a queue."""
+        shard = crc32(generation_id.encode()) % self.queues
+        return f"{self.queue_path}-shard-{shard}" if shard else self.queue_path
 
     @property
     def delivery_queue_path(self) -> str:
@@ -501,6 +569,11 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
         )
     if values["chat_members"] and not shared:
         faults.append("CHAT_MEMBERS: unset it: MESSAGE_PATH has {uid}, so that a chat is its user's alone")
+    if values["title_model"]:
+        try:
+            values["catalog"].serving(values["title_model"])
+        except InvalidRequest as error:
+            faults.append(f"TITLE_MODEL: it must be a model that an upstream serves. {error.message}")
     money = [name for name in ("user_day", "user_month", "service_day") if values[f"budget_{name}_cost"]]
     if money and (unpriced := values["catalog"].unpriced):
         faults.append(

@@ -5,6 +5,7 @@ Nothing here may read or write Firestore: a feed receives versions of the head, 
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -112,6 +113,10 @@ class Feed:
                     return
                 self._changed.wait(deadline - now)
         raise Gone("The generation was deleted.")
+
+    def wait_for_end(self, seconds: float) -> None:
+        """The same for a viewer that wants to see nothing yet but the end. Errors: `Gone`."""
+        self.wait(sys.maxsize, seconds)
 
     def after(self, cursor: int) -> Piece | None:
         """The events in memory after `cursor`, or None if older events must be read first."""

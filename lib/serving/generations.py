@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from lib.cloud.documents import Exists, Stale
+from lib.cloud.documents import Exists, Stale, Write
 from lib.cloud.store import Created, RequestLost, Store
 from lib.cloud.task_queue import TaskQueue
 from lib.dialects.protocol import Asked
@@ -37,10 +37,12 @@ from lib.domain.segment import Head, empty_head
 from lib.domain.usage import Usage
 from lib.journal.codec import replay
 from lib.journal.ending import LOST_GRACE
+from lib.journal.turns import Turns
 from lib.journal.writer import RETRY_SECONDS, Clock, retried
 from lib.runtime.settings import Settings
 from lib.serving.budgets import Budgets
 from lib.serving.healing import INSIST_SECONDS, Dialects, Healer
+from lib.serving.places import LONGEST_WAIT, Places
 from lib.serving.quota import Quota, Share
 from lib.serving.start_request import StartRequest, check_limits, checked, new_generation
 from lib.serving.tail import Tail, Tails
@@ -89,6 +91,8 @@ class Generations:
         self._healer = healer
         self._dialects = dialects
         self._clock = clock
+        self._turns = Turns(store, queue)
+        self._places = Places(store, settings.max_waiting_turns, self._is_live, clock)
         self._viewers = Quota(
             settings.max_user_viewers,
             settings.viewers,
@@ -112,27 +116,29 @@ class Generations:
         generation = replace(generation, booked=booked)
         share = self._viewers.take(uid)
         try:
-            return self._started(generation, found.asked, share)
+            return self._started(generation, found.asked, share, request.every)
         except BaseException:
             share.close()
             raise
 
-    def _started(self, generation: Generation, asked: Asked, share: Share) -> Started:
+    def _started(self, generation: Generation, asked: Asked, share: Share, every: float) -> Started:
         try:
-            return self._start(generation, asked, share)
+            return self._start(generation, asked, share, every)
         except Exists:
             there = self._repeated(generation)
         if there.may_be_tried_anew:
             try:
-                return self._start(replace(generation, id=there.id, retried=True), asked, share, failed=there)
+                return self._start(replace(generation, id=there.id, retried=True), asked, share, every, failed=there)
             except Stale:
                 there = self._repeated(generation)  # the same request came twice, and the other was faster
         log.info("request repeated", extra={"generation": there.id, "state": str(there.state)})
         if there.state is State.QUEUED and (head := self._store.read_head(there)) is not None:
             self._healer.heal(there, head)
-        return Started(there, self._tails.open(there, 0, leave=share.close), asked, attached=True)
+        return Started(there, self._tails.open(there, 0, every=every, leave=share.close), asked, attached=True)
 
-    def _start(self, generation: Generation, asked: Asked, share: Share, failed: Generation | None = None) -> Started:
+    def _start(
+        self, generation: Generation, asked: Asked, share: Share, every: float, failed: Generation | None = None
+    ) -> Started:
         """Creates and queues the generation, in place of `failed` if that is given, within its owner's limit.
 
         Errors: `Exists`; `Stale` if `failed` is there no more; `TooManyRequests`; `Unavailable`.
@@ -144,20 +150,27 @@ class Generations:
         limit, owner, now = self._settings.max_live_generations, generation.owner, generation.created_at
         counting = self._store.counting_live(owner, limit)
         self._check_member(generation)
-        head = empty_head(now, now + START_GRACE)
-        if failed is None:
-            version, usage = self._create(generation, head)
-        else:
-            version, usage = self._store.restart(failed, generation, message.opening(generation), head)
+
+        def create(generation: Generation, also: Sequence[Write]) -> Created:
+            head = empty_head(now, now + (LONGEST_WAIT if generation.ahead else START_GRACE))
+            if failed is None:
+                return self._create(generation, head, also)
+            return self._store.restart(failed, generation, message.opening(generation), head, *also)
+
+        taken = self._places.take(generation, create, anew=failed is not None)
+        generation, (version, usage) = taken.generation, taken.created
         started = generation.without_bodies()  # which are not needed for as long as somebody watches
-        tail = self._tails.open(started, 0, created=True, leave=share.close)
+        tail = self._tails.open(started, 0, every=every, created=True, leave=share.close)
         try:
             self._check_budgets(generation, usage)
             ranking = self._store.counting_live(owner, limit + 1, at=version)
             full = self._exceeds(generation, lambda: counting() >= limit)
             if full:
                 self._check_limit(generation, ranking)
-            self._queue.enqueue(generation, version)
+            if generation.ahead:
+                self._turns.wait(generation)
+            else:
+                self._queue.enqueue(generation, version)
             if not full:
                 self._check_limit(generation, ranking)
         except BaseException as error:
@@ -174,8 +187,11 @@ class Generations:
                 "upstream": generation.upstream,
                 "bytes": len(generation.request),
                 "budgetPercent": self.budgets.service_percent(usage),
+                "ahead": generation.ahead or None,
             },
         )
+        for each in taken.interrupted:
+            self._interrupt(each)
         return Started(started, tail, asked, attached=False)
 
     def _check_budgets(self, generation: Generation, usage: Sequence[Usage]) -> None:
@@ -223,16 +239,16 @@ class Generations:
         found = self._progress(generation.owner, generation)
         return found is not None and not found[0].state.terminal
 
-    def _create(self, generation: Generation, head: Head) -> Created:
+    def _create(self, generation: Generation, head: Head, also: Sequence[Write]) -> Created:
         """Creates the generation, with one retry, or several while others write the same accounts.
 
-        If the response was lost, the version is not known. Errors: `Exists`, `Unreachable`.
+        If the response was lost, the version is not known. Errors: `Exists`, `Unreachable`; those of `also`.
         """
         opening, pause, tries = message.opening(generation), RETRY_SECONDS[0], 0
         while True:
             tries += 1
             try:
-                return self._store.create(generation, opening, head)
+                return self._store.create(generation, opening, head, *also)
             except Unreachable as error:
                 found = self._store.generation(generation.id)
                 if found is not None and found.created_at == generation.created_at:
@@ -250,6 +266,16 @@ class Generations:
             retried(lambda: self._healer.delete(generation), WITHDRAW_SECONDS)
         except Unreachable:
             log.warning("a generation that was not queued could not be deleted", extra={"generation": generation.id})
+        self._healer.pass_turn(generation)
+
+    def _interrupt(self, running: Generation) -> None:
+        """Stops an answer whose place another one takes. If that fails, the one that waits for it asks again."""
+        try:
+            found = self.find(running.owner, running.id)
+            if not found[0].state.terminal:
+                self._ask_to_stop(*found)
+        except (NotFound, Unavailable):
+            log.warning("generation not interrupted", extra={"generation": running.id})
 
     def _repeated(self, asked: Generation) -> Generation:
         """The existing generation with the same id or message. Errors: `Conflict`."""
@@ -321,11 +347,11 @@ class Generations:
         """The events of the journal up to `head`."""
         return replay(self._store, generation, head)
 
-    def resume(self, generation: Generation, after: int) -> Tail:
-        """A tail that starts after event `after`. Errors: `TooManyRequests`."""
+    def resume(self, generation: Generation, after: int, every: float = 0.0) -> Tail:
+        """A tail that starts after event `after`, with a piece at most `every` seconds. Errors: `TooManyRequests`."""
         share = self._viewers.take(generation.owner)
         try:
-            return self._tails.open(generation, after, leave=share.close)
+            return self._tails.open(generation, after, every=every, leave=share.close)
         except BaseException:
             share.close()
             raise
@@ -354,14 +380,7 @@ class Generations:
         generation, head = self.find(uid, generation_id)
         if generation.state.terminal:
             raise Conflict(f"The generation has ended: it is {generation.state}.", code="generation_ended")
-        try:
-            retried(lambda: self._store.patch(generation, {"stopRequestedAt": self._clock()}), INSIST_SECONDS)
-        except Stale as error:
-            raise NotFound("There is no such generation.", code="generation_not_found") from error
-        log.info("stop requested", extra={"generation": generation.id, "state": str(generation.state)})
-        held = head.claims > 0 and not head.released
-        if not held:
-            self._healer.stop(generation, head)
+        held = self._ask_to_stop(generation, head)
         with self._tails.open(generation, head.last) as tail:
             tail.wait_for_end(STOP_WAIT_SECONDS)
         generation, now = self.find(uid, generation_id)
@@ -371,11 +390,27 @@ class Generations:
         self._healer.stop(generation, now)
         return self.find(uid, generation_id)
 
+    def _ask_to_stop(self, generation: Generation, head: Head) -> bool:
+        """Asks for a stop, or ends a generation that no worker holds. Returns whether one holds it.
+
+        Errors: `NotFound`, `Unreachable`.
+        """
+        try:
+            retried(lambda: self._store.patch(generation, {"stopRequestedAt": self._clock()}), INSIST_SECONDS)
+        except Stale as error:
+            raise NotFound("There is no such generation.", code="generation_not_found") from error
+        log.info("stop requested", extra={"generation": generation.id, "state": str(generation.state)})
+        held = head.claims > 0 and not head.released
+        if not held:
+            self._healer.stop(generation, head)
+        return held
+
     def delete(self, uid: str, generation_id: str) -> None:
         """Deletes a generation with its message and journal, which also stops it. Errors: `NotFound`."""
         generation = self._owned(uid, generation_id)
         retried(lambda: self._healer.delete(generation), INSIST_SECONDS)
         log.info("generation deleted", extra={"generation": generation.id, "state": str(generation.state)})
+        self._healer.pass_turn(generation)
 
     def _check_member(self, generation: Generation) -> None:
         """Checks that the user may write into the chat, where chats are shared. Errors: `NotFound`, `Unreachable`.

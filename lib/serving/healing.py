@@ -27,6 +27,7 @@ from lib.domain.usage import charged
 from lib.journal import ending
 from lib.journal.codec import replay_attempts, saved_text
 from lib.journal.outbox import Outbox
+from lib.journal.turns import Turns, ahead_of
 from lib.journal.writer import Clock
 from lib.runtime.logs import labelled
 
@@ -50,6 +51,7 @@ class Healer:
         self._dialects = dialects
         self._clock = clock
         self._outbox = outbox
+        self._turns = Turns(store, queue)
         self._paused_until = float("-inf")
 
     def heal(self, generation: Generation, head: Head) -> bool:
@@ -62,7 +64,8 @@ class Healer:
                 return False
             if ending.may_be_ended(head, self._clock()):
                 return self._end_lost(generation, head)
-            self.requeue(generation, head)
+            if not self._awaits_turn(generation, head):
+                self.requeue(generation, head)
         except Unreachable as error:
             self._paused_until = time.monotonic() + PAUSE_SECONDS
             log.warning("generation not healed", extra={"generation": generation.id, "cause": error.cause})
@@ -93,6 +96,33 @@ class Healer:
             log.warning("generation not queued again", extra={"generation": known.id})
         else:
             log.warning("generation queued again", extra={"generation": known.id})
+
+    def _awaits_turn(self, generation: Generation, head: Head) -> bool:
+        """Whether it is another one's turn in the chat. Then that one is recovered, if it is lost.
+
+        Errors: `Unreachable`.
+        """
+        if not generation.ahead or head.claims or self._clock() < generation.created_at + REQUEUE_AFTER:
+            return False
+        first = ahead_of(self._store, generation)
+        if first is None:
+            return False
+        self._turns.interrupt(generation, first, self._clock())
+        its_head = self._store.read_head(first)
+        if its_head is not None:
+            self.heal(first, its_head)
+        return True
+
+    def pass_turn(self, generation: Generation) -> None:
+        """Begins the next one's turn, after a generation that took one has ended or was deleted.
+
+        Where the queue or Firestore is away, that is left to the task that the next one has, and to its readers.
+        """
+        if generation.turn is not None:
+            try:
+                self._turns.advance(generation.message_path)
+            except Unavailable:
+                log.warning("turn not passed on", extra={"generation": generation.id})
 
     def _deliver_again(self, generation: Generation) -> None:
         """Adds the deliveries of an ended generation again, in case their tasks were lost. The queue knows duplicates.
@@ -130,6 +160,7 @@ class Healer:
         healed = end.state is not State.STOPPED
         self._announce(known)
         ending.end_unworked(self._store, known, head, end, said, self._clock, patience=0.0, healed=healed)
+        self.pass_turn(known)
         return True
 
     def stop(self, generation: Generation, head: Head) -> None:
@@ -137,6 +168,7 @@ class Healer:
         said, _ = self.saved(generation, head)
         self._announce(generation)
         ending.end_unworked(self._store, generation, head, ending.stopped(), said, self._clock, patience=INSIST_SECONDS)
+        self.pass_turn(generation)
 
     def delete(self, generation: Generation) -> None:
         """Deletes a generation and all that was written for it. If it is counted and has not ended, settles it first.

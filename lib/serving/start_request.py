@@ -20,13 +20,13 @@ from lib.dialects.protocol import Asked, Dialect
 from lib.domain.channel import Channel
 from lib.domain.errors import InvalidRequest
 from lib.domain.generation import Generation
-from lib.domain.ids import document_id
+from lib.domain.ids import device_token, document_id
 from lib.domain.message_path import message_path
+from lib.domain.turn import TurnMode
 from lib.runtime.catalog import Catalog, Upstream
 from lib.runtime.settings import Settings
 
 LONGEST_HEADER = 1000
-LONGEST_TOKEN = 4096  # of a device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,10 @@ class StartRequest:
     that are a part of a request in this API. `need_approval` names the tools whose calls the user must approve.
     `retried`: the client says that it repeats a request that failed. `own` is the request in the terms of its client
     protocol, if an answer is shown and gone on with in those. `push_token` is a device to tell of the end, besides
-    those that are registered. `ids_checked`: what the request names by ids was found to be the user's own.
+    those that are registered. `turn` is what it does while another answer of the chat runs. `parent_id` is the id of
+    the message that it answers, and `replaces_id` that of the answer in whose place it is shown. `ids_checked`: what
+    the request names by ids was found to be the user's own. `every` is how many seconds between two pieces of the
+    answer are often enough.
     """
 
     body: bytes | Conversation
@@ -49,6 +52,10 @@ class StartRequest:
     dialect: str | None = None
     retried: bool = False
     push_token: str | None = None
+    turn: str | None = None
+    parent_id: str | None = None
+    replaces_id: str | None = None
+    every: float = 0.0
     beside: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     need_approval: Collection[str] = ()
@@ -162,13 +169,8 @@ def new_generation(
             param="X-Message-Id",
         )
     message_id = document_id(request.message_id, "X-Message-Id") if request.message_id is not None else None
-    if request.push_token is not None and not (
-        request.push_token.isprintable() and len(request.push_token) <= LONGEST_TOKEN
-    ):
-        raise InvalidRequest(
-            f"X-Push-Token must be an FCM registration token of at most {LONGEST_TOKEN} characters.",
-            param="X-Push-Token",
-        )
+    if request.push_token is not None:
+        device_token(request.push_token, "X-Push-Token")
     if request.idempotency_key is not None:
         # The body is part of the id: SDKs send the same headers with each step of a tool loop.
         key = document_id(request.idempotency_key, "Idempotency-Key")
@@ -196,11 +198,31 @@ def new_generation(
         created_at=now,
         expire_at=now + settings.retention,
         watchers=watchers,
+        every=dict.fromkeys(watchers, request.every),
         outbox={
             str(channel): {"token": request.push_token} if channel is Channel.PUSH and request.push_token else {}
             for channel in settings.channels
         },
+        turn=_turn(request.turn, chat_id, settings.chat_turns),
+        parent=document_id(request.parent_id, "X-Parent-Id") if request.parent_id is not None else None,
+        replaces=document_id(request.replaces_id, "X-Replaces-Id") if request.replaces_id is not None else None,
     )
+
+
+def _turn(given: str | None, chat_id: str | None, usual: TurnMode) -> TurnMode | None:
+    """How the generation takes turns, or None if it takes none. Without a chat there are none to take.
+
+    Errors: `InvalidRequest`.
+    """
+    if given is not None and given not in list(TurnMode):
+        raise InvalidRequest(f"X-Turn must be one of {', '.join(TurnMode)}.", param="X-Turn")
+    mode = usual if given is None else TurnMode(given)
+    if given is not None and mode is not TurnMode.PARALLEL and chat_id is None:
+        raise InvalidRequest(
+            f"X-Turn '{mode}' needs X-Chat-Id: the turns are those of a chat. Add the chat's id, or leave X-Turn out.",
+            param="X-Turn",
+        )
+    return None if mode is TurnMode.PARALLEL or chat_id is None else mode
 
 
 def _json(body: bytes) -> Any:

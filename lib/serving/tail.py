@@ -41,8 +41,18 @@ log = logging.getLogger(__name__)
 class Tail:
     """One viewer's position in a generation. Close it, or use it as a context manager."""
 
-    def __init__(self, tails: Tails, feed: Feed, cursor: int, left: Callable[[], bool], leave: Callable[[], object]):
+    def __init__(
+        self,
+        tails: Tails,
+        feed: Feed,
+        cursor: int,
+        every: float,
+        left: Callable[[], bool],
+        leave: Callable[[], object],
+    ):
         self._tails = tails
+        self._every = every
+        self._due = float("-inf")  # when the viewer wants to see more, on the monotonic clock
         self._left = left
         self._leave = leave
         self._feed = feed
@@ -54,6 +64,7 @@ class Tail:
     def next(self, seconds: float) -> Piece:
         """Waits up to `seconds` for what comes after the cursor, and advances it. On time-out the piece is empty.
 
+        Pieces are `every` seconds apart, except for older events and for the end, which come at once.
         Errors: `Gone`, `Unreachable`, `ClientLeft` within about a second.
         """
         return self._next(seconds, self._left)
@@ -73,17 +84,22 @@ class Tail:
                     raise Gone("A part of this generation's journal no longer exists.")
             if left_already():
                 raise ClientLeft("The client has left. Its answer goes on.")
-            left = deadline - time.monotonic()
-            self._feed.wait(self.cursor, max(0.0, min(left, _LONGEST_WAIT_SECONDS)))
+            now = time.monotonic()
+            left, until_due = deadline - now, self._due - now
+            if until_due > 0:
+                self._feed.wait_for_end(max(0.0, min(left, until_due, _LONGEST_WAIT_SECONDS)))
+            else:
+                self._feed.wait(self.cursor, max(0.0, min(left, _LONGEST_WAIT_SECONDS)))
             held = self._feed.after(self.cursor)
             if held is None:
                 self._older_until = self._feed.first
                 self._older = self._tails.older(self._feed, self.cursor)
-            elif held.events or held.end:
+            elif held.end or (held.events and time.monotonic() >= self._due):
                 self.cursor = max(self.cursor, held.last)
+                self._due = time.monotonic() + self._every
                 return held
             elif left <= 0 or self._tails.closing:
-                return held
+                return Piece([], self.cursor)
             else:
                 self._tails.keep(self._feed)
 
@@ -127,7 +143,7 @@ class Tail:
         if not self._closed:
             self._closed = True
             self._leave()
-            self._tails.leave(self._feed)
+            self._tails.leave(self._feed, self._every)
 
     def __enter__(self) -> Tail:
         return self
@@ -182,10 +198,11 @@ class Tails:
         generation: Generation,
         cursor: int,
         *,
+        every: float = 0.0,
         created: bool = False,
         leave: Callable[[], object] = lambda: None,
     ) -> Tail:
-        """A tail for a viewer that has all events up to `cursor`.
+        """A tail for a viewer that has all events up to `cursor`, and wants a piece at most `every` seconds.
 
         `created`: the generation was created just now, with `first_lease`. `leave` is called when the tail is closed.
         """
@@ -198,16 +215,16 @@ class Tails:
                 )
                 self._leases[generation.id] = lease
             if created:
-                lease.created()
+                lease.created(every)
             feed = self._feeds.get(generation.id)
             if feed is None or feed.gone or feed.generation.created_at != generation.created_at:
                 feed = self._feeds[generation.id] = Feed(generation, lease)
                 feed.watch = self._listener.watch(generation.head_path, feed.on_change)
             feed.viewers += 1
-            lease.enter()
-        return Tail(self, feed, cursor, left, leave)
+            lease.enter(every)
+        return Tail(self, feed, cursor, every, left, leave)
 
-    def leave(self, feed: Feed) -> None:
+    def leave(self, feed: Feed, every: float) -> None:
         with self._lock:
             feed.viewers -= 1
             last = not feed.viewers
@@ -216,7 +233,7 @@ class Tails:
         if last and feed.watch is not None:
             feed.watch()
         try:
-            feed.lease.leave(live=feed.live)
+            feed.lease.leave(every, live=feed.live)
         finally:
             with self._lock:
                 if feed.lease.idle and self._leases.get(feed.generation.id) is feed.lease:

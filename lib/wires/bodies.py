@@ -71,15 +71,13 @@ class Bodies:
                 )
             yield body
 
-    @contextmanager
-    def kept(self, user: str, size: int) -> Iterator[None]:
-        """Counts an earlier request as held, which is read back, until the block is left. Errors: `TooManyRequests`.
+    def kept(self, user: str, size: int, kind: str = "read back") -> Share:
+        """Counts at most `size` bytes as held that are not a body: of an earlier request, or of what is shown of one.
 
-        It has at most `size` bytes. A user's limit is for these apart, since a request that follows an earlier one
-        needs both, and one can always be read.
+        Close it, or use it as a context manager. A user's limit is for each kind apart, since a request may need a body
+        and both kinds at once, and one of each always fits. Errors: `TooManyRequests`.
         """
-        with self._bytes.take((user, "kept"), min(size, self._settings.max_request_bytes)):
-            yield
+        return self._bytes.take((user, kind), min(size, self._settings.max_request_bytes))
 
     def _receive(self, held: Share) -> bytes:
         pieces, whole = [], True

@@ -13,6 +13,7 @@ from lib.domain.generation import Generation
 from lib.domain.ids import document_id
 from lib.serving.feed import Piece
 from lib.serving.generations import MAX_PAGE
+from lib.wires import every
 from lib.wires.failures import summary
 from lib.wires.http import in_frames
 from lib.wires.service import Service
@@ -28,7 +29,7 @@ def register(app: Flask, service: Service) -> None:
         generation, head = service.generations.find(service.identify(request.headers), generation_id)
         if "text/event-stream" not in request.headers.get("Accept", ""):
             return jsonify(shown(generation, head.last))
-        tail = service.generations.resume(generation, cursor(head.last))
+        tail = service.generations.resume(generation, cursor(head.last), every.asked())
         return in_frames(
             generation, tail, Piece([], tail.cursor), service.dialects.get(generation.dialect), service.settings
         )
@@ -103,6 +104,9 @@ def shown(generation: Generation, last: int) -> dict[str, Any]:
         "model": generation.model,
         "lastSeq": last,
         "attempt": generation.attempt,
+        "turn": generation.turn,
+        "parent": generation.parent,
+        "replaces": generation.replaces,
         "usage": generation.usage,
         "error": summary(generation.error),
         "createdAt": _time(generation.created_at),

@@ -63,6 +63,12 @@ def first_piece(tail: Tail, seconds: float) -> Piece:
     return piece
 
 
+def status_wait(generation: Generation, settings: Settings) -> float:
+    """How long the status line may wait, in seconds. One that waits for its turn is told at once that it does."""
+    waits = generation.ahead and generation.state is State.QUEUED
+    return 0.0 if waits else settings.status_wait_seconds
+
+
 def whole_body(tail: Tail, first: Piece, dialect: Dialect, choices: int, seconds: float) -> bytes:
     """Waits for the whole answer, and returns it as the dialect's unary body. Closes the tail. Errors: as `ended`."""
     answer = dialect.answer(choices)

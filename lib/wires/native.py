@@ -16,6 +16,7 @@ from lib.domain.generation import Generation
 from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
+from lib.wires import every
 from lib.wires.failures import shown
 from lib.wires.http import (
     bound_writes,
@@ -25,6 +26,7 @@ from lib.wires.http import (
     named,
     refusal,
     retried,
+    status_wait,
     whole_body,
 )
 from lib.wires.service import Service
@@ -59,10 +61,14 @@ def register(
                     body=body,
                     chat_id=header("X-Chat-Id"),
                     message_id=header("X-Message-Id"),
+                    turn=header("X-Turn"),
+                    parent_id=header("X-Parent-Id"),
+                    replaces_id=header("X-Replaces-Id"),
                     push_token=header("X-Push-Token"),
                     idempotency_key=header("Idempotency-Key"),
                     dialect=dialect.name,
                     retried=retried(),
+                    every=every.asked(),
                     beside=beside,
                     headers={name: value for name in dialect.headers if (value := header(name))},
                 ),
@@ -71,7 +77,7 @@ def register(
     def respond(generation: Generation, tail: Tail, asked: Asked) -> Response:
         bound_writes(service.settings.send_seconds)
         try:
-            first = first_piece(tail, service.settings.status_wait_seconds)
+            first = first_piece(tail, status_wait(generation, service.settings))
             if not asked.streamed:
                 body = whole_body(tail, first, dialect, asked.choices, service.settings.response_seconds)
                 return Response(body, mimetype="application/json", headers=named(generation))

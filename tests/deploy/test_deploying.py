@@ -483,6 +483,47 @@ def test_an_upstream_without_a_key_has_no_secret(cloud: Cloud) -> None:
     assert "--clear-secrets" in next(line for line in done.out.splitlines() if "deploy holdfast-worker" in line)
 
 
+SHARDS = ["holdfast-shard-1", "holdfast-shard-2"]
+
+
+def test_more_queues_are_made_and_may_be_filled_before_the_functions_know_of_them(live: Cloud) -> None:
+    done = live.run(TASKS_QUEUES="3")
+    assert done.code == 0, done.err
+    made = [f"tasks queues create {each}" for each in SHARDS]
+    bound = [f"tasks queues add-iam-policy-binding {each}" for each in SHARDS]
+    assert done.changes == [
+        "tasks queues update holdfast",
+        *made,
+        *bound,
+        *bound,
+        "run deploy holdfast-worker",
+        "run deploy holdfast-api",
+    ]
+    first, *others = (live.state["queues"][each] for each in ("holdfast", *SHARDS))
+    assert [first, first] == others
+    for each in ("holdfast", *SHARDS):
+        (binding,) = live.state["policies"][f"tasks queues {each}"]
+        assert (binding["role"], len(binding["members"])) == ("roles/cloudtasks.enqueuer", 2)
+    for name in ("worker", "api"):
+        flags = {flag: values[-1] for flag, values in live.state["deployed"][f"holdfast-{name}"]["flags"].items()}
+        settings = Settings.from_env(environment(flags))
+        assert {settings.queue_path_of(str(n)).rpartition("/")[2] for n in range(100)} == {"holdfast", *SHARDS}
+    assert live.run(TASKS_QUEUES="3").changes == []
+
+
+def test_fewer_queues_leave_the_others_to_what_is_in_them(live: Cloud) -> None:
+    assert live.run(TASKS_QUEUES="3").code == 0
+    assert live.run().code == 0
+    assert set(live.state["queues"]) == {"holdfast", *SHARDS}
+
+
+@pytest.mark.parametrize("value", ["0", "101", "three"])
+def test_a_number_of_queues_that_can_not_be_is_told_before_anything_is_done(live: Cloud, value: str) -> None:
+    done = live.run(TASKS_QUEUES=value)
+    assert (done.code, done.changes) == (1, [])
+    assert "TASKS_QUEUES: it must be a whole number from 1 to 100" in done.err
+
+
 WEBHOOK = {"WEBHOOK_URL": "https://hooks.example/answers", "WEBHOOK_SECRETS": "whsec_canary whsec_old"}
 
 

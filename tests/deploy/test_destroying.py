@@ -31,6 +31,19 @@ def shared(live: Cloud) -> Cloud:
     return live
 
 
+def test_all_queues_go_and_none_that_only_begins_alike(shared: Cloud) -> None:
+    state = shared.state
+    for name in ("holdfast-shard-1", "holdfast-shard-12", "holdfast-shard-x", "my-holdfast-shard-1", "holdfast-2"):
+        state["queues"][name] = state["queues"]["holdfast"]
+    shared.state = state
+    done = shared.run("destroy", "--yes", TASKS_QUEUES="2")
+    assert done.code == 0, done.err
+    assert set(shared.state["queues"]) == {"theirs", "holdfast-shard-x", "my-holdfast-shard-1", "holdfast-2"}
+    assert [each for each in done.changes if "queues" in each] == [
+        f"tasks queues delete {each}" for each in ("holdfast", "holdfast-shard-1", "holdfast-shard-12")
+    ]
+
+
 def removed(cloud: Cloud) -> bool:
     """Whether all is gone but what is the app's and the database."""
     state = cloud.state

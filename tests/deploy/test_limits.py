@@ -122,6 +122,13 @@ def test_however_many_workers_there_may_be_the_queue_s_own_limit_is_kept(cloud: 
     assert f"--max-concurrent-dispatches={MOST_DISPATCHES} " in done.out
 
 
+def test_several_queues_send_no_more_at_once_than_the_workers_take(cloud: Cloud) -> None:
+    done = cloud.run("--dry-run", TASKS_QUEUES="3", WORKER_CONCURRENCY="10", WORKER_MAX_INSTANCES="10")
+    assert done.out.count("--max-concurrent-dispatches=33 ") == 3
+    few = cloud.run("--dry-run", TASKS_QUEUES="3", WORKER_CONCURRENCY="1", WORKER_MAX_INSTANCES="1")
+    assert few.out.count("--max-concurrent-dispatches=1 ") == 3
+
+
 def test_a_lease_outlives_a_renewal_whose_commit_takes_its_time(plan: Plan) -> None:
     lease = plan.settings.lease_seconds
     assert lease / 3 + COMMIT_SECONDS <= lease

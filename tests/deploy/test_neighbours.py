@@ -21,14 +21,22 @@ from tests.conftest import database_of
 from tests.deploy.cloud import Cloud
 from tests.integration.test_delete_user import below
 
+PATIENCE = 60.0
 NAMES = ("journal", "request", "parts", "messages", "generations")
-OURS = {"holdfastGenerations", "holdfastRequest", "holdfastJournal", "holdfastUsage"}
+OURS = {
+    "holdfastGenerations",
+    "holdfastRequest",
+    "holdfastJournal",
+    "holdfastTitles",
+    "holdfastTurns",
+    "holdfastUsage",
+}
 
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
     """One of its own, since all generations in it are deleted."""
-    with Stack(Ports.free(), {"COUNT_USAGE": "on"}) as running:
+    with Stack(Ports.free(), {"COUNT_USAGE": "on", "TITLE_MODEL": "demo"}) as running:
         yield running
 
 
@@ -75,8 +83,11 @@ def documents_of_an_app(user: str) -> dict[str, Any]:
     return documents | {f"users/{user}": {"name": "Alice"}, f"users/{user}/chats/c": {"title": "Holidays"}}
 
 
-def ask(client: Client, text: str, tokens: int = 3, chat: str | None = None, **demo: Any) -> str:
-    response = client.complete(question(text, tokens, rate=5000.0, **demo), **({"X_Chat_Id": chat} if chat else {}))
+def ask(
+    client: Client, text: str, tokens: int = 3, chat: str | None = None, turn: str = "parallel", **demo: Any
+) -> str:
+    headers = {"X_Chat_Id": chat, "X_Turn": turn} if chat else {}
+    response = client.complete(question(text, tokens, rate=5000.0, **demo), **headers)
     response.raise_for_status()
     return response.headers["X-Generation-Id"]
 
@@ -97,10 +108,15 @@ def test_an_app_s_own_collections_are_untouched_from_the_deploy_to_the_end(
     done = apps.run()
     assert done.code == 0, done.err
     for n in range(3):
-        ask(client, f"in a chat {n}", chat="c")
+        ask(client, f"in a chat {n}", chat="c", turn="queue")
     ask(client, "of a long question" + "." * (70 << 10))
     ask(client, "of a long answer", 800, token_bytes=1000)
+    database.document(f"users/{client.user}/chats/d").set({"title": ""})
+    ask(client, "in a chat without a title", chat="d")
     client.session.close()
+    own_stack.processes["worker"].wait_until(
+        lambda: database.document(f"users/{client.user}/chats/d").get().to_dict()["title"], PATIENCE
+    )
     made = everything(database)
     kinds = {name: sum(name in path.split("/")[-2] for path in made) for name in OURS}
     assert all(kinds.values()), kinds

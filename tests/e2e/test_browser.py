@@ -134,6 +134,18 @@ def test_another_device_finds_what_is_running_and_follows_it(run: Run, stopped: 
     assert seen["text"] == stopped(question)
 
 
+def test_two_tabs_queue_two_prompts_and_both_end_in_order(run: Run, client: Client, upstream_calls: Calls) -> None:
+    questions = [asked(), asked()]
+    states, *answers = run("tabs", questions=questions, tokens=600, rate=100)
+    assert states == ["queued", "streaming"]
+    for question, answer in zip(questions, answers, strict=True):
+        assert answer["text"] == said(upstream_calls(question), 600)
+    second, first = client.list()
+    assert [first["state"], second["state"]] == ["completed", "completed"]
+    assert first["chatId"] == second["chatId"]
+    assert first["finishedAt"] <= second["startedAt"]
+
+
 def test_while_the_service_can_not_be_reached_the_page_says_so_and_asks_again(run: Run, upstream_calls: Calls) -> None:
     question = asked()
     away, back = run("down", question=question, tokens=40, rate=500)

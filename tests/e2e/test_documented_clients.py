@@ -27,6 +27,7 @@ UNLESS_SAID = 120  # tokens
 RUN = [
     "## Firestore listener (no SSE)",
     "## Where messages lie",
+    "## Turns of a chat",
     "### Web",
     "## OpenAI's SDKs",
     "## OpenAI Responses",
@@ -140,6 +141,19 @@ def test_the_documented_python_shows_the_answer(
         exec(textwrap.dedent(code) + "\nclient.close()", dict(given))
         assert capsys.readouterr().out == asked["expected"]
     assert len(upstream_calls(question)) == 1
+
+
+def test_the_documented_prompt_waits_for_the_one_before_in_its_chat(client: Client, tmp_path: Path) -> None:
+    (code,) = snippets("## Turns of a chat", "sh")
+    asked = {"messages": [{"role": "user", "content": "first"}], "max_tokens": 20, "demo": {"rate": 20}}
+    with client.stream(asked, X_Chat_Id="holidays", X_Turn="queue"):
+        pass
+    environ = {"URL": client.url, "TOKEN": id_token(client.user), "PATH": "/usr/bin:/bin"}
+    command = ["sh", "-euc", code]
+    shown = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, timeout=60, check=True).stdout
+    assert shown.endswith(b"data: [DONE]\n\n")
+    second, first = client.list(chat_id="holidays")
+    assert first["finishedAt"] <= second["startedAt"]
 
 
 def test_the_documented_curl_streams_and_resumes(client: Client, tmp_path: Path) -> None:

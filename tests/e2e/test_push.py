@@ -7,6 +7,7 @@ worker's own token comes from a metadata server like Google's.
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,13 +18,17 @@ from typing import Any
 import pytest
 import requests
 
+from lib.delivery.deliveries import GIVEN_UP_AFTER
 from local.client import Client, question
-from local.stack import Stack
+from local.stack import ROOT, Stack
 from local.token import PROJECT
+from tests.e2e.log_filter import matches
 from tests.e2e.metadata_server import MetadataServer
 from tests.receiver import PATIENCE, Answer, Got, Receiver
 
 TITLE, FAILED_TITLE = "Ready", "Broken"
+HOUR = 3600.0
+SPEED = 600.0  # of the queue's clock, so that an hour of it takes six seconds
 TAKEN = Answer(200, {"Content-Type": "application/json"}, b'{"name": "projects/demo/messages/1"}')
 
 
@@ -83,9 +88,9 @@ def client(pushed: Pushed) -> Iterator[Client]:
 
 @pytest.fixture
 def fast(stack: Stack) -> Iterator[None]:
-    """A queue whose clock goes a hundred times as fast."""
+    """A queue whose clock goes faster."""
     url = f"{stack.tasks_http}/faults"
-    requests.post(url, json={"speed": 100.0}, timeout=PATIENCE).raise_for_status()
+    requests.post(url, json={"speed": SPEED}, timeout=PATIENCE).raise_for_status()
     yield
     requests.post(url, json={"speed": 1.0}, timeout=PATIENCE).raise_for_status()
 
@@ -195,13 +200,13 @@ def test_an_answer_that_broke_off_has_another_title(
 def test_a_user_and_a_chat_can_have_it_off(
     pushed: Pushed, client: Client, database: Any, device: Callable[..., str], settled: Callable[..., None], path: str
 ) -> None:
-    token = device()
+    registered, handed_in = device(), uuid.uuid4().hex
     database.document(path.format(client.user)).set({"notify": False})
-    settled(left(client))
-    assert token not in [each.json["message"]["token"] for each in pushed.fcm.got]
+    settled(left(client, headers={"X_Push_Token": handed_in}))
+    assert not {registered, handed_in} & {each.json["message"]["token"] for each in pushed.fcm.got}
     database.document(path.format(client.user)).set({"notify": True})
-    settled(left(client))
-    pushed.told(token)
+    settled(left(client, headers={"X_Push_Token": handed_in}))
+    pushed.told(registered, handed_in)
 
 
 def test_a_token_that_fcm_calls_unregistered_is_removed_and_no_other(
@@ -254,6 +259,80 @@ def test_a_token_can_come_with_the_request(
     assert len(pushed.told(registered)) == 2, "one device was told twice"
     refused = client.complete(question("no token", 3), X_Push_Token="x" * 5000)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "X-Push-Token")
+
+
+TEXT = [{"role": "user", "content": "left"}]
+SLOW = {"demo": {"rate": 5}}
+PARTS = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "left"}]}]
+STARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "callable": ("/", {"model": "demo", "max_tokens": 30, "messages": TEXT, "chatId": "chat", **SLOW}),
+    "useChat": ("/api/chat", {"id": "chat", "model": "demo", "messages": PARTS, "options": {"max_tokens": 30, **SLOW}}),
+    "responses": ("/v1/responses", {"model": "demo", "input": "left", "max_output_tokens": 30, "stream": True}),
+    "messages": ("/v1/messages", {"model": "demo", "messages": TEXT, "max_tokens": 30, "stream": True, **SLOW}),
+    "gemini": (
+        "/v1beta/models/demo:streamGenerateContent?alt=sse",
+        {"contents": [{"parts": [{"text": "left"}]}], "generationConfig": {"maxOutputTokens": 30}, **SLOW},
+    ),
+}
+
+
+@pytest.mark.parametrize("wire", STARTS)
+def test_a_token_can_come_with_the_request_of_every_protocol(pushed: Pushed, client: Client, wire: str) -> None:
+    token, (path, asked) = uuid.uuid4().hex, STARTS[wire]
+    headers = {"X-Chat-Id": "chat", "X-Push-Token": token, "Accept": "text/event-stream"}
+    if wire == "callable":
+        headers, asked = {"Accept": "text/event-stream"}, {"data": {**asked, "pushToken": token}}
+    with client.request("POST", path, json=asked, headers=headers, stream=True) as response:
+        assert response.status_code == 200, response.text
+        next(response.iter_content(1))
+    (got,) = pushed.told(token)
+    assert got.json["message"]["data"]["chatId"] == "chat"
+
+
+@pytest.mark.usefixtures("fast")
+def test_an_fcm_that_is_down_for_an_hour_tells_each_device_once_afterwards(
+    pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None]
+) -> None:
+    tokens = {device(), device(), device()}
+    begun: list[float] = []
+
+    def answer(_: Got) -> Answer:
+        begun.append(time.monotonic())
+        return TAKEN if begun[-1] > begun[0] + HOUR / SPEED else AWAY
+
+    pushed.fcm.answer = answer
+    before = len(pushed.fcm.got)
+    settled(left(client))
+    came = [each.json["message"]["token"] for each in pushed.told(*tokens)]
+    assert len(pushed.fcm.got) - before == len(came) > 3 * len(tokens)
+    refused = [time for time in begun if time <= begun[0] + HOUR / SPEED]
+    assert Counter(came[len(refused) :]) == dict.fromkeys(tokens, 1)
+
+
+def test_a_notification_that_no_device_has_taken_for_a_day_is_given_up_in_the_log_and_counted(
+    stack: Stack,
+    pushed: Pushed,
+    client: Client,
+    database: Any,
+    device: Callable[..., str],
+    settled: Callable[..., None],
+) -> None:
+    device()
+    generation = left(client, 5)
+    document = database.document(f"holdfastGenerations/{generation}")
+
+    def answer(_: Got) -> Answer:
+        document.update({"finishedAt": document.get().get("finishedAt") - GIVEN_UP_AFTER})
+        return AWAY
+
+    pushed.fcm.answer = answer
+    settled(generation)
+    dead = matches(json.loads((ROOT / "monitoring/metrics/holdfast_dead_deliveries.json").read_text())["filter"])
+    lines = map(json.loads, stack.processes["pushed-worker"].printed.splitlines())
+    (line,) = [
+        line for line in lines if line.get("logging.googleapis.com/labels") == {"generation": generation} and dead(line)
+    ]
+    assert (line["channel"], line["cause"], line["severity"]) == ("push", "fcm", "ERROR")
 
 
 def test_five_hundred_devices_are_told_once_each(

@@ -170,20 +170,26 @@ def test_a_stop_really_stops_and_keeps_what_there_is(client: Client, stack: Stac
 
 
 def test_regenerate_makes_a_new_answer_and_keeps_the_old_one(client: Client, stack: Stack, version: int) -> None:
-    order, first, second, count = said(
+    order, first, question_id, second, count, third = said(
         client,
         version,
         """
             const chat = chatOf();
             await chat.sendMessage({ text: order.what });
             say(chat.messages.at(-1).id);
-            await chat.regenerate();
+            say(chat.messages.at(-2).id);
+            await chat.regenerate({ messageId: chat.messages.at(-1).id });
             say(chat.messages.at(-1).id);
             say(chat.messages.length);
+            await chat.regenerate();
+            say(chat.messages.at(-1).id);
         """,
     )
-    assert (first != second, count) == (True, 2)
-    assert [message_of(stack, client, order, each)["state"] for each in (first, second)] == ["completed"] * 2
+    assert (len({first, second, third}), count) == (3, 2)
+    saved = [message_of(stack, client, order, each) for each in (first, second, third)]
+    assert [each["state"] for each in saved] == ["completed"] * 3
+    assert [each["parent"] for each in saved] == [question_id] * 3
+    assert [each["replaces"] for each in saved[:2]] == [None, first]
 
 
 def test_reasoning_is_a_part_before_the_text(client: Client, version: int) -> None:

@@ -188,7 +188,7 @@ class Kept:
 
     @property
     def hidden(self) -> list[str]:
-        return [self.generation, f"{self.generation}/holdfastRequest/0"]
+        return [self.generation, f"{self.generation}/holdfastRequest/0", "holdfastTurns/one"]
 
 
 @pytest.fixture(scope="module", params=["in a chat", "of no chat"])
@@ -202,6 +202,7 @@ def kept(request: pytest.FixtureRequest, stack: Stack, database: Any) -> Kept:
     generation = f"holdfastGenerations/{stream.generation}"
     message = database.document(generation).get().get("messagePath")
     database.document(f"{generation}/holdfastRequest/0").set({"body": b"{}"})
+    database.document("holdfastTurns/one").set({"turns": [stream.generation]})
     part = database.document(message).get().get("parts")[0]
     return Kept(owner, message, generation, f"{message}/holdfastJournal/1", f"{message}/holdfastParts/{part}")
 
@@ -236,7 +237,7 @@ def test_an_owner_reads_nothing_beside_his_own_answers(sdk: WebSdk, kept: Kept) 
         Attempt(kept.owner, "owned", "holdfastGenerations", kept.owner),
         *[
             Attempt(kept.owner, "group", name)
-            for name in ("messages", "holdfastJournal", "holdfastParts", "holdfastRequest")
+            for name in ("messages", "holdfastJournal", "holdfastParts", "holdfastRequest", "holdfastTurns")
         ],
         Attempt(kept.owner, "get", "users/mallory/messages/m1"),
         Attempt(kept.owner, "get", f"users/{kept.owner}"),

@@ -21,6 +21,7 @@ from lib.domain.errors import Unreachable
 from lib.domain.task import Task
 from lib.engine.attempt import CHAT_SECONDS, Attempt, Ended, RetryLater
 from lib.engine.committer import Committer
+from lib.engine.interval import EASES_AFTER
 from lib.engine.worker import Worker
 from lib.journal.codec import replay
 from lib.journal.writer import Fenced
@@ -269,24 +270,21 @@ def test_an_attempt_whose_commit_lost_to_a_rival_ends_and_writes_no_more(start, 
 # How often
 
 
-@pytest.mark.parametrize(
-    ("watched", "took", "interval"),
-    [(True, 0.01, 0.105), (True, 0.3, 0.6), (False, 0.3, 1.2), (False, 0.8, 1.6)],
-)
-def test_the_interval_is_what_was_set_and_never_less_than_twice_the_time_that_a_commit_took(
-    attempt_at, clock, watched, took, interval
-):
-    defaults = {"FLUSH_SECONDS": "0.1", "UNWATCHED_FLUSH_SECONDS": "1.2"}
-    attempt, _ = attempt_at(NOBODY, settings=defaults)
-    attempt._watched_until = clock() + timedelta(minutes=1 if watched else -1)
-    attempt._journal.commit_seconds = took
-    assert attempt._interval() == pytest.approx(interval)
-
-
-def test_an_interval_of_nothing_stays_nothing_however_slow_commits_are(attempt_at):
-    attempt, _ = attempt_at(NOBODY)
-    attempt._journal.commit_seconds = 0.3
-    assert attempt._interval() == 0.0
+def test_an_answer_s_commits_ease_off_once_it_has_come_for_a_while(start, store, clock, saved, eventually):
+    upstream, run = start(*words(4), *END, settings=NEVER | {"FLUSH_SECONDS": "0.01", "EASED_FLUSH_SECONDS": "3600"})
+    store.patch(run.generation, {"watchers": {"a viewer's process": clock() + timedelta(minutes=1)}})
+    for number in range(2):
+        upstream.say(1)
+        eventually(lambda number=number: saved(run) == "".join(f"{n} " for n in range(number + 1)))
+    clock.advance(EASES_AFTER)
+    upstream.say(1)  # is still committed after the interval that was there when the last one was made
+    eventually(lambda: saved(run) == "0 1 2 ")
+    upstream.say(1)
+    run.thread.join(0.3)
+    assert saved(run) == "0 1 2 "
+    upstream.say()
+    assert run.ends() == Ended(State.COMPLETED)
+    assert saved(run) == "0 1 2 3 "
 
 
 def test_a_viewer_that_comes_finds_a_shorter_interval(start, store, clock, saved, eventually):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from google.cloud.firestore_v1.base_query import FieldFilter
 
+from lib.domain.turn import turns_path
 from local.client import Client, question
 from local.ports import free_port
 from local.stack import Stack
@@ -63,14 +64,19 @@ def everything(database: Any, user: str) -> dict[str, Any]:
     """All that is kept of a user, whosever it is."""
     found = below(database.document(f"users/{user}"))
     of_user = FieldFilter("owner", "==", user)
-    for name in ("holdfastGenerations", "holdfastUsage"):
-        for document in database.collection(name).where(filter=of_user).stream():
-            found |= below(document.reference)
+    for generation in database.collection("holdfastGenerations").where(filter=of_user).stream():
+        found |= below(generation.reference)
+        if generation.get("turn"):
+            found |= below(database.document(turns_path(generation.get("messagePath"))))
+    for account in database.collection("holdfastUsage").where(filter=of_user).stream():
+        found |= below(account.reference)
     return found
 
 
-def ask(client: Client, text: str, tokens: int = 3, chat: str | None = None, **demo: Any) -> str:
-    headers = {"X_Chat_Id": chat} if chat else {}
+def ask(
+    client: Client, text: str, tokens: int = 3, chat: str | None = None, turn: str = "parallel", **demo: Any
+) -> str:
+    headers = {"X_Chat_Id": chat, "X_Turn": turn} if chat else {}
     response = client.complete(question(text, tokens, **{"rate": QUICK, **demo}), **headers)
     response.raise_for_status()
     return response.headers["X-Generation-Id"]
@@ -99,14 +105,19 @@ def test_all_that_is_kept_of_a_user_goes_and_nothing_else_does(
     kept = what_an_app_keeps(database, client.user, "holidays")
     ask(client, "in a chat that there is", chat="holidays")
     ask(client, "in a chat that nobody made", chat="unmade")
+    for n in range(2):
+        ask(client, f"in turn {n}", chat="in turn", turn="queue")
     ask(client, "in no chat" + "." * (70 << 10))
     ask(client, "too long for one document", 800, token_bytes=1000)
-    of_another = ask(other, "of another", chat="holidays")
+    of_another = ask(other, "of another", chat="holidays", turn="reject")
     chat = database.document(f"users/{client.user}/chats/holidays").get().to_dict()
     kept[f"users/{client.user}/chats/holidays"] = chat  # a start writes when its last message was
     for user in (client.user, other.user):
         device = {"token": "t", "platform": "web", "createdAt": datetime.now(UTC)}
         database.document(f"users/{user}/holdfastDevices/phone").set(device)
+        for chat in ("holidays", "deleted"):
+            claim = database.document(f"users/{user}/chats/{chat}/holdfastTitles/claim")
+            claim.set({"claimedAt": datetime.now(UTC), "expireAt": datetime.now(UTC)})
         for period, name in (("2026-01", "month"), ("2026-01-02", "day")):
             counted = {"owner": user, "period": period, "inputTokens": 3}
             database.document(f"holdfastUsage/{user}.{name}.{period}").set(counted)

@@ -734,6 +734,63 @@ def test_a_lease_that_a_generation_was_created_with_is_not_written_again(
     assert lease_of(store, generation, "viewer") is None
 
 
+def test_a_viewer_that_asks_for_less_is_told_no_more_until_then_and_of_the_end_at_once(begin, hold, tails, entries):
+    generation = begin()
+    journal = hold(generation).journal
+    with tails.open(generation, 0) as close, tails.open(generation, 0, every=3600.0) as coarse:
+        journal.append(entries(1, 2))
+        assert coarse.next(PATIENCE).events == events(entries(1, 2))  # the first words come at once
+        for at in range(3, 7):
+            journal.append(entries(at, at))
+            assert read_to(close, at)[-1:] == events(entries(at, at))
+            held_back = coarse.next(0.0)
+            assert (held_back.events, held_back.last, coarse.cursor) == ([], 2, 2)
+        journal.finish(entries(7, 7), COMPLETED, SAID)
+        last = coarse.next(PATIENCE)
+        assert (last.events, last.end.state) == (events(entries(3, 7)), State.COMPLETED)
+
+
+def test_a_viewer_that_asks_for_less_has_its_next_piece_when_it_is_due(begin, hold, tails, entries):
+    generation = begin()
+    journal = hold(generation).journal
+    with tails.open(generation, 0, every=0.5) as tail:
+        began = time.monotonic()
+        pieces = []
+        for at in range(1, 31):
+            journal.append(entries(at, at))
+            pieces += [piece for piece in [tail.next(0.05)] if piece.events]
+        while tail.cursor < 30:
+            pieces += [piece for piece in [tail.next(PATIENCE)] if piece.events]
+        assert 2 <= len(pieces) <= 2 + (time.monotonic() - began) / 0.5
+        assert [event for piece in pieces for event in piece.events] == events(entries(1, 30))
+
+
+def test_a_viewer_that_asks_for_less_has_all_that_it_missed_at_once(begin, hold, tails, entries):
+    generation = begin()
+    journal = hold(generation).journal
+    written = entries(1, 400, 6 * KIB)
+    with tails.open(generation, 0, every=3600.0) as tail:
+        write(journal, written, at_a_time=20)
+        assert collect(tail) == events(written)
+
+
+def test_the_viewers_of_a_process_ask_for_what_the_closest_one_does(begin, hold, store, tails, entries):
+    generation = begin()
+    hold(generation).journal.append(entries(1, 2))
+
+    def asked_for(tail, every):
+        deadline = time.monotonic() + PATIENCE
+        while store.generation(generation.id).every != every and time.monotonic() < deadline:
+            tail.next(0.1)
+        assert store.generation(generation.id).every == every
+
+    with tails.open(generation, 0, every=2.0) as coarse:
+        asked_for(coarse, {"viewer": 2.0})
+        with tails.open(generation, 2, every=0.5) as close:
+            asked_for(close, {"viewer": 0.5})
+    assert store.generation(generation.id).every == store.generation(generation.id).watchers == {}
+
+
 def test_who_watches_what_has_ended_writes_nothing(begin, hold, faulty, store_over, tails_over, entries):
     generation = begin()
     write(hold(generation).journal, entries(1, 3), at_a_time=1)

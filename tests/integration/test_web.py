@@ -18,8 +18,7 @@ import requests
 
 from local.ports import Ports
 from local.stack import Stack
-from local.token import PROJECT
-from local.web import PAGES, build
+from local.web import FIREBASE, PAGES, build
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_SECONDS = 60.0
@@ -59,7 +58,9 @@ def test_the_page_is_served_with_a_stack_of_its_own_and_leaves_nothing(number: s
     with running(ports) as process:
         url = ready(process)
         config = requests.get(f"{url}/config.json", timeout=WAIT_SECONDS).json()
-        assert config == {"apiUrl": f"http://127.0.0.1:{ports.api_port}", "project": PROJECT, "model": "demo"}
+        push = config.pop("push")
+        assert config == {"apiUrl": f"http://127.0.0.1:{ports.api_port}", "firebase": FIREBASE, "model": "demo"}
+        assert push == {"emulator": f"http://127.0.0.1:{ports.firestore_port}"}
         assert requests.get(f"{config['apiUrl']}/health", timeout=WAIT_SECONDS).status_code == 200
         started = parts(process)
         assert len(started) >= 7

@@ -13,7 +13,7 @@ import {
 export const config = await (await fetch('/config.json')).json();
 export const api = `${config.apiUrl}/api/chat`;
 
-const app = initializeApp({ apiKey: 'local', projectId: config.project });
+const app = initializeApp(config.firebase);
 const auth = initializeAuth(app, { persistence: [indexedDBLocalPersistence, browserLocalPersistence] });
 connectAuthEmulator(auth, location.origin, { disableWarnings: true });
 

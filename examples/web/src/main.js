@@ -1,6 +1,7 @@
 // The page: signs in, shows one conversation, and keeps one stream open for each of its live answers.
 import { follow } from './follow.js';
 import { Kept } from './kept.js';
+import { Notifications } from './notifications.js';
 import { Service } from './service.js';
 import { asked, found, isLive, messages } from './turn.js';
 import { byId, runningList, stateOf, TurnView } from './view.js';
@@ -10,6 +11,7 @@ const NEAR_END = 160; // pixels from the end of the page within which it scrolls
 
 const config = await (await fetch('/config.json')).json();
 const service = new Service(config);
+const notifications = new Notifications(service.app, config);
 
 let kept = null; // null while nobody is signed in
 let views = new Map(); // message id → TurnView, of the conversation on the screen
@@ -27,7 +29,10 @@ byId('sign-in-form').addEventListener('submit', async (event) => {
   }
 });
 
-byId('sign-out').addEventListener('click', () => service.signOut());
+byId('sign-out').addEventListener('click', async () => {
+  await notifications.off().catch(() => {}); // or the next user of this browser would be told of answers of this one
+  await service.signOut();
+});
 
 service.onUser((user) => {
   hangUp();
@@ -43,10 +48,33 @@ service.onUser((user) => {
   }
   byId('who').textContent = user.uid;
   byId('demo').hidden = config.model !== 'demo';
-  show(kept.chat);
+  const told = new URLSearchParams(location.hash.slice(1)).get('chat'); // a notification opened this page
+  if (told) history.replaceState(null, '', location.pathname);
+  show(told ?? kept.chat);
+  notifications.signedIn(user.uid).then(drawNotify, (error) => say(`Notifications: ${error.message}`));
   byId('question').focus({ preventScroll: true });
   list();
 });
+
+// Notifications
+
+byId('notify').addEventListener('click', async () => {
+  try {
+    if (notifications.on) await notifications.off();
+    else await notifications.ask();
+    say(notifications.on ? 'You are told of answers that end while you do not look.' : 'Notifications are off.');
+  } catch (error) {
+    say(`Notifications can't be switched: ${error.message}`);
+  }
+  drawNotify();
+});
+
+function drawNotify() {
+  byId('notify').hidden = !notifications.possible;
+  byId('notify').setAttribute('aria-pressed', String(notifications.on));
+}
+
+notifications.onOpen((chat) => kept && show(chat));
 
 // The conversation
 
@@ -138,6 +166,7 @@ function changed(turn) {
   if (isLive(turn)) kept.saveSoon(turn);
   else kept.save(turn);
   broken.delete(turn.id);
+  if (!isLive(turn)) notifications.ended(turn);
   tell(turn);
 }
 
@@ -266,6 +295,12 @@ function complain(what) {
 }
 
 function showRunning(generations) {
+  for (const { messageId, state } of generations) {
+    const view = views.get(messageId);
+    if (!view || view.turn.waits === (state === 'queued')) continue;
+    view.turn.waits = state === 'queued';
+    draw(view.turn);
+  }
   const list = byId('running');
   const focused = document.activeElement?.closest?.('#running li')?.dataset.generation;
   const which = document.activeElement?.className;

@@ -12,8 +12,9 @@ import {
 import { getFunctions, httpsCallableFromURL } from '@firebase/functions';
 
 export class Service {
-  constructor({ apiUrl, project }) {
-    const app = initializeApp({ apiKey: 'local', projectId: project });
+  constructor({ apiUrl, firebase }) {
+    const app = initializeApp(firebase);
+    this.app = app;
     this.url = apiUrl;
     this.auth = initializeAuth(app, { persistence: [indexedDBLocalPersistence, browserLocalPersistence] });
     connectAuthEmulator(this.auth, location.origin, { disableWarnings: true });

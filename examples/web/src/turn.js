@@ -2,10 +2,13 @@
 
 export const ENDED = ['completed', 'stopped', 'incomplete', 'failed'];
 
-/** A new question. `request` is repeated unchanged until the service has sent the answer's id. */
+/**
+ * A new question, which waits for the answers before it in its chat, in whichever tab. `request` is repeated unchanged until
+ * the service has sent the answer's id.
+ */
 export function asked(chat, question, request) {
   const id = crypto.randomUUID();
-  return { ...blank(id, chat), question, request: { ...request, chatId: chat, messageId: id } };
+  return { ...blank(id, chat), question, request: { ...request, chatId: chat, messageId: id, turn: 'queue' } };
 }
 
 /** An answer from another page or device, which is resumed from its beginning. */
@@ -23,6 +26,7 @@ function blank(id, chat) {
     request: null,
     generation: null,
     state: 'queued',
+    waits: false, // whether the service says that no worker has it yet
     reason: null,
     error: null,
     seq: 0, // the number of the last event whose text is in `text`: the cursor

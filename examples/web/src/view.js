@@ -86,7 +86,8 @@ export function stateOf(turn, line) {
   if (turn.state === 'incomplete') return `Incomplete: ${REASONS[turn.reason] ?? 'it broke off'}`;
   if (line === 'off') return 'Going on without you';
   if (line === 'lost') return 'Connection lost, trying again';
-  return turn.seq ? 'Writing' : 'Waiting for the first word';
+  if (turn.seq) return 'Writing';
+  return turn.waits ? 'Queued' : 'Waiting for the first word';
 }
 
 /** The list of live answers: an entry for each generation, with its question if this page knows it. */
@@ -98,7 +99,8 @@ export function runningList(generations, turns, { open, stop }) {
     item.dataset.generation = generation.id;
     item.querySelector('.name').textContent = name;
     const since = new Date(generation.createdAt).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
-    item.querySelector('.about').textContent = `since ${since} · event ${generation.lastSeq.toLocaleString('en')}`;
+    const far = generation.state === 'queued' ? 'queued' : `event ${generation.lastSeq.toLocaleString('en')}`;
+    item.querySelector('.about').textContent = `since ${since} · ${far}`;
     for (const [what, act] of Object.entries({ open, stop })) {
       const button = item.querySelector(`.${what}`);
       button.setAttribute('aria-label', `${button.textContent}: ${name}`);

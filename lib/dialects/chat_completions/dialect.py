@@ -18,7 +18,7 @@ from lib.dialects.chat_completions.request import file_by_id, written
 from lib.dialects.conversation import Conversation
 from lib.dialects.faults import error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
-from lib.dialects.request import fallbacks, is_streamed, read_request
+from lib.dialects.request import fallbacks, is_streamed, last_words, read_request
 from lib.dialects.steps import (
     OUTPUT,
     EndMark,
@@ -96,6 +96,9 @@ class ChatCompletions:
 
     def written(self, conversation: Conversation) -> Json:
         return written(conversation)
+
+    def question(self, request: Json) -> str:
+        return last_words(request.get("messages"))
 
     def reading(self) -> Reading:
         return _Reading(self)

@@ -23,7 +23,7 @@ from lib.dialects.gemini.events import steps_of
 from lib.dialects.gemini.request import file_by_id, written
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.reading import SeamReading
-from lib.dialects.request import is_streamed, read_request
+from lib.dialects.request import is_streamed, last_words, read_request
 from lib.dialects.steps import Fault, Json
 from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
@@ -102,6 +102,9 @@ class Gemini:
 
     def written(self, conversation: Conversation) -> Json:
         return written(conversation)
+
+    def question(self, request: Json) -> str:
+        return last_words(request.get("contents"), "parts", role="user")
 
     def reading(self) -> Reading:
         return SeamReading(self.read, _nameless)

@@ -17,11 +17,11 @@ from lib.dialects.conversation import Conversation
 from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.messages.events import inner_error, steps_of, stream_of
 from lib.dialects.messages.prefill import Seam, continued
-from lib.dialects.messages.request import file_by_id, written
+from lib.dialects.messages.request import kept_by_id, written
 from lib.dialects.messages.turn import Turn
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.reading import SeamReading
-from lib.dialects.request import fallbacks, is_streamed, read_request
+from lib.dialects.request import fallbacks, is_streamed, last_words, read_request
 from lib.dialects.steps import EndMark, Fault, Json
 from lib.domain.errors import HoldfastError, InvalidRequest
 from lib.domain.event import Event
@@ -77,7 +77,7 @@ class Messages:
             streamed=streamed,
             fallbacks=fallbacks(request),
             output_tokens=limit,
-            kept=file_by_id(request),
+            kept=kept_by_id(request),
         )
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002
@@ -90,6 +90,9 @@ class Messages:
 
     def written(self, conversation: Conversation) -> Json:
         return written(conversation)
+
+    def question(self, request: Json) -> str:
+        return last_words(request.get("messages"))
 
     def reading(self) -> Reading:
         return SeamReading(self.read, _named)

@@ -62,8 +62,11 @@ def written(conversation: Conversation) -> Json:
     return request
 
 
-def file_by_id(request: Json) -> str | None:
-    """The first field with the id of a file that the upstream keeps for its account."""
+def kept_by_id(request: Json) -> str | None:
+    """The first field with the id of a file or a container that the upstream keeps for its account."""
+    container = request.get("container")
+    if isinstance(container, str) or (isinstance(container, dict) and container.get("id")):
+        return "container"
     for place, part in parts_of(request, "messages", "content"):
         inner = part.get("content") if part.get("type") == "tool_result" else None
         for block in (part, *(inner if isinstance(inner, list) else ())):

@@ -17,7 +17,7 @@ from lib.dialects.conversation import Conversation
 from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.reading import SeamReading
-from lib.dialects.request import fallbacks, is_streamed, read_request
+from lib.dialects.request import fallbacks, is_streamed, last_words, read_request
 from lib.dialects.responses.background import PATH, ResponseBackground
 from lib.dialects.responses.events import failure_in, steps_of
 from lib.dialects.responses.ids import kept_for_account, kept_for_user
@@ -82,6 +82,10 @@ class Responses:
 
     def written(self, conversation: Conversation) -> Json:
         return written(conversation)
+
+    def question(self, request: Json) -> str:
+        said = request.get("input")
+        return said if isinstance(said, str) else last_words(said)
 
     def reading(self) -> Reading:
         return SeamReading(self.read, named)

@@ -1,12 +1,13 @@
 """Reads the AI SDK's requests: UI messages become a conversation. Pure.
 
 `useChat` posts `{id, messages, trigger, messageId}` and what its transport's `body` adds: here `model`, `system`,
-`tools` and `options`. https://ai-sdk.dev/docs/reference/ai-sdk-core/ui-message
+`tools`, `options` and `turn`. https://ai-sdk.dev/docs/reference/ai-sdk-core/ui-message
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +39,17 @@ class ChatRequest:
     """A request of `useChat`.
 
     `continues`: the last message is the assistant's, and the answer's parts are to be appended to it.
-    `need_approval` has the names of the tools that the user must approve before each call.
+    `need_approval` has the names of the tools that the user must approve before each call. `parent` is the id of the
+    last message, and `replaces` that of the answer that is asked for anew, where the client names it.
     """
 
     chat_id: str
     conversation: Conversation
     continues: bool
     need_approval: frozenset[str]
+    turn: str | None
+    parent: str | None
+    replaces: str | None
 
 
 def read(body: bytes, default_model: str | None) -> ChatRequest:
@@ -78,7 +83,12 @@ def read(body: bytes, default_model: str | None) -> ChatRequest:
             f"'tools' may have at most {MOST_APPROVALS} with 'needsApproval', named in {LONGEST_NAME} characters.",
             param="tools",
         )
+    turn = fields.get("turn")
+    if not isinstance(turn, str | None):
+        raise InvalidRequest("'turn' must be a string.", param="turn")
     instructions, turns = _turns(messages, system)
+    ids = [_id(message) for message in messages]
+    regenerated = _id({"id": fields.get("messageId")}) if fields.get("trigger") == "regenerate-message" else None
     return ChatRequest(
         chat_id=document_id(chat_id, "id"),
         conversation=Conversation(
@@ -86,7 +96,17 @@ def read(body: bytes, default_model: str | None) -> ChatRequest:
         ),
         continues=messages[-1].get("role") == "assistant",
         need_approval=need_approval,
+        turn=turn,
+        parent=ids[-1],
+        replaces=regenerated if regenerated not in ids else None,  # it may be the question's, which is sent
     )
+
+
+def _id(message: Json) -> str | None:
+    """A message's id, if it can be a document's. An app is free to have others."""
+    with suppress(InvalidRequest):
+        return document_id(given, "id") if isinstance(given := message.get("id"), str) else None
+    return None
 
 
 def _tool(given: Any, param: str) -> Tool:

@@ -21,11 +21,12 @@ from lib.domain.ids import document_id
 from lib.serving.feed import Piece
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import Tail
+from lib.wires import every
 from lib.wires.ai_sdk.messages import read
 from lib.wires.ai_sdk.stream import UiStream
 from lib.wires.failures import Interrupted, UpstreamRefusal, shown, summary
 from lib.wires.frames import KEEP_ALIVE
-from lib.wires.http import bound_writes, first_piece, header, named, refusal, streamed
+from lib.wires.http import bound_writes, first_piece, header, named, refusal, status_wait, streamed
 from lib.wires.service import Service
 
 STREAM_VERSION = {"x-vercel-ai-ui-message-stream": "v1"}
@@ -40,7 +41,7 @@ def register(app: Flask, service: Service) -> None:
         generation, tail, rendered = begin(service.identify(request.headers))
         bound_writes(service.settings.send_seconds)
         try:
-            first = first_piece(tail, service.settings.status_wait_seconds)
+            first = first_piece(tail, status_wait(generation, service.settings))
         except BaseException:
             tail.close()
             raise
@@ -53,8 +54,12 @@ def register(app: Flask, service: Service) -> None:
                 body=asked.conversation,
                 chat_id=asked.chat_id,
                 message_id=header("X-Message-Id"),
+                turn=header("X-Turn") or asked.turn,
+                parent_id=header("X-Parent-Id") or asked.parent,
+                replaces_id=header("X-Replaces-Id") or asked.replaces,
                 push_token=header("X-Push-Token"),
                 idempotency_key=header("Idempotency-Key"),
+                every=every.asked(),
                 need_approval=asked.need_approval,
             )
             started = service.generations.start(user, request)
@@ -63,10 +68,11 @@ def register(app: Flask, service: Service) -> None:
 
     @wire.get("/api/chat/<chat_id>/stream")
     def resume(chat_id: str) -> Response:
-        live = newest_live(service.identify(request.headers), chat_id)
+        user, wanted = service.identify(request.headers), every.asked()
+        live = newest_live(user, chat_id)
         if live is None:
             return Response(status=204)
-        tail = service.generations.resume(live, 0)
+        tail = service.generations.resume(live, 0, wanted)
         bound_writes(service.settings.send_seconds)
         return respond(live, tail, Piece([], 0), UiStream(live.message_id, live.need_approval))
 

@@ -8,11 +8,15 @@ from typing import Any
 import orjson
 
 from lib.domain.errors import InvalidRequest
-from lib.domain.ids import document_id
+from lib.domain.ids import device_token, document_id
+from lib.domain.turn import TurnMode
 from lib.serving.start_request import StartRequest
+from lib.wires import every
 from lib.wires.firebase_callable.values import decoded
 
-_IDS = ("chatId", "messageId", "idempotencyKey")
+_IDS = ("chatId", "messageId", "idempotencyKey", "parentId", "replacesId")
+_TURN = "turn"
+_DEVICE = "pushToken"
 _TOO_DEEP = "'data' is nested too deeply."
 
 Json = dict[str, Any]
@@ -20,7 +24,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """`data` is a request in the API that the model's upstream supports, with the ids added to its fields."""
+    """`data` is a request in the API that the model's upstream supports, with what is ours beside its fields."""
 
     request: StartRequest
 
@@ -29,6 +33,7 @@ class Start:
 class Resume:
     generation: str
     after: int
+    every: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +62,42 @@ def read(body: bytes) -> Start | Resume | Stop | Usage:
         raise InvalidRequest("'data' must be an object: a request, {'resume': id} or {'stop': id}.", param="data")
     if "model" not in data:  # with a model it is a request, whose API may have fields of these names
         if "resume" in data:
-            _only(data, "resume", "after")
-            return Resume(_id(data, "resume"), _cursor(data.get("after")))
+            _only(data, "resume", "after", "every")
+            return Resume(_id(data, "resume"), _cursor(data.get("after")), every.seconds(data.get("every", 0), "every"))
         if "stop" in data:
             _only(data, "stop")
             return Stop(_id(data, "stop"))
         if data == {"usage": True}:
             return Usage()
     chat, message, key = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
+    chat, message, key, parent, replaces = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
+    turn = data.get(_TURN)
+    if turn is not None and turn not in list(TurnMode):
+        raise InvalidRequest(f"'turn' must be one of {', '.join(TurnMode)}.", param=_TURN)
+    if turn not in (None, TurnMode.PARALLEL) and chat is None:
+        raise InvalidRequest(f"'turn' '{turn}' needs 'chatId': the turns are those of a chat.", param=_TURN)
     if message is not None and chat is None:
         raise InvalidRequest("'messageId' needs 'chatId': a message of no chat has its call's id.", param="messageId")
-    asked = {name: value for name, value in data.items() if name not in _IDS}
+    token = device_token(_text(data, _DEVICE), _DEVICE) if data.get(_DEVICE) is not None else None
+    asked = {name: value for name, value in data.items() if name not in (*_IDS, _TURN, _DEVICE, "every")}
+    wanted = every.seconds(data.get("every", 0), "every")
     try:
-        return Start(StartRequest(body=orjson.dumps(asked), chat_id=chat, message_id=message, idempotency_key=key))
+        body = orjson.dumps(asked)
     except orjson.JSONEncodeError as error:
         raise InvalidRequest(_TOO_DEEP, param="data") from error
+    return Start(
+        StartRequest(
+            body=body,
+            chat_id=chat,
+            message_id=message,
+            idempotency_key=key,
+            turn=turn,
+            parent_id=parent,
+            replaces_id=replaces,
+            push_token=token,
+            every=wanted,
+        )
+    )
 
 
 def _only(data: Json, *names: str) -> None:
@@ -81,9 +107,14 @@ def _only(data: Json, *names: str) -> None:
 
 
 def _id(data: Json, name: str) -> str:
-    if not isinstance(data[name], str):
+    return document_id(_text(data, name), name)
+
+
+def _text(data: Json, name: str) -> str:
+    text = data[name]
+    if not isinstance(text, str):
         raise InvalidRequest(f"'{name}' must be a string.", param=name)
-    return document_id(data[name], name)
+    return text
 
 
 def _cursor(after: Any) -> int:

@@ -32,7 +32,12 @@ from lib.wires.http import STREAM_HEADERS, bound_writes, streamed
 from lib.wires.service import Service
 from lib.wires.usage import usage_of
 
-_PARAMS = {"X-Chat-Id": "chatId", "X-Message-Id": "messageId", "Idempotency-Key": "idempotencyKey"}
+_PARAMS = {
+    "X-Chat-Id": "chatId",
+    "X-Message-Id": "messageId",
+    "Idempotency-Key": "idempotencyKey",
+    "X-Turn": "turn",
+}
 _STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -54,6 +59,7 @@ _HTTP = {
     "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
     "ALREADY_EXISTS": 409,
+    "ABORTED": 409,
     "RESOURCE_EXHAUSTED": 429,
     "CANCELLED": 499,
     "INTERNAL": 500,
@@ -107,7 +113,7 @@ def register(app: Flask, service: Service) -> None:
         generation, head = service.generations.find(user, asked.generation)
         if asked.after > head.last:
             raise InvalidRequest(f"'after' must be from 0 to {head.last}, the last there is.", param="after")
-        return generation, service.generations.resume(generation, asked.after)
+        return generation, service.generations.resume(generation, asked.after, asked.every)
 
     def respond(generation: Generation, tail: Tail, wants_stream: bool) -> Response:
         def ending() -> Json:
@@ -155,6 +161,8 @@ def failure(error: HoldfastError) -> tuple[Json, int]:
         details["retryAfter"] = error.retry_after
     if error.code == "generation_ended":
         status = "FAILED_PRECONDITION"
+    if error.code == "answer_running":
+        status = "ABORTED"
     if isinstance(error, Failed):
         status = "INTERNAL" if error.code == _KEY_REFUSED else _upstream_failure(error.upstream_status)
         details |= {"id": error.generation.id, "state": str(error.generation.state), "reason": error.generation.reason}

@@ -23,7 +23,7 @@ from lib.serving.feed import Piece
 from lib.serving.generations import Started
 from lib.serving.start_request import StartRequest, kept_elsewhere
 from lib.serving.tail import Tail
-from lib.wires import nodes
+from lib.wires import every, nodes
 from lib.wires.bodies import object_in
 from lib.wires.failures import shown
 from lib.wires.frames import KEEP_ALIVE, frame, in_writes
@@ -35,6 +35,7 @@ from lib.wires.http import (
     named,
     refusal,
     retried,
+    status_wait,
     streamed,
     wants_bare_events,
 )
@@ -59,43 +60,46 @@ def register(app: Flask, service: Service) -> None:
     @wire.post("/v1/responses")
     def create() -> Response:
         user = service.identify(request.headers)
-        started, kept, is_streamed = begin(user)
-        bound_writes(settings.send_seconds)
-        generation, tail, rendering = started.generation, started.tail, responses.rendering(started.generation, kept)
-        try:
-            if kept.get("background"):
+        with ExitStack() as held:
+            started, shown, is_streamed = begin(user, held)
+            bound_writes(settings.send_seconds)
+            generation, tail = started.generation, started.tail
+            rendering = responses.rendering(generation, shown)
+            try:
+                if shown.get("background"):
+                    if is_streamed:
+                        return respond(generation, tail, Piece([], 0), rendering, held)
+                    tail.close()
+                    if not started.attached:
+                        return whole(generation, rendering.response("queued"))
+                    with responses.find(user, response_id(generation)) as found:
+                        return whole(generation, responses.shown(found))
+                first = first_piece(tail, status_wait(generation, settings))
                 if is_streamed:
-                    return respond(generation, tail, Piece([], 0), rendering)
+                    return respond(generation, tail, first, rendering, held)
+                end = ended(tail, first, rendering.take, settings.response_seconds)
+                rendering.end(end)
+                return whole(generation, rendering.ended(end))
+            except HoldfastError as error:
                 tail.close()
-                if not started.attached:
-                    return whole(generation, rendering.response("queued"))
-                with responses.find(user, response_id(generation)) as found:
-                    return whole(generation, responses.shown(found))
-            first = first_piece(tail, settings.status_wait_seconds)
-            if is_streamed:
-                return respond(generation, tail, first, rendering)
-            end = ended(tail, first, rendering.take, settings.response_seconds)
-            rendering.end(end)
-            return whole(generation, rendering.ended(end))
-        except HoldfastError as error:
-            tail.close()
-            return refusal(error, located(generation), foreign=generation.dialect != SPOKEN)
-        except BaseException:
-            tail.close()
-            raise
+                return refusal(error, located(generation), foreign=generation.dialect != SPOKEN)
+            except BaseException:
+                tail.close()
+                raise
 
-    def begin(user: str) -> tuple[Started, Json, bool]:
-        with service.bodies.json(user) as body, ExitStack() as held:
+    def begin(user: str, held: ExitStack) -> tuple[Started, Json, bool]:
+        """Starts an answer. What is shown of its request counts as held until `held` is closed."""
+        with service.bodies.json(user) as body, ExitStack() as reading:
             fields = object_in(body)
             check(fields)
-            previous = held.enter_context(responses.previous(user, fields.get("previous_response_id")))
-            started, kept = start(user, fields, previous, References(responses, user, held))
-            return started, kept, bool(fields.get("stream"))
+            previous = reading.enter_context(responses.previous(user, fields.get("previous_response_id")))
+            started, shown = start(user, fields, previous, References(responses, user, reading), held)
+            return started, shown, bool(fields.get("stream"))
 
     def start(
-        user: str, fields: Json, previous: Kept | None, references: References, *, placed: bool = True
+        user: str, fields: Json, previous: Kept | None, references: References, held: ExitStack, *, placed: bool = True
     ) -> tuple[Started, Json]:
-        """The generation, and what is kept of its request. `placed`: it is where the headers say."""
+        """The generation, and what is shown of its request. `placed`: it is where the headers say."""
         upstream = settings.catalog.serving(fields["model"])
         if SPOKEN in upstream.speaks:
             asking = passed(fields, previous, upstream, references)
@@ -105,10 +109,16 @@ def register(app: Flask, service: Service) -> None:
             asking,
             chat_id=header("X-Chat-Id") if placed else None,
             message_id=header("X-Message-Id") if placed else None,
+            turn=header("X-Turn") if placed else None,
+            parent_id=header("X-Parent-Id") if placed else None,
+            replaces_id=header("X-Replaces-Id") if placed else None,
+            push_token=header("X-Push-Token") if placed else None,
             idempotency_key=header("Idempotency-Key"),
             retried=retried(),
+            every=every.asked(),
         )
-        return service.generations.start(user, begun), orjson.loads(begun.own)
+        shown = held_shown(user, orjson.loads(begun.own), held)
+        return service.generations.start(user, begun), shown
 
     def passed(fields: Json, previous: Kept | None, upstream: Upstream, references: References) -> StartRequest:
         """For an upstream that speaks this API. It is always asked for a stream, so that there is one to follow."""
@@ -133,6 +143,12 @@ def register(app: Flask, service: Service) -> None:
         asked = read(whole, responses.conversation(previous) if previous is not None else ())
         return StartRequest(body=asked.conversation, own=bounded(orjson.dumps(asked.kept)))
 
+    def held_shown(user: str, kept: Json, held: ExitStack) -> Json:
+        """What is shown of a request, which may have long instructions, and lives as long as a stream of the answer."""
+        shown = {name: value for name, value in kept.items() if name != INPUT}
+        held.enter_context(service.bodies.kept(user, len(orjson.dumps(shown)), "shown"))
+        return shown
+
     def bounded(conversation: bytes) -> bytes:
         """A conversation, checked as one body is, since it grows with each response. Errors: `InvalidRequest`."""
         size, values = settings.max_request_bytes, settings.max_request_nodes
@@ -148,20 +164,26 @@ def register(app: Flask, service: Service) -> None:
             param="previous_response_id",
         )
 
-    def respond(generation: Generation, tail: Tail, first: Piece, rendering: Rendering, after: int = -1) -> Response:
+    def respond(
+        generation: Generation, tail: Tail, first: Piece, rendering: Rendering, held: ExitStack, after: int = -1
+    ) -> Response:
         bounds = {"keepalive": settings.keepalive_seconds, "seconds": settings.response_seconds}
         pieces = chunks(tail, first, rendering, after, bare=wants_bare_events(), **bounds)
-        return streamed(tail, pieces, located(generation))
+        answer = streamed(tail, pieces, located(generation))
+        answer.call_on_close(held.pop_all().close)
+        return answer
 
     @wire.get("/v1/responses/<its_id>")
     def retrieve(its_id: str) -> Response:
-        with responses.find(service.identify(request.headers), its_id) as kept:
+        user = service.identify(request.headers)
+        with responses.find(user, its_id) as kept, ExitStack() as held:
             if request.args.get("stream") != "true" and "text/event-stream" not in request.headers.get("Accept", ""):
                 return whole(kept.generation, responses.shown(kept))
-            after, rendering = cursor(), responses.rendering(kept.generation, kept.request)
-            tail = service.generations.resume(kept.generation, 0)
+            after = cursor()
+            rendering = responses.rendering(kept.generation, held_shown(user, kept.request, held))
+            tail = service.generations.resume(kept.generation, 0, every.asked())
             bound_writes(settings.send_seconds)
-            return respond(kept.generation, tail, Piece([], 0), rendering, after)
+            return respond(kept.generation, tail, Piece([], 0), rendering, held, after)
 
     @wire.get("/v1/responses/<its_id>/input_items")
     def input_items(its_id: str) -> Response:
@@ -205,7 +227,7 @@ def register(app: Flask, service: Service) -> None:
                 asked, previous = summarising(fields, [*before, *items]), None
             else:
                 asked = summarising(fields, items)
-            started, kept = start(user, asked, previous, references, placed=False)
+            started, kept = start(user, asked, previous, references, held, placed=False)
             return summary(started, kept, [*before, *items])
 
     def summary(started: Started, kept: Json, items: Sequence[Json]) -> Response:
@@ -214,7 +236,7 @@ def register(app: Flask, service: Service) -> None:
         generation, tail, rendering = started.generation, started.tail, responses.rendering(started.generation, kept)
         try:
             end = ended(
-                tail, first_piece(tail, settings.status_wait_seconds), rendering.take, settings.response_seconds
+                tail, first_piece(tail, status_wait(generation, settings)), rendering.take, settings.response_seconds
             )
             rendering.end(end)
             result = compacted(rendering.ended(end), items, generation.id)

@@ -1,7 +1,9 @@
 // What is done in the browser. What must be true of it is said in tests/e2e/test_browser.py.
+import { Visitor } from './visitor.mjs';
+
 export * from './client_package.mjs';
 
-export { Visitor } from './visitor.mjs';
+export { Visitor };
 
 export async function reload(visitor, order, say) {
   const me = await visitor();
@@ -129,6 +131,25 @@ export async function elsewhere(visitor, order, say) {
   await desk.page.getByRole('button', { name: /^Stop: / }).click();
   await desk.ended('stopped');
   say({ seq, ...(await desk.answer()) });
+}
+
+/** Two tabs of one browser ask in one chat: the second waits for the first, and both follow to the end. */
+export async function tabs(visitor, { questions, tokens, rate, ...order }, say) {
+  const one = await visitor();
+  await one.signIn();
+  const other = new Visitor(await one.page.context().newPage(), order);
+  await other.page.goto(other.url);
+  await other.page.getByLabel('Your question').waitFor();
+  await one.ask(questions[0], tokens, rate);
+  await one.until(1);
+  await other.ask(questions[1], tokens, rate);
+  await other.turn.getByText('Queued').waitFor();
+  say((await other.running()).map(({ state }) => state));
+  await other.screenshot('10-queued');
+  for (const me of [one, other]) {
+    await me.ended('completed');
+    say(await me.answer());
+  }
 }
 
 /** The service can't be reached when it is asked, and then can. */

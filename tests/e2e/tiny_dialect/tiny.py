@@ -60,6 +60,9 @@ class Tiny:
         asked = [part.text for turn in conversation.turns for part in turn.parts if isinstance(part, Words)]
         return {**conversation.options, "model": conversation.model, "ask": asked[-1]}
 
+    def question(self, request: Json) -> str:
+        return str(request["ask"])
+
     def reading(self) -> Reading:
         return self
 

@@ -132,3 +132,13 @@ def test_files_by_id_are_found_in_the_other_apis_too(api: str, turn: Json, field
     turns = "contents" if api == "gemini" else "messages"
     asked = DIALECTS[api].check({"model": "m", turns: [{"role": "user", **turn}], "max_tokens": 5})
     assert asked.kept == (field and f"{turns}[0].{field}")
+
+
+@pytest.mark.parametrize(
+    ("container", "field"),
+    [("c1", "container"), ({"id": "c1", "skills": []}, "container"), ({"skills": [{"type": "anthropic"}]}, None)],
+)
+def test_a_container_of_messages_is_named_by_its_id(container: str | Json, field: str | None) -> None:
+    turn = {"role": "user", "content": "Hi"}
+    asked = DIALECTS["messages"].check({"model": "m", "messages": [turn], "max_tokens": 5, "container": container})
+    assert asked.kept == field

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections import Counter
 from dataclasses import FrozenInstanceError, fields
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ NEEDED = {
 }
 SECONDS = [
     "FLUSH_SECONDS",
+    "EASED_FLUSH_SECONDS",
     "UNWATCHED_FLUSH_SECONDS",
     "LEASE_SECONDS",
     "STATUS_WAIT_SECONDS",
@@ -55,7 +58,7 @@ def test_only_what_has_no_default_must_be_set() -> None:
     assert settings.max_event_bytes == 8 << 20
     assert settings.max_live_generations == 20
     assert settings.max_attempts == 3
-    assert (settings.flush_seconds, settings.unwatched_flush_seconds) == (0.1, 1.2)
+    assert (settings.flush_seconds, settings.eased_flush_seconds, settings.unwatched_flush_seconds) == (0.1, 0.25, 1.2)
     assert (settings.lease_seconds, settings.lease) == (15.0, timedelta(seconds=15))
     assert (settings.keepalive_seconds, settings.status_wait_seconds) == (15.0, 10.0)
     assert settings.dispatch_seconds == 1800.0
@@ -140,7 +143,7 @@ def test_a_time_is_a_number_above_zero(variable: str, value: str) -> None:
     assert [line.partition(":")[0] for line in faults(**{variable: value})] == [variable]
 
 
-@pytest.mark.parametrize("variable", ["FLUSH_SECONDS", "UNWATCHED_FLUSH_SECONDS"])
+@pytest.mark.parametrize("variable", ["FLUSH_SECONDS", "EASED_FLUSH_SECONDS", "UNWATCHED_FLUSH_SECONDS"])
 def test_the_time_between_two_commits_may_be_zero_and_not_less(variable: str) -> None:
     Settings.from_env({**NEEDED, variable: "0"})
     assert faults(**{variable: "-0.1"}) == [f"{variable}: it must be a number of seconds, or 0, and is '-0.1'"]
@@ -314,6 +317,12 @@ def test_the_members_field_has_a_name_that_rules_can_say(value: str) -> None:
     ]
 
 
+def test_the_title_s_model_is_one_that_an_upstream_serves() -> None:
+    assert Settings.from_env({**NEEDED, "UPSTREAM_MODELS": "gpt-*", "TITLE_MODEL": "gpt-small"}).title_model
+    (fault,) = faults(UPSTREAM_MODELS="gpt-*", TITLE_MODEL="demo")
+    assert fault.startswith("TITLE_MODEL: it must be a model that an upstream serves. There is no model 'demo'.")
+
+
 def test_the_settings_come_from_the_mapping_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_ATTEMPTS", "9")
     monkeypatch.setenv("UPSTREAMS_FILE", "none.toml")
@@ -329,3 +338,23 @@ def test_each_setting_has_a_variable_of_its_own_and_a_line_about_it() -> None:
     described = [field.metadata for field in fields(Settings) if field.metadata]
     assert len({each["variable"] for each in described}) == len(described) == len(fields(Settings)) - 2
     assert all(each["about"].endswith(".") for each in described)
+
+
+def test_generations_are_spread_over_the_queues_that_are_set_and_each_stays_in_its_own() -> None:
+    ids = [uuid.uuid4().hex for _ in range(3000)]
+    three = Settings.from_env({**NEEDED, "TASKS_QUEUES": "3"})
+    queues = Counter(map(three.queue_path_of, ids))
+    first = "projects/demo-holdfast/locations/us-central1/queues/holdfast"
+    assert queues.keys() == {first, f"{first}-shard-1", f"{first}-shard-2"}
+    assert all(abs(number - 1000) < 200 for number in queues.values())
+    again = Settings.from_env({**NEEDED, "TASKS_QUEUES": "3"})
+    assert [*map(again.queue_path_of, ids)] == [*map(three.queue_path_of, ids)]
+    # By a function that never changes: deployed versions work side by side.
+    assert three.queue_path_of("0123456789abcdef0123456789abcdef") == f"{first}-shard-1"
+    assert set(map(Settings.from_env(NEEDED).queue_path_of, ids)) == {first}
+    assert three.delivery_queue_path == f"{first}-deliveries"
+
+
+@pytest.mark.parametrize("value", ["101", "0", "-1", "two"])
+def test_a_number_of_queues_that_can_not_be_is_named(value: str) -> None:
+    assert [line.partition(":")[0] for line in faults(TASKS_QUEUES=value)] == ["TASKS_QUEUES"]

@@ -19,7 +19,7 @@ from lib.serving.viewer_lease import RETRY_SECONDS, ViewerLease
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LENGTH = timedelta(seconds=30)
 PATIENCE = 10.0
-LEASE, REMOVAL = {"watchers.p1": NOW + LENGTH}, "watchers.p1"
+LEASE, REMOVAL = {"watchers.p1": NOW + LENGTH, "every.p1": 0.0}, ("watchers.p1", "every.p1")
 GENERATION = Generation(
     id="g1",
     owner="alice",
@@ -50,7 +50,7 @@ class Patches:
             during()
         if self.faults:
             raise self.faults.pop(0)
-        self.written.append(fields or remove[0])
+        self.written.append(fields or remove)
 
 
 @pytest.fixture
@@ -206,3 +206,61 @@ def test_a_fault_of_ours_leaves_the_lease_free_to_be_written(lease: ViewerLease,
         come(lease)
     lease.keep()
     assert patches.written == [LEASE]
+
+
+def lease_for(every: float) -> dict[str, Any]:
+    return {**LEASE, "every.p1": every}
+
+
+def test_the_viewer_that_wants_to_see_the_most_decides(lease: ViewerLease, patches: Patches) -> None:
+    for every, written in ((2.0, [2.0]), (3.0, [2.0]), (0.5, [2.0, 0.5]), (0.0, [2.0, 0.5, 0.0])):
+        lease.enter(every)
+        lease.keep()
+        assert patches.written == [lease_for(each) for each in written]
+
+
+def test_a_lease_that_asks_for_too_much_is_left_until_it_is_renewed(patches: Patches) -> None:
+    now = 1000.0
+    lease = lease_of(patches, lambda: now)
+    lease.enter(2.0)
+    lease.enter(0.5)
+    lease.keep()
+    lease.leave(0.5, live=True)
+    lease.keep()
+    assert patches.written == [lease_for(0.5)]
+    now += 15.1
+    lease.keep()
+    assert patches.written == [lease_for(0.5), lease_for(2.0)]
+
+
+def test_a_viewer_who_wants_more_while_the_lease_is_written_has_it_right_after(
+    lease: ViewerLease, patches: Patches
+) -> None:
+    lease.enter(2.0)
+    patches.during = lambda: lease.enter(0.5)
+    lease.keep()
+    assert patches.written == [lease_for(2.0), lease_for(0.5)]
+
+
+@pytest.mark.parametrize(("created", "comes", "written"), [(2.0, 2.0, []), (2.0, 3.0, []), (2.0, 1.0, [1.0])])
+def test_what_the_document_was_created_with_counts(
+    lease: ViewerLease, patches: Patches, created: float, comes: float, written: list[float]
+) -> None:
+    lease.created(created)
+    lease.enter(comes)
+    lease.keep()
+    assert patches.written == [lease_for(each) for each in written]
+
+
+def test_a_closer_lease_that_could_not_be_written_is_tried_again(patches: Patches) -> None:
+    now = 1000.0
+    lease = lease_of(patches, lambda: now)
+    lease.enter(2.0)
+    lease.keep()
+    patches.faults = [Unreachable("away")]
+    lease.enter(0.5)
+    lease.keep()
+    assert not lease.due(now)
+    now += RETRY_SECONDS
+    lease.keep()
+    assert patches.written == [lease_for(2.0), lease_for(0.5)]

@@ -134,6 +134,7 @@ def written() -> list[tuple[str, set[str]]]:
         store.head(GENERATION, head, NOW, None),
         store.seal(GENERATION, SEGMENT, NOW),
         store.piece(GENERATION, SEGMENT, 1, NOW),
+        store.turns.changed(store.turns.order(GENERATION.message_path), [GENERATION.id], NOW),
     )
     delta = {
         "content": "a",
@@ -148,6 +149,7 @@ def written() -> list[tuple[str, set[str]]]:
     fields, _ = message.ended(ended, answer.said())
     recorder.commit(Put(GENERATION.message_path, fields))
     store.commit(store.part(GENERATION, message.Part("1-00000", "content", "text")))
+    store.chats.claim(GENERATION, NOW)
     return recorder.written
 
 
@@ -190,8 +192,14 @@ def test_an_app_that_follows_a_journal_has_its_index() -> None:
 
 
 def test_no_field_is_indexed_that_no_query_asks_for() -> None:
-    kept = {"holdfastJournal": {"first"}, "holdfastGenerations": {"owner", "state"}, "holdfastRequest": set()}
-    kept["holdfastUsage"] = {"owner", "period"}
+    kept = {
+        "holdfastJournal": {"first"},
+        "holdfastGenerations": {"owner", "state"},
+        "holdfastRequest": set(),
+        "holdfastTitles": set(),
+        "holdfastTurns": set(),
+        "holdfastUsage": {"owner", "period"},
+    }
     for collection, fields in kept.items():
         assert {field for field in fields_of(collection) if indexed(collection, field)} == fields
     assert not indexed("holdfastParts", "text")
@@ -213,7 +221,14 @@ def test_an_app_s_own_fields_beside_an_answer_stay_indexed() -> None:
 
 
 def test_what_has_an_expiry_is_deleted_by_it_and_no_message_is() -> None:
-    expiring = {"holdfastGenerations", "holdfastJournal", "holdfastRequest", "holdfastUsage"}
+    expiring = {
+        "holdfastGenerations",
+        "holdfastJournal",
+        "holdfastRequest",
+        "holdfastTitles",
+        "holdfastTurns",
+        "holdfastUsage",
+    }
     assert all(("expireAt" in fields) == (name in expiring) for name, fields in written())
     assert {(name, field) for name, field, _, ttl in overrides() if ttl} == {(name, "expireAt") for name in expiring}
     # An index on it would make one place of the database take every write.

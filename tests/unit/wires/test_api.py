@@ -85,7 +85,7 @@ class Played:
             raise self.fault
         return self.generation, replace(empty_head(NOW, NOW), last=1)
 
-    def resume(self, generation: Generation, after: int) -> Tail:
+    def resume(self, generation: Generation, after: int, every: float = 0.0) -> Tail:
         self.tail.cursor = after
         return self.tail.tail
 

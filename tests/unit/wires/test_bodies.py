@@ -147,6 +147,8 @@ def test_a_request_that_is_read_back_is_held_too_beside_the_one_that_follows_it(
         assert "100 bytes" in caught.value.message
         with pytest.raises(TooManyRequests, match="busy"), ours.kept("bob", 1):
             pass
+        with pytest.raises(TooManyRequests, match="busy"), ours.kept("alice", 1, "shown"):
+            pass
     with ours.kept("alice", 100):
         pass
 

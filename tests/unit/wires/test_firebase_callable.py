@@ -83,8 +83,15 @@ def test_the_ids_beside_a_request_are_no_part_of_it() -> None:
     assert (asked.request.chat_id, asked.request.message_id, asked.request.idempotency_key) == ("c1", "m1", "k1")
 
 
+def test_a_device_s_token_beside_a_request_is_no_part_of_it() -> None:
+    asked = read({**ASKED, "pushToken": "t1"})
+    assert isinstance(asked, Start)
+    assert json.loads(asked.request.body) == ASKED
+    assert asked.request.push_token == "t1"
+
+
 def test_an_id_that_is_null_is_not_given() -> None:
-    asked = read({**ASKED, "chatId": None, "messageId": None, "idempotencyKey": None})
+    asked = read({**ASKED, "chatId": None, "messageId": None, "idempotencyKey": None, "pushToken": None})
     assert asked == read(ASKED)
 
 
@@ -116,6 +123,8 @@ def test_a_request_may_have_a_field_that_is_called_like_a_command() -> None:
         ({**ASKED, "chatId": "c1", "messageId": ".."}, "messageId"),
         ({**ASKED, "messageId": "m1"}, "messageId"),
         ({**ASKED, "idempotencyKey": False}, "idempotencyKey"),
+        ({**ASKED, "pushToken": 5}, "pushToken"),
+        ({**ASKED, "pushToken": "x" * 4097}, "pushToken"),
         ({**ASKED, "idempotencyKey": "x" * 201}, "idempotencyKey"),
         ({"resume": None}, "resume"),
         ({"resume": {"id": "g1"}}, "resume"),

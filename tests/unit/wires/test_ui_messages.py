@@ -157,3 +157,29 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         read(body, "demo")
+
+
+def test_an_answer_s_parent_is_the_last_message_and_a_regenerated_one_says_what_it_replaces() -> None:
+    first, last = {**user("Hi"), "id": "u1"}, {**user("And?"), "id": "u2"}
+    assert (asked(first).parent, asked(first).replaces) == ("u1", None)
+    anew = {"trigger": "regenerate-message"}
+    assert (asked(first, last, messageId="a2", **anew).parent, asked(first, last, messageId="a2", **anew).replaces) == (
+        "u2",
+        "a2",
+    )
+    assert asked(first, last, **anew).replaces is None, "the client has not named it"
+    assert asked(first, last, messageId="u2", **anew).replaces is None, "the question's own id"
+    assert asked(first, last, messageId="u2").replaces is None, "an edited question replaces no answer"
+
+
+@pytest.mark.parametrize("its_id", [None, 7, "a/b", "x" * 201, "__a__"])
+def test_a_message_whose_id_can_be_no_document_s_has_no_answer_that_names_it(its_id: object) -> None:
+    assert asked({**user("Hi"), "id": its_id}).parent is None
+    assert asked(user("Hi"), trigger="regenerate-message", messageId=its_id).replaces is None
+
+
+def test_a_turn_is_a_word() -> None:
+    assert asked(user("Hi"), turn="queue").turn == "queue"
+    with pytest.raises(InvalidRequest) as refused:
+        asked(user("Hi"), turn=1)
+    assert refused.value.param == "turn"
