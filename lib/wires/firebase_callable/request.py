@@ -69,7 +69,6 @@ def read(body: bytes) -> Start | Resume | Stop | Usage:
             return Stop(_id(data, "stop"))
         if data == {"usage": True}:
             return Usage()
-    chat, message, key = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
     chat, message, key, parent, replaces = (_id(data, name) if data.get(name) is not None else None for name in _IDS)
     turn = data.get(_TURN)
     if turn is not None and turn not in list(TurnMode):
