@@ -9,6 +9,7 @@ from typing import Self
 
 from cost.prices import GIB, Instance, Prices
 from lib.cloud.listen import TARGETS_PER_STREAM
+from lib.runtime.settings import MAX_QUEUES
 from scale.limits import Limit, Limits
 from scale.measured import Deployed, Measured
 
@@ -57,6 +58,8 @@ class World:
 
     def most(self, limit: Limit) -> float:
         """A limit's number."""
+        if limit.most == "deployment_queues":
+            return MAX_QUEUES
         if isinstance(limit.most, str):
             if limit.most in self.deployed:
                 deployed = self.deployed[limit.most]
