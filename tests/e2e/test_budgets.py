@@ -51,14 +51,6 @@ def client(url: str) -> Iterator[Client]:
     client.session.close()
 
 
-@pytest.fixture
-def eventually(stack: Stack) -> Callable[[Callable[[], Any]], None]:
-    def eventually(condition: Callable[[], Any]) -> None:
-        stack.processes["tasks"].wait_until(condition, PATIENCE)
-
-    return eventually
-
-
 def asked(tokens: int, **demo: Any) -> dict[str, Any]:
     name = uuid.uuid4().hex
     return question(f"question {name}", tokens, seed=name, **demo)
@@ -315,25 +307,21 @@ def test_a_callable_tells_the_same_usage(client: Client) -> None:
     assert told["result"]["data"] == list(usage(client).values())
 
 
-def test_the_service_s_account_is_the_sum_of_its_users(
-    client: Client, database: Any, eventually: Callable[..., None]
-) -> None:
-    client.complete(asked(30, rate=0))
-    shards: list[dict[str, Any]] = []
-    users: list[dict[str, Any]] = []
+def of_the_service(database: Any) -> dict[str, int]:
+    """The sums of the service's day, over its shards."""
+    every = [each.to_dict() for each in database.collection("holdfastUsage").get() if ".service." in each.id]
+    names = ("takenTokens", "takenCost", "inputTokens", "outputTokens", "cost", "answers")
+    return {name: sum(each[name] for each in every) for name in names}
 
-    def add_up() -> bool:
-        shards.clear()
-        users.clear()
-        for each in database.collection("holdfastUsage").get():
-            kind = each.id.rsplit(".", 2)[1]
-            shards.extend([each.to_dict()] * (kind == "service"))
-            users.extend([each.to_dict()] * (kind == "day"))
-        names = ("takenTokens", "inputTokens", "outputTokens", "cost", "answers")
-        return all(sum(each[name] for each in shards) == sum(each[name] for each in users) for name in names)
 
-    eventually(add_up)
-    assert 1 <= len(shards) <= 3
+def test_the_service_s_account_has_what_its_users_took(client: Client, database: Any) -> None:
+    before = of_the_service(database)
+    for _ in range(3):
+        client.complete(asked(30, rate=0))
+    day = next(each for name, each in accounts(database, client.user).items() if ".day." in name)
+    after = of_the_service(database)
+    assert {name: after[name] - before[name] for name in after} == {name: day[name] for name in after}
+    assert day["answers"] == 3
 
 
 def test_nothing_is_counted_without_a_budget(stack: Stack, database: Any) -> None:
