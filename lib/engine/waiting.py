@@ -9,8 +9,8 @@ the same body, and is done with this one. What bounds the chain that this makes:
 - A task of a generation that has ended, or was deleted, has no successor.
 - While another worker holds the lease, a chain has one task in each lease's time.
 - Attempts are counted by claims, and not here. A released attempt adds one task, so there are at most `MAX_ATTEMPTS`.
-- While another generation of the chat has the turn, a chain has one task in `TURN_SECONDS`. It is what makes sure that
-  a waiting generation is begun, whoever is lost; the worker that ends the one before adds another task, at once.
+- While another generation of the chat has the turn, a chain has one task in `seconds_behind` it. It is what makes sure
+  that a waiting generation is begun, whoever is lost; the worker that ends the one before adds another task, at once.
 - A chain ends after `MOST_WAITS` in any case. Whoever reads the generation then queues it again or ends it.
 """
 
@@ -25,8 +25,9 @@ from flask import Response, jsonify
 
 from lib.cloud.task_queue import TaskQueue
 from lib.domain.errors import Unavailable
+from lib.domain.generation import Generation
 from lib.domain.task import Task
-from lib.journal.turns import TURN_SECONDS
+from lib.journal.turns import seconds_behind
 
 SHORTEST_WAIT_SECONDS = 1.0  # the queue's clock may be ahead of this one
 OUTAGE_SECONDS = (1.0, 30.0)  # the shortest and the longest back-off while Firestore can't be reached
@@ -55,9 +56,9 @@ class Waiting:
         """The response to a task whose generation another worker holds for so many seconds more."""
         return self._follow(max(seconds, SHORTEST_WAIT_SECONDS))
 
-    def turn(self) -> Response:
-        """The response to a task whose generation waits for its turn."""
-        return self._follow(TURN_SECONDS)
+    def turn(self, first: Generation) -> Response:
+        """The response to a task whose generation waits for the turn of another one to end."""
+        return self._follow(seconds_behind(first))
 
     def outage(self) -> Response:
         """The response to a task that can't be worked while Firestore can't be reached."""

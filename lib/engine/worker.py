@@ -294,7 +294,7 @@ def create_worker(
             log.warning("Firestore can't be reached", extra={"generation": task.generation_id, "cause": error.cause})
             return waiting.outage()
         if isinstance(outcome, AwaitsTurn):
-            return waiting.turn()
+            return waiting.turn(outcome.first)
         if isinstance(outcome, RetryLater):
             return waiting.attempt(outcome.seconds)
         return jsonify(state=outcome.state)

@@ -21,6 +21,7 @@ from lib.domain.task import Task
 from lib.domain.turn import TurnMode
 
 TURN_SECONDS = 30.0  # between two looks at a waiting generation, in case that nobody passed the turn on
+BESIDE_SECONDS = 2.0  # where it waits for one that takes no turn, which passes none on
 _TRIES = 200  # each takes one generation out of an order, or lost a race
 
 
@@ -45,6 +46,11 @@ def _first(store: Store, message_path: str) -> tuple[Order, Generation | None]:
     raise Unreachable("the chat is changing")
 
 
+def seconds_behind(first: Generation | None) -> float:
+    """How long one that waits for the first one may go without a look at it."""
+    return TURN_SECONDS if first is None or first.turn is not None else BESIDE_SECONDS
+
+
 class Turns:
     """Adds the tasks of generations whose turn has come."""
 
@@ -52,9 +58,9 @@ class Turns:
         self._store = store
         self._queue = queue
 
-    def wait(self, generation: Generation) -> None:
-        """Adds the task that looks after a generation while it waits. Errors: `Unavailable`."""
-        self._queue.schedule(Task.of(generation), TURN_SECONDS)
+    def wait(self, generation: Generation, first: Generation | None) -> None:
+        """Adds the task that looks after a generation while it waits for the first one. Errors: `Unavailable`."""
+        self._queue.schedule(Task.of(generation), seconds_behind(first))
 
     def advance(self, message_path: str) -> None:
         """Adds the task of the chat's first generation, if no worker has claimed it yet.

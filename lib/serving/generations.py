@@ -168,7 +168,7 @@ class Generations:
             if full:
                 self._check_limit(generation, ranking)
             if generation.ahead:
-                self._turns.wait(generation)
+                self._turns.wait(generation, taken.first)
             else:
                 self._queue.enqueue(generation, version)
             if not full:

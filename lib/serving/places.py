@@ -1,7 +1,8 @@
 """A new generation's place among the turns of its chat.
 
 It is taken in the commit that creates the generation, over the order as it was read. Who loses such a race reads again,
-so that two devices get one order, and a refusal is exact. A generation that takes no turn costs nothing here.
+so that two devices get one order, and a refusal is exact. A generation that takes no turn costs nothing here, and is in
+no order until one that takes a turn finds it running: then that one gets both into it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import takewhile
 from lib.cloud.documents import Exists, Stale, Write
 from lib.cloud.store import Created, Store
 from lib.cloud.turns import Order
+from lib.domain.end import LIVE
 from lib.domain.errors import Conflict, TooManyRequests, Unavailable
 from lib.domain.generation import Generation
 from lib.domain.turn import TurnMode
@@ -24,6 +26,7 @@ from lib.journal.writer import Clock
 LONGEST_WAIT = timedelta(hours=6)  # for a turn; then a generation that nobody works counts as lost
 TAKE_SECONDS = 30.0  # of lost races, each of which may take the database seconds
 _PAUSE_SECONDS = 0.05
+_MOST = 100  # live answers of a chat that are looked at
 _RETRY_SECONDS = 5  # after a 429
 
 Create = Callable[[Generation, Sequence[Write]], Created]
@@ -31,10 +34,11 @@ Create = Callable[[Generation, Sequence[Write]], Created]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The generation as it was placed, what its commit returned, and those that it has to stop."""
+    """The generation as it was placed, what its commit returned, the one whose turn it is before, and those to stop."""
 
     generation: Generation
     created: Created
+    first: Generation | None = None
     interrupted: Sequence[Generation] = ()
 
 
@@ -61,10 +65,10 @@ class Places:
             found = self._placed(generation, order, anew)
             if found is None:
                 continue
-            placed, ids, interrupted = found
+            placed, ids, first, interrupted = found
             write = self._store.turns.changed(order, ids, self._clock())
             try:
-                return Taken(placed, create(placed, (write,)), interrupted)
+                return Taken(placed, create(placed, (write,)), first, interrupted)
             except (Exists, Stale):
                 if self._store.turns.order(generation.message_path).version == order.version:
                     raise
@@ -73,25 +77,27 @@ class Places:
 
     def _placed(
         self, generation: Generation, order: Order, anew: bool
-    ) -> tuple[Generation, list[str], list[Generation]] | None:
-        """The generation with how many are ahead of it, the order with it, and those to be stopped.
+    ) -> tuple[Generation, list[str], Generation | None, list[Generation]] | None:
+        """The generation with how many are ahead of it, the order with it, the first one, and those to be stopped.
 
         None if the order must be read again. Errors: as `take`.
         """
-        others = self._store.turns.live(order.ids)
-        ids = [each.id for each in others]
-        if generation.id in ids:
+        ordered = self._store.turns.live(order.ids)
+        if generation.id in (each.id for each in ordered):
             raise Stale if anew else Exists
-        if not others:
-            return generation, [generation.id], []
-        stopped: list[Generation] = []
-        ahead = len(others)
+        before, behind, stopped = ordered, list[Generation](), list[Generation]()
         if generation.turn is TurnMode.INTERRUPT:
             # One that was to interrupt, and has not begun, is interrupted as if it had. What was queued stays queued.
-            before = [others[0], *takewhile(lambda each: each.turn is TurnMode.INTERRUPT, others[1:])]
-            ahead = len(before)
+            begun = takewhile(lambda each: each.turn in (None, TurnMode.INTERRUPT), ordered[1:])
+            before = [*ordered[:1], *begun]
+            behind = ordered[len(before) :]
+        before = [*before, *self._beside(generation, ordered)]
+        others = [*before, *behind]
+        if not others:
+            return generation, [generation.id], None, []
+        if generation.turn is TurnMode.INTERRUPT:
             stopped = [each for each in before if each.owner == generation.owner]
-        waiting = [each for each in others[1:] if each not in stopped]
+        waiting = [each for each in others[1:] if each.turn is not None and each not in stopped]
         rejected = generation.turn is TurnMode.REJECT
         if rejected or len(waiting) >= self._most_waiting:
             if not anew and self._store.generation(generation.id) is not None:
@@ -99,7 +105,14 @@ class Places:
             if not self._is_live(others[0]):
                 return None
             raise _running(others[0]) if rejected else self._too_many()
-        return replace(generation, ahead=ahead), [*ids[:ahead], generation.id, *ids[ahead:]], stopped
+        placed = replace(generation, ahead=len(before))
+        return placed, [each.id for each in (*before, placed, *behind)], others[0], stopped
+
+    def _beside(self, generation: Generation, ordered: Sequence[Generation]) -> list[Generation]:
+        """The user's answers that run in the chat and are in no order, oldest first. Errors: `Unreachable`."""
+        live = self._store.list(generation.owner, chat_id=generation.chat_id, states=LIVE, after=None, limit=_MOST)
+        there = {generation.id, *(each.id for each in ordered)}
+        return [each for each in reversed(live) if each.turn is None and each.id not in there]
 
     def _too_many(self) -> TooManyRequests:
         return TooManyRequests(

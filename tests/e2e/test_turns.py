@@ -116,6 +116,16 @@ def test_without_a_word_prompts_run_beside_each_other(chat: Chat, wire: str, dat
     assert not in_order(database, first)
 
 
+def test_an_answer_that_was_started_without_a_word_is_in_the_way_of_a_prompt_that_takes_a_turn(chat: Chat) -> None:
+    first = chat.begin(tokens=60, rate=20)
+    refused = chat.ask("reject", stream=False)
+    assert refused.status_code == 409
+    assert first in refused.json()["error"]["message"]
+    ended = chat.ended(first, chat.begin("queue"))
+    assert [each["state"] for each in ended] == ["completed", "completed"]
+    assert in_turn(*ended)
+
+
 @pytest.mark.parametrize("turn", ["reject", "interrupt", "queue"])
 def test_a_turn_needs_a_chat(client: Client, turn: str) -> None:
     answer = client.complete(question("which chat?", 3), X_Turn=turn)

@@ -18,7 +18,7 @@ from lib.domain.turn import TurnMode, turns_path
 from lib.engine.claim import AwaitsTurn, Claim, Exhausted, claim
 from lib.journal.ending import LOST_GRACE
 from lib.journal.outbox import Outbox
-from lib.journal.turns import TURN_SECONDS, Turns, ahead_of
+from lib.journal.turns import BESIDE_SECONDS, TURN_SECONDS, Turns, ahead_of, seconds_behind
 from lib.runtime.settings import Settings
 from lib.serving.generations import Generations
 from lib.serving.healing import REQUEUE_AFTER, Healer
@@ -45,7 +45,7 @@ class Line:
     def schedule(self, task, seconds, name=None):
         if self.away:
             raise Unavailable("as the test asked")
-        assert seconds in (0.0, TURN_SECONDS)
+        assert seconds in (0.0, BESIDE_SECONDS, TURN_SECONDS)
         if name not in self.names:
             (self.later if seconds else self.now).append(task.generation_id)
             self.names += [name] if name else []
@@ -153,6 +153,26 @@ def test_what_takes_no_turn_neither_reads_nor_writes_an_order(faulty, service_ov
     assert order() == []
     assert generation.turn is None
     assert b"turns" not in Task.of(generation).encode()
+
+
+def test_an_answer_that_takes_no_turn_is_in_the_way_of_those_that_do(ask, order, hold, claimed, documents):
+    beside = ask("parallel")
+    worked = hold(beside)
+    with pytest.raises(Conflict) as refused:
+        ask("reject")
+    assert refused.value.details == {"generation": beside.id}
+    queued = ask()
+    assert order() == [beside.id, queued.id]
+    assert isinstance(waits := claimed(queued), AwaitsTurn)
+    assert (waits.first.id, seconds_behind(waits.first)) == (beside.id, BESIDE_SECONDS)
+    assert stops(documents, beside) is None
+    interrupting = ask("interrupt")
+    assert order() == [beside.id, interrupting.id, queued.id]
+    assert stops(documents, beside) is not None
+    assert isinstance(claimed(interrupting), AwaitsTurn)
+    worked.journal.finish([], COMPLETED, SAID)
+    assert isinstance(claimed(interrupting), Claim)
+    assert isinstance(claimed(queued), AwaitsTurn)
 
 
 def test_the_operator_says_what_a_prompt_without_a_word_does(service_over, ask):
