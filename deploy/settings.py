@@ -16,7 +16,10 @@ from lib.runtime import catalog
 from lib.runtime.settings import Settings
 
 UPSTREAM = (
-    *(f"UPSTREAM_{name}" for name in ("AUTH", "BACKGROUND", "BASE_URL", "CONTINUE", "HEADERS", "MODELS")),
+    *(
+        f"UPSTREAM_{name}"
+        for name in ("ACCOUNT_IDS", "AUTH", "BACKGROUND", "BASE_URL", "CONTINUE", "HEADERS", "MODELS")
+    ),
     *(f"UPSTREAM_{name}" for name in ("PREFILL_STYLE", "PRICES", "QUERY", "SPEAKS", "USAGE")),
     "UPSTREAMS_FILE",
 )

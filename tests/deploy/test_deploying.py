@@ -145,7 +145,8 @@ def test_the_database_has_the_indexes_the_expiry_and_the_rules_of_the_files(
         name, inherited = f"{each['collectionGroup']}.{each['fieldPath']}", f"{each['collectionGroup']}.*"
         assert exempt.get(name, exempt.get(inherited)) == [index["order"] for index in each["indexes"]], name
     assert set(exempt) <= {f"{each['collectionGroup']}.{each['fieldPath']}" for each in wanted["fieldOverrides"]}
-    assert set(database["expiring"]) == {f"holdfast{name}.expireAt" for name in ("Generations", "Request", "Journal")}
+    kept_for_a_time = ("Generations", "Request", "Journal", "Turns", "Titles", "Usage")
+    assert set(database["expiring"]) == {f"holdfast{name}.expireAt" for name in kept_for_a_time}
     assert rules_of(first[1]) == (ROOT / "firestore.rules").read_text(encoding="utf-8")
 
 

@@ -388,6 +388,9 @@ def test_a_generations_json_says_what_it_is(client: Client) -> None:
         "lastSeq": 1,
         "attempt": 1,
         "error": None,
+        "turn": None,
+        "parent": None,
+        "replaces": None,
     }
 
 

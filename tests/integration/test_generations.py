@@ -199,6 +199,8 @@ def test_a_start_leaves_generation_message_head_and_one_task(service, uid, line,
         "createdAt": clock(),
         "updatedAt": clock(),
         "finishedAt": None,
+        "parent": None,
+        "replaces": None,
     }
     head = store.read_head(kept)
     assert (head.first, head.last, head.attempt, head.end) == (1, 0, 0, None)
@@ -721,7 +723,7 @@ def test_where_the_queue_and_then_firestore_can_not_be_reached_it_is_the_queue_t
     with pytest.raises(Unavailable) as refused:
         service.start(uid, request())
     assert refused.value.code == "queue_unavailable"
-    assert 1 < faulty.failed < 10
+    assert 1 < faulty.failed < 30
 
 
 def test_where_firestore_can_not_be_reached_a_start_is_unavailable_and_makes_no_task(
@@ -1386,7 +1388,7 @@ def test_where_the_end_of_what_no_worker_runs_can_not_be_saved_a_stop_says_so_so
     faulty.fail(having=lambda writes: isinstance(writes[0], Put), times=100)
     with pytest.raises(Unavailable):
         service.stop(uid, generation.id)
-    assert 1 < faulty.failed < 10
+    assert 1 < faulty.failed < 30
     faulty.mend()
     assert service.stop(uid, generation.id)[0].state is State.STOPPED
 
@@ -1581,7 +1583,7 @@ def test_a_deletion_that_broke_off_can_be_made_again(service_over, started, hold
     faulty.fail(having=lambda writes: all("/holdfastJournal/" in write.path for write in writes), times=100)
     with pytest.raises(Unreachable):
         service.delete(uid, generation.id)
-    assert 1 < faulty.failed < 10
+    assert 1 < faulty.failed < 30
     faulty.mend()
     with pytest.raises(Fenced):
         journal.append(entries(5, 5))
