@@ -717,7 +717,8 @@ def test_a_plain_request_gets_it_in_one_body(plain: Row, outcomes: dict[str, Fut
 
 
 def test_the_upstream_is_called_again_only_where_that_can_help(row: Row, outcome: Outcome) -> None:
-    assert outcome.shown["attempt"] == len(outcome.requests) == row.calls
+    assert len(outcome.requests) == row.calls
+    assert outcome.shown["attempt"] >= row.calls  # a claim whose commit was answered by nobody costs an attempt
 
 
 @pytest.mark.parametrize("name", ["Retry-After: 2.5", "retry-after-ms: 2500"])
