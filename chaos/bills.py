@@ -34,7 +34,10 @@ def about_the_bill(seen: Observation, last: Saved) -> Iterator[str]:
     allowed = outputs(seen, last)
     if charge["outputTokens"] not in allowed:
         due = " or ".join(map(str, sorted(allowed)))
-        yield f"expected {due} tokens of output to be charged, found {charge['outputTokens']}"
+        yield (
+            f"expected {due} tokens of output to be charged, found {charge['outputTokens']}, for an answer that is "
+            f"{last.state} after {last.attempts[-1] if last.attempts else 0} attempts"
+        )
     if last.state == "completed" and seen.calls == 1 and seen.billed and charge["inputTokens"] != seen.billed[0][0]:
         yield f"expected {seen.billed[0][0]} tokens of input to be charged, found {charge['inputTokens']}"
 

@@ -45,7 +45,7 @@ _GROUP_BYTES = 3 << 20  # per commit; Firestore accepts 10 MiB
 _GENERATION_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 8  # segments per query, so that a replay holds few in memory at a time
 _CHANGE_TRIES = 5
-_REPLAYED = ("first", "last", "events")
+_REPLAYED = ("first", "last", "events", "attempt")
 
 
 class RequestLost(Exception):

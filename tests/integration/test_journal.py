@@ -15,7 +15,7 @@ from lib.domain import message
 from lib.domain.end import End, State
 from lib.domain.errors import Unreachable
 from lib.domain.segment import Head, Segment
-from lib.journal.codec import decoded, events_of, record, replay, saved_text
+from lib.journal.codec import decoded, events_of, record, replay, replay_attempts, saved_text
 from lib.journal.segments import DOCUMENT_BYTES, SEAL_BYTES
 from lib.journal.writer import COMMIT_BYTES, Fenced, Journal
 from local.demo_text import blob
@@ -341,6 +341,20 @@ def test_a_sealed_segment_never_changes_and_is_what_the_head_had_before(
     journal.finish([], COMPLETED, ended)
     assert known == {document.path: document for document in segments(generation)[:-1]}
     assert len(known) >= 7
+
+
+def test_a_replay_says_which_attempt_read_each_piece(begin, hold, clock, entries, store):
+    generation = begin()
+    written = entries(1, 60, 9 * KIB)
+    for part in (written[:30], written[30:]):
+        journal = hold(generation).journal
+        for each in part:
+            journal.append([each])
+        clock.advance(timedelta(minutes=1))
+    pieces = list(replay_attempts(store, generation, store.read_head(generation)))
+    assert len(pieces) >= 8
+    read = [attempt for attempt, events in pieces for _ in events]
+    assert read == [1] * 30 + [2] * 30
 
 
 def test_a_segment_that_was_taken_over_is_sealed_and_not_extended(
