@@ -149,7 +149,7 @@ class Responses(Dialect):
         return "/v1/responses"
 
     def body(self, model: str, words: str, streamed: bool) -> Json:
-        return {"model": model, "input": words, "stream": streamed}
+        return {"model": model, "input": words, "stream": streamed, "max_output_tokens": MAX_TOKENS}
 
     def text(self, said: Json) -> str:
         if said.get("object") == "response":

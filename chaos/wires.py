@@ -224,7 +224,7 @@ class AiSdk:
             "id": CHAT,
             "messages": [{"id": "asked", "role": "user", "parts": [words]}],
             "model": self._question.model,
-            "options": {"demo": self._question.demo},
+            "options": {name: value for name, value in self._question.body.items() if name in ("demo", "max_tokens")},
         }
         return _posted(self._client, "/api/chat", asked, {"X-Message-Id": self._question.name})
 
