@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.cost import REPLAYED, UNWATCHED, WATCHED
 from bench.figures import FIRST, LAST, Figures
+from bench.markdown import hundredths, seconds, whole_number, with_ms
 
 Shown = Callable[[float], str]
 
@@ -35,20 +36,20 @@ def bars(figures: Figures) -> Iterator[Bar]:
     """Yields all targets, in order."""
     direct, ours = figures.first_token("1", "direct"), figures.first_token("1", "holdfast")
     live = figures.first_token("1", "genkit, live")
-    yield Bar("first token over direct, 1 stream", 30, _over(ours, direct), _over(live, direct), _ms)
+    yield Bar("first token over direct, 1 stream", 30, _over(ours, direct), _over(live, direct), with_ms)
     yield _lag(figures, "1", "holdfast", 120)
-    yield Bar("Firestore writes, 1 × 300 at 50/s, of Genkit's", 0.2, _share(figures, 300), 1.0, _two)
+    yield Bar("Firestore writes, 1 × 300 at 50/s, of Genkit's", 0.2, _share(figures, 300), 1.0, hundredths)
     yield _lag(figures, "1", "instant", 8)
     yield _lag(figures, "2000", "instant", 8)
     yield _lag(figures, "10", "holdfast", 120)
     yield _lag(figures, "30", "holdfast", 150)
     yield _lag(figures, "100", "holdfast", 350)
-    yield Bar("tokens missing or out of order, all of Holdfast's cases", 0, _wrong(figures), None, _count)
+    yield Bar("tokens missing or out of order, all of Holdfast's cases", 0, _wrong(figures), None, whole_number)
     grown = _over_first(figures, "64000", "holdfast")
-    yield Bar(f"lag p95 of the last tenth over the first's, {figures.title('64000')}", 1.3, grown, None, _two)
+    yield Bar(f"lag p95 of the last tenth over the first's, {figures.title('64000')}", 1.3, grown, None, hundredths)
     cpu = figures.cpu("30", "holdfast", "own")
     peer = figures.cpu("30", "genkit, subscriber", "own")
-    yield Bar("CPU of our processes, 30 streams, per 1,000 tokens", 0.2, cpu, peer, _seconds)
+    yield Bar("CPU of our processes, 30 streams, per 1,000 tokens", 0.2, cpu, peer, seconds)
     for what, how, limit, field in (
         ("Firestore writes, 4,000 tokens at 50/s, nobody watching", UNWATCHED, 100, "writes"),
         ("Firestore reads to replay a finished 4,000-token answer", REPLAYED, 20, "reads"),
@@ -58,19 +59,23 @@ def bars(figures: Figures) -> Iterator[Bar]:
         other = figures.cost_of("genkit", WATCHED if how == UNWATCHED else how, 4_000)
         if theirs and not theirs["whole"]:
             other = None  # the answer was cut off while it was being written
-        yield Bar(what, limit, row[field] if row else None, other[field] if other else None, _count)
+        yield Bar(what, limit, row[field] if row else None, other[field] if other else None, whole_number)
     for streams in ("30", "100"):
         ours, live = (figures.first_token(streams, path) for path in ("holdfast", "genkit, live"))
         yield Bar(
-            f"first token of {streams} starts at once, over Genkit's live path", 1.5, _ratio(ours, live), 1.0, _two
+            f"first token of {streams} starts at once, over Genkit's live path",
+            1.5,
+            _ratio(ours, live),
+            1.0,
+            hundredths,
         )
-    yield Bar("Firestore round trips before the first token", 3.1, figures.trips(), None, _two)
-    yield Bar("CPU of a start, over that of a list of models", 12, figures.start_over_list(), None, _two)
+    yield Bar("Firestore round trips before the first token", 3.1, figures.trips(), None, hundredths)
+    yield Bar("CPU of a start, over that of a list of models", 12, figures.start_over_list(), None, hundredths)
     over = _ratio(*(figures.cpu("30", path, "own") for path in ("holdfast", "resumable, live")))
-    yield Bar("CPU per 1,000 tokens, 30 streams, over resumable-stream's", 1.0, over, None, _two)
+    yield Bar("CPU per 1,000 tokens, 30 streams, over resumable-stream's", 1.0, over, None, hundredths)
     yield from _far(figures.raw.get("far"))
     imports = figures.raw.get("cold", {}).get("import")
-    yield Bar("cold import, everything", 0.45, median(imports) if imports else None, None, _seconds)
+    yield Bar("cold import, everything", 0.45, median(imports) if imports else None, None, seconds)
 
 
 def _far(found: dict[str, Any] | None) -> Iterator[Bar]:
@@ -91,9 +96,9 @@ def _far(found: dict[str, Any] | None) -> Iterator[Bar]:
             beside = figure(figures, near, "holdfast")
             limit = None if beside is None else beside + trips * away
             peer = figure(figures, there, "genkit, subscriber")
-            yield Bar(f"{name}, {what}", limit, figure(figures, there, "holdfast"), peer, _ms)
+            yield Bar(f"{name}, {what}", limit, figure(figures, there, "holdfast"), peer, with_ms)
         grown = _over_first(figures, there, "holdfast")
-        yield Bar(f"lag p95 of the last tenth over the first's, {what}", 1.3, grown, None, _two)
+        yield Bar(f"lag p95 of the last tenth over the first's, {what}", 1.3, grown, None, hundredths)
 
 
 def _p95(figures: Figures, case: str, path: str) -> float | None:
@@ -103,7 +108,7 @@ def _p95(figures: Figures, case: str, path: str) -> float | None:
 def _lag(figures: Figures, case: str, path: str, limit: float) -> Bar:
     interval = ", interval 0" if path == "instant" else ""
     what = f"lag p95, {figures.title(case)}{interval}"
-    return Bar(what, limit, figures.lag(case, path, 0.95), figures.lag(case, "genkit, subscriber", 0.95), _ms)
+    return Bar(what, limit, figures.lag(case, path, 0.95), figures.lag(case, "genkit, subscriber", 0.95), with_ms)
 
 
 def _wrong(figures: Figures) -> float | None:
@@ -127,19 +132,3 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 def _over_first(figures: Figures, case: str, path: str) -> float | None:
     first, last = figures.lag_of_tenth(case, path, FIRST), figures.lag_of_tenth(case, path, LAST)
     return None if not first or last is None else last / first
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f} ms" if abs(value) >= 10 else f"{value:.1f} ms"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s"
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"

@@ -62,8 +62,15 @@ class Decoder:
 
 def decoded(segments: Iterable[Segment]) -> Iterator[tuple[int, list[Event]]]:
     """Each segment's first event number and its events. Documents with the same `first` form one segment."""
-    for first, documents in groupby(segments, key=lambda segment: segment.first):
-        yield first, Decoder(first).feed(b"".join(document.events for document in documents))
+    for document, events in _joined(segments):
+        yield document.first, events
+
+
+def _joined(documents: Iterable[Segment]) -> Iterator[tuple[Segment, list[Event]]]:
+    """The first document of each segment, and the segment's events."""
+    for first, parts in groupby(documents, key=lambda document: document.first):
+        own = list(parts)
+        yield own[0], Decoder(first).feed(b"".join(part.events for part in own))
 
 
 def replay(store: Store, generation: Generation, head: Head) -> Iterator[Event]:
@@ -75,10 +82,8 @@ def replay(store: Store, generation: Generation, head: Head) -> Iterator[Event]:
 def replay_attempts(store: Store, generation: Generation, head: Head) -> Iterator[tuple[int, list[Event]]]:
     """All events in the journal up to `head`, in pieces, each with the number of its attempt. Errors: `Unreachable`."""
     for segments in (store.segments(generation, 0, head.first), [head]):
-        for _, documents in groupby(segments, key=lambda segment: segment.first):
-            parts = list(documents)
-            for _, events in decoded(parts):
-                yield parts[0].attempt, events
+        for document, events in _joined(segments):
+            yield document.attempt, events
 
 
 def saved_text(store: Store, generation: Generation, head: Head) -> str:

@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from flask import Response, request
 
@@ -25,6 +26,14 @@ STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
+}
+_PLACE = {
+    "chat_id": "X-Chat-Id",
+    "message_id": "X-Message-Id",
+    "turn": "X-Turn",
+    "parent_id": "X-Parent-Id",
+    "replaces_id": "X-Replaces-Id",
+    "push_token": "X-Push-Token",
 }
 EXPOSED_HEADERS = ("X-Generation-Id", "X-Request-Id", "Location", "Retry-After", "X-Should-Retry")
 
@@ -136,6 +145,11 @@ def retried() -> bool:
     https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py
     """
     return request.headers.get("X-Stainless-Retry-Count", "0") != "0"
+
+
+def place() -> dict[str, Any]:
+    """What the headers say of an answer's place, and whom to tell of its end: fields of a `StartRequest`."""
+    return {field: header(name) for field, name in _PLACE.items()}
 
 
 def header(name: str) -> str | None:

@@ -33,6 +33,7 @@ from lib.wires.http import (
     first_piece,
     header,
     named,
+    place,
     refusal,
     retried,
     status_wait,
@@ -107,12 +108,7 @@ def register(app: Flask, service: Service) -> None:
             asking = rendered(fields, previous, references)
         begun = replace(
             asking,
-            chat_id=header("X-Chat-Id") if placed else None,
-            message_id=header("X-Message-Id") if placed else None,
-            turn=header("X-Turn") if placed else None,
-            parent_id=header("X-Parent-Id") if placed else None,
-            replaces_id=header("X-Replaces-Id") if placed else None,
-            push_token=header("X-Push-Token") if placed else None,
+            **(place() if placed else {}),
             idempotency_key=header("Idempotency-Key"),
             retried=retried(),
             every=every.asked(),
