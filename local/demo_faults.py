@@ -161,7 +161,7 @@ class Order:
     def read(cls, body: Any, at_most: bool = False) -> Order:
         """Parses a request's JSON body. Raises `BadField`.
 
-        Its token limit is the length of the answer, or with `at_most` no more than that.
+        Its token limit is the length of an answer of which nothing else says that, or with `at_most` no more than that.
         """
         if not isinstance(body, dict):
             raise BadField("body", "must be a JSON object")
@@ -208,7 +208,7 @@ def _answer(given: Json, demo: Json, at_most: bool) -> Answer:
     token_bytes = demo.get("token_bytes", 0)
     start, skip = _start(messages[-1], own_seed, token_bytes) if _goes_on(given, demo.get("prefill")) else (0, 0)
     wanted = demo.get("tokens", 120)
-    if limit is not None and at_most and start + limit >= wanted:
+    if limit is not None and (at_most or "tokens" in demo) and start + limit >= wanted:
         limit = None
     return Answer(
         seed=own_seed,

@@ -21,8 +21,10 @@ from lib.runtime import trace
 from lib.runtime.settings import Settings
 from lib.runtime.trace import Trace
 
-CLOSE_SECONDS = 1.0  # for open spans to end
-SEND_SECONDS = 1.5  # for ended spans to be sent; a worker's shutdown leaves time for both within its ten seconds
+# Of the ten seconds that a process has at shutdown, for open spans to end and for ended ones to be sent. A worker hands
+# over its answers in the rest.
+CLOSE_SECONDS = {"api": 4.0, "worker": 1.0}
+SEND_SECONDS = 1.5
 _GOOGLE_SCOPE = "https://www.googleapis.com/auth/trace.append"
 
 Kind = Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER"]
@@ -75,8 +77,9 @@ class Telemetry:
     Construct it after the server has forked: the provider runs a thread.
     """
 
-    def __init__(self, provider: Any = None):
+    def __init__(self, provider: Any = None, close_seconds: float = CLOSE_SECONDS["worker"]):
         self._provider = provider
+        self._close_seconds = close_seconds
         self._tracer = provider.get_tracer("holdfast") if provider is not None else None
         self._open = 0
         self._changed = threading.Condition()
@@ -84,7 +87,9 @@ class Telemetry:
     @classmethod
     def from_settings(cls, settings: Settings, service: str) -> Self:
         """Telemetry as configured by the settings. Errors: `ConfigurationError`."""
-        return cls(_provider(settings.traces_endpoint, settings.project, service) if settings.traces_endpoint else None)
+        if not settings.traces_endpoint:
+            return cls()
+        return cls(_provider(settings.traces_endpoint, settings.project, service), CLOSE_SECONDS[service])
 
     def span(self, name: str, kind: Kind = "INTERNAL", **attributes: Value) -> Span:
         """Starts a span below the current one. Use it as a context manager, or call `end`."""
@@ -146,7 +151,7 @@ class Telemetry:
         if self._provider is None:
             return
         with self._changed:
-            self._changed.wait_for(lambda: self._open == 0, CLOSE_SECONDS)
+            self._changed.wait_for(lambda: self._open == 0, self._close_seconds)
         # The SDK's flush has no timeout.
         sending = threading.Thread(target=self._provider.force_flush, name="flush-spans", daemon=True)
         sending.start()

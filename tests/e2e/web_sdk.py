@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -75,9 +76,17 @@ class WebSdk:
 
     def _run(self, arguments: list[str], order: dict[str, Any]) -> Iterator[Any]:
         where = {"host": "127.0.0.1", "port": self._stack.ports.firestore_port, "project": self.project}
-        with subprocess.Popen(
-            ["node", *arguments], cwd=WEB, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
-        ) as node:
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as complaints,
+            subprocess.Popen(
+                ["node", *arguments],
+                cwd=WEB,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                encoding="utf-8",
+            ) as node,
+        ):
             assert node.stdin is not None
             assert node.stdout is not None
             watchdog = threading.Timer(SECONDS, node.kill)
@@ -86,7 +95,9 @@ class WebSdk:
                 node.stdin.write(json.dumps({**where, **order}))
                 node.stdin.close()
                 yield from map(json.loads, node.stdout)
-                assert node.wait() == 0
+                node.wait()
+                complaints.seek(0)
+                assert node.returncode == 0, complaints.read()[-4000:]
             finally:
                 watchdog.cancel()
                 node.kill()

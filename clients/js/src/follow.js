@@ -24,7 +24,7 @@ export async function follow(sdk, db, path, options = {}) {
         clearInterval(timer);
         timer = setInterval(() => message && onStalled(message), stalledAfter);
         take(snapshot);
-        onUpdate({ text, message });
+        onUpdate({ text: message ? text : '', message }); // the journal may be heard of first
         if (message?.finishedAt) ended(undefined);
       } catch (error) {
         failed(error);

@@ -133,7 +133,7 @@ export interface Message {
 }
 
 export interface FollowUpdate {
-  /** All text so far. */
+  /** All text so far, once there is a message. */
   text: string;
   /** Undefined until the answer has been requested. Its texts are empty until it has ended. */
   message: Message | undefined;

@@ -86,6 +86,19 @@ test('the text grows as the journal does, and the message is given once it has e
   assert.equal(db.listeners.size, 0);
 });
 
+test('a journal that is heard of before its message is shown with it', async () => {
+  const db = new Firestore();
+  const shown = [];
+  const { followed } = following(db, { onUpdate: ({ text, message }) => shown.push([message?.state, text]) });
+  await settled();
+  db.commit(journal({ head: [1, 2, 'The sea '] }));
+  db.commit({ [PATH]: { ...queued, state: 'streaming' } });
+  db.commit(ended('The sea '));
+  await followed;
+  assert.ok(shown.every(([state, text]) => state || text === ''));
+  assert.ok(shown.some(([state, text]) => state === 'streaming' && text === 'The sea '));
+});
+
 const LARGE = { 3: [3, 3, 'L1 ', 2], '3.001': [3, 3, 'L2 ', 2], '3.002': [3, 3, 'L3 ', 2] };
 const JOURNALS = {
   'an event of several documents': [{ 1: [1, 2, 'a '], ...LARGE, head: [4, 4, 'z', 2] }, 'a L1 L2 L3 z'],
@@ -108,7 +121,7 @@ const JOURNALS = {
 for (const [name, [segments, text]] of Object.entries(JOURNALS)) {
   test(`${name}: its text is that of the events`, async () => {
     const db = new Firestore();
-    db.commit(journal(segments));
+    db.commit({ [PATH]: queued, ...journal(segments) });
     const { texts, followed } = following(db);
     await settled();
     assert.equal(texts.at(-1), text);
@@ -144,7 +157,7 @@ test('a journal in any segments, with what lost attempts left, has the text of i
     }
     segments[HEAD] = [last + 1, last + 1, 'open', attempt];
     const db = new Firestore();
-    db.commit(journal(segments));
+    db.commit({ [PATH]: queued, ...journal(segments) });
     const { texts, followed } = following(db);
     await settled();
     assert.equal(texts.at(-1), `${shown}open`, JSON.stringify(segments));
@@ -155,7 +168,7 @@ test('a journal in any segments, with what lost attempts left, has the text of i
 
 test('what a device has kept of a journal, with a gap in it, is no text', async () => {
   const db = new Firestore();
-  db.commit(journal({ head: [9, 9, 'end'] }));
+  db.commit({ [PATH]: queued, ...journal({ head: [9, 9, 'end'] }) });
   const { texts, followed } = following(db);
   await settled();
   db.commit(journal({ 1: [1, 8, 'all to the '] }));

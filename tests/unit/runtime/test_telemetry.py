@@ -183,7 +183,7 @@ def test_the_end_of_a_process_waits_neither_for_a_span_nor_for_a_collector_for_e
     telemetry.span("under way")
     closing = threading.Thread(target=telemetry.close, daemon=True)
     closing.start()
-    closing.join(telemetry_module.CLOSE_SECONDS + telemetry_module.SEND_SECONDS + 20)
+    closing.join(telemetry_module.CLOSE_SECONDS["worker"] + telemetry_module.SEND_SECONDS + 20)
     assert provider.asked.is_set()
     assert not closing.is_alive()
 
