@@ -12,6 +12,7 @@ cd "$(dirname "$0")"
 . deploy/secrets.sh
 . deploy/queue.sh
 . deploy/functions.sh
+. deploy/regions.sh
 
 deploy() {
     apis artifactregistry cloudbuild cloudresourcemanager cloudtasks firebaserules firestore iam run secretmanager storage
@@ -49,21 +50,34 @@ deploy() {
     delivers
     built
     elsewhere
+    alone
     farewell
 }
 
 destroy() {
-    local there each names
+    local there each names regions locations what
     [ "$yes$dry" ] || [ -t 0 ] || fail 'There is no terminal to ask on: say ./deploy.sh destroy --yes'
-    agreed "$yes" "Remove the services, the queue, the secrets and the accounts of $HOLDFAST_NAME from $GOOGLE_CLOUD_PROJECT?" ||
-        fail 'Nothing was removed.'
+    there=$(everywhere)
+    regions=$(ask regions "$HOLDFAST_NAME" "$REGION" <<<"$there")
+    regions=${regions//$'\n'/, }                                       # the others
+    locations=$(ask locations "$HOLDFAST_NAME" "$REGION" <<<"$there") # of their queues
+    [ -z "$regions" ] || [ -z "$delete_data" ] ||
+        fail "--delete-data: $HOLDFAST_NAME is in $regions too, and needs that data. Nothing was removed: say it for the last region."
+    what="the services, the queue, the secrets and the accounts of $HOLDFAST_NAME"
+    [ -z "$regions" ] || what="what $HOLDFAST_NAME has in $REGION, but not what it shares with $regions,"
+    agreed "$yes" "Remove $what from $GOOGLE_CLOUD_PROJECT?" || fail 'Nothing was removed.'
 
     there=$(look run services list --region="$REGION" --format='value(metadata.name)')
     for each in api worker; do
         gone "$HOLDFAST_NAME-$each" "$there" run services delete "$HOLDFAST_NAME-$each" --region="$REGION"
     done
 
-    there=$(look tasks queues list --location="$TASKS_LOCATION" --format='value(name.basename())')
+    if has "$TASKS_LOCATION" "$locations"; then
+        there=''
+        note "The queue stays, because $HOLDFAST_NAME uses it elsewhere: $TASKS_LOCATION"
+    else
+        there=$(look tasks queues list --location="$TASKS_LOCATION" --format='value(name.basename())')
+    fi
     names=$there # also of more queues than are set now
     [ -z "$dry" ] || names=$(shards)
     for each in $names; do
@@ -73,6 +87,12 @@ destroy() {
     [ -z "$dry" ] || note 'Where the ends of answers are told of:'
     gone "$TASKS_QUEUE-deliveries" "$there" tasks queues delete "$TASKS_QUEUE-deliveries" --location="$TASKS_LOCATION"
 
+    if [ "$regions" ]; then
+        note "Not removed, because $HOLDFAST_NAME is in $regions too: the accounts with their grants, the secrets, and all data.
+Run this again for each region: the last one takes them along."
+        return
+    fi
+    [ -z "$dry" ] || note 'Where no other region has these services:'
     there=$(look secrets list --filter="labels.holdfast=$HOLDFAST_NAME" --format='value(name.basename())')
     [ -z "$dry" ] || there=$(secret_name UPSTREAM_API_KEY)
     for each in $there; do
@@ -104,7 +124,7 @@ used again for some days: to deploy before that, set TASKS_QUEUE to another."
 }
 
 exec 3>&1 # for messages from within a $(...)
-command=deploy dry='' force='' canary='' yes='' delete_data='' keys='' token=''
+command=deploy dry='' force='' canary='' yes='' delete_data='' keys='' token='' kept_elsewhere=''
 for argument in "$@"; do
     case $argument in
         deploy | destroy) command=$argument ;;

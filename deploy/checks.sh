@@ -28,14 +28,16 @@ check_login() {
 
 check_project() {
     enabled=$(look services list --enabled --format='value(config.name)')
-    stored='' database_type='' database_edition='' rules_differ=unknown set_secrets=''
+    stored='' database_type='' database_edition='' database_location='' rules_differ=unknown set_secrets=''
     if has secretmanager.googleapis.com "$enabled"; then
-        stored=$(look secrets list --format='value(name.basename())')
+        stored=$(look secrets list --format=json)
+        kept_elsewhere=$(ask kept_elsewhere "$REGION" <<<"$stored")
+        stored=$(ask names <<<"$stored")
     fi
     each_key check_key
     if has firestore.googleapis.com "$enabled"; then
         database_type=$(look firestore databases list --format=json)
-        read -r database_type database_edition <<<"$(ask database "$FIRESTORE_DATABASE" <<<"$database_type")"
+        read -r database_type database_edition database_location <<<"$(ask database "$FIRESTORE_DATABASE" <<<"$database_type")"
     fi
     [ "${database_type:-FIRESTORE_NATIVE}" = FIRESTORE_NATIVE ] ||
         fail "FIRESTORE_DATABASE: $FIRESTORE_DATABASE is in Datastore mode: name another, and it will be created."

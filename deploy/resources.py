@@ -14,10 +14,27 @@ def read() -> Any:
 
 
 def database(name: str) -> Iterator[str]:
-    """A database's type and edition, if it is there."""
+    """A database's type, edition and location, if it is there."""
     for each in read():
         if each["name"].endswith(f"/databases/{name}"):
-            yield f"{each['type']} {each.get('databaseEdition', 'STANDARD')}"
+            yield f"{each['type']} {each.get('databaseEdition', 'STANDARD')} {each['locationId']}"
+
+
+def names() -> Iterator[str]:
+    """The resources' own names, without where they are."""
+    for each in read():
+        yield each["name"].rpartition("/")[2]
+
+
+def kept_elsewhere(region: str) -> Iterator[str]:
+    """The secrets whose payload is in chosen regions, and this is none of them.
+
+    https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets#Replication
+    """
+    for each in read():
+        replicas = each.get("replication", {}).get("userManaged", {}).get("replicas", [])
+        if replicas and region not in [replica["location"] for replica in replicas]:
+            yield each["name"].rpartition("/")[2]
 
 
 def newest() -> Iterator[int | str]:
@@ -55,6 +72,25 @@ def service(name: str) -> Iterator[str]:
             mark = each["metadata"].get("labels", {}).get("holdfast", "unmarked")
             ready = mark if conditions.get("Ready") == "True" else "unready"
             yield f"{ready} {'latest' if latest else 'split'} {shares[0] if shares else 'none'}"
+
+
+def regions(name: str, region: str) -> Iterator[str]:
+    """The other regions that have a service of this deployment."""
+    yield from sorted({where for where, _ in _elsewhere(name, region)})
+
+
+def locations(name: str, region: str) -> Iterator[str]:
+    """Where the queues of the deployment's services in other regions are."""
+    yield from sorted({location for _, location in _elsewhere(name, region)})
+
+
+def _elsewhere(name: str, region: str) -> Iterator[tuple[str, str]]:
+    for each in read():
+        where = each["metadata"]["labels"]["cloud.googleapis.com/location"]
+        if where != region and each["metadata"]["name"] in (f"{name}-api", f"{name}-worker"):
+            (container,) = each["spec"]["template"]["spec"]["containers"]
+            variables = {one["name"]: one.get("value", "") for one in container.get("env", [])}
+            yield where, variables.get("TASKS_LOCATION") or where
 
 
 def attempt() -> Iterator[str]:

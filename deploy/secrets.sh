@@ -24,7 +24,7 @@ check_key() {
     elif [ "$dry" ]; then
         note "$1 is not set: nothing would be deployed unless its secret is there."
     else
-        fail "$1: it must be set, or ${1}_FILE, as it is not stored yet; UPSTREAM_API_KEY=none if the upstream has none"
+        fail "$1: it must be set, or ${1}_FILE, as it is not stored yet$(region_of_its_own "$1"); UPSTREAM_API_KEY=none if the upstream has none"
     fi
 }
 
@@ -72,8 +72,18 @@ readable() {
     grant "$worker" roles/secretmanager.secretAccessor secrets "$(secret_name "$1")"
 }
 
-secret_name() {
-    echo "$HOLDFAST_NAME-$1" | tr 'A-Z_' 'a-z-'
+secret_name() { # one for all regions, unless it is kept in another one alone, which can't be changed: then one of REGION
+    local name
+    # https://cloud.google.com/secret-manager/docs/choosing-replication
+    name=$(echo "$HOLDFAST_NAME-$1" | tr 'A-Z_' 'a-z-')
+    ! has "$name" "$kept_elsewhere" || name+=-$REGION
+    echo "$name"
+}
+
+region_of_its_own() { # why a key that is stored has to be given once more
+    local name
+    name=$(secret_name "$1")
+    ! has "${name%-"$REGION"}" "$kept_elsewhere" || echo " for $REGION (${name%-"$REGION"} is not kept there)"
 }
 
 secrets_flag() {

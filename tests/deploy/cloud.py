@@ -40,6 +40,7 @@ NUMBER = "123456789012"
 TOKEN, KEY = "ya29.canary-token", "sk-canary-key"
 SECONDS = 120.0
 RULES, DOCUMENTS = "firebaserules.googleapis.com", "firestore.googleapis.com"
+HOME, AWAY = "us-central1", "us-east4"  # where it is deployed unless REGION says otherwise, and another region
 HOST = f"{PROJECT}.iam.gserviceaccount.com"
 API, WORKER, INVOKER, BUILDER = (f"holdfast-{name}@{HOST}" for name in ("api", "worker", "invoker", "builder"))
 EMPTY: dict[str, Any] = {
@@ -67,6 +68,7 @@ EMPTY: dict[str, Any] = {
     "policy": {"allValues": "ALLOW"},  # of resource locations; None: not for this login
     "no_global": False,  # what that policy comes to
     "domain_restricted": False,
+    "silent": [],  # the regions that a list of all regions' services is without
     "paused": False,  # the queue
     "worker": 200,  # what it answers to a token that is right
 }
@@ -188,9 +190,9 @@ class Cloud:
         path = self.folder / name
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
-    def deployed(self, name: str) -> dict[str, str]:
+    def deployed(self, name: str, region: str = HOME) -> dict[str, str]:
         """The flags that a service was last deployed with; of those given twice, the last."""
-        flags = self.state["deployed"][f"holdfast-{name}"]["flags"]
+        flags = self.state["deployed"][f"{region}/holdfast-{name}"]["flags"]
         return {flag: values[-1] for flag, values in flags.items()}
 
 
@@ -327,7 +329,8 @@ def documents(cloud: Cloud, method: str, path: str, headers: Mapping[str, str], 
 def function(cloud: Cloud, host: str, path: str) -> int:
     """What a function answers somebody who is not logged in: Cloud Run says 403, Holdfast 401."""
     state = cloud.state
-    name = host.partition(f"-{state['number']}.")[0]
+    name, _, rest = host.partition(f"-{state['number']}.")
+    name = f"{rest.partition('.')[0]}/{name}"  # with its region
     if name not in state["services"]:
         return 404
     policy = state["policies"].get(f"run services {name}", [])
@@ -349,7 +352,7 @@ def certificate(folder: Path) -> Path:
         return path
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "played")])
-    hosts = [x509.DNSName(host) for host in (RULES, DOCUMENTS, "*.us-central1.run.app")]
+    hosts = [x509.DNSName(host) for host in (RULES, DOCUMENTS, *(f"*.{each}.run.app" for each in (HOME, AWAY)))]
     made = (
         x509.CertificateBuilder()
         .subject_name(name)

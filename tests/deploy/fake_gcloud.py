@@ -2,7 +2,8 @@
 where Google Cloud would. It runs as a program; the state is in `state.json` in the folder FAKE_GCLOUD.
 
 Resources have the format that the real gcloud prints with --format=json. Flags are not checked here, because every call
-is also given to the real parser. It must not be more lenient than Google Cloud.
+is also given to the real parser. It must not be more lenient than Google Cloud: a service or a queue is of a region,
+and in another there is none of its name. In the state its name is REGION/NAME.
 """
 
 import json
@@ -21,10 +22,11 @@ APIS = {
     "resource-manager": "cloudresourcemanager",
 }
 REGIONS = {
-    "run": ("us-central1", "europe-west1", "europe-west9"),
-    "tasks": ("us-central1", "europe-west1"),
-    "firestore": ("us-central1", "europe-west1", "europe-west9", "nam5", "eur3"),
+    "run": ("us-central1", "us-east4", "europe-west1", "europe-west9"),
+    "tasks": ("us-central1", "us-east4", "europe-west1"),
+    "firestore": ("us-central1", "us-east4", "europe-west1", "europe-west9", "nam5", "eur3"),
 }
+OF_A_REGION = {"run services": "region", "tasks queues": "location"}  # and the flag that says which
 POLICY = ("get-iam-policy", "add-iam-policy-binding", "remove-iam-policy-binding")
 
 
@@ -33,6 +35,8 @@ class Refusal(Exception):
 
 
 class Project:
+    warning = ""  # what gcloud says on stderr of a call that succeeds
+
     def __init__(self, state):
         self.state = state
         self.words = [each for each in sys.argv[1:] if not each.startswith("--")]
@@ -44,6 +48,15 @@ class Project:
 
     def flag(self, name, default=None):
         return self.flags.get(name, [default])[-1]
+
+    def placed(self, kind, name):
+        """The name in the state of what this call calls so: with its region, for what is of one."""
+        if kind not in OF_A_REGION:
+            return name
+        region = self.flag(OF_A_REGION[kind])
+        if region is None:
+            raise Refusal(f"{kind} {name}: no {OF_A_REGION[kind]} is given, and nobody can be asked for it")
+        return f"{region}/{name}"
 
     def answer(self):
         """What is printed for the words of this call."""
@@ -58,7 +71,8 @@ class Project:
             self.need_api(APIS[self.words[0]])
         for at, word in enumerate(self.words):
             if word in POLICY:
-                return self.policy(word, " ".join(self.words[:at]), self.words[at + 1])
+                kind = " ".join(self.words[:at])
+                return self.policy(word, kind, self.placed(kind, self.words[at + 1]))
         for length in range(len(self.words), 0, -1):
             command = getattr(self, "_".join(self.words[:length]).replace("-", "_"), None)
             if command is not None:
@@ -164,10 +178,11 @@ class Project:
         self.age(f"{kind} {name}")
 
     def delete(self, kind):
-        if self.about[0] not in self.there(kind):
-            raise Refusal(f"NOT_FOUND: {kind} {self.about[0]}")
-        del self.there(kind)[self.about[0]]
-        self.state["policies"].pop(f"{kind} {self.about[0]}", None)
+        name = self.placed(kind, self.about[0])
+        if name not in self.there(kind):
+            raise Refusal(f"NOT_FOUND: {kind} {name}")
+        del self.there(kind)[name]
+        self.state["policies"].pop(f"{kind} {name}", None)
 
     # services
 
@@ -218,7 +233,8 @@ class Project:
     def firestore_databases_list(self):
         root = f"projects/{self.state['project']}/databases"
         return [
-            {"name": f"{root}/{name}", "type": each["type"], "databaseEdition": each.get("edition", "STANDARD")}
+            {"name": f"{root}/{name}", "type": each["type"], "locationId": each.get("location", "us-central1")}
+            | {"databaseEdition": each.get("edition", "STANDARD")}
             for name, each in self.state["databases"].items()
         ]
 
@@ -316,21 +332,30 @@ class Project:
 
     def tasks_queues_list(self):
         root = f"projects/{self.state['project']}/locations/{self.flag('location')}/queues"
-        return [{"name": f"{root}/{name}", "state": "RUNNING", **each} for name, each in self.state["queues"].items()]
+        there = [(*name.split("/"), each) for name, each in self.state["queues"].items()]
+        return [
+            {"name": f"{root}/{name}", "state": "RUNNING", **each}
+            for location, name, each in there
+            if location == self.flag("location")
+        ]
 
     def tasks_queues_create(self):
-        self.create("tasks queues", self.about[0], self.limits())
+        self.create("tasks queues", self.placed("tasks queues", self.about[0]), self.limits())
 
     def tasks_queues_update(self):
-        self.state["queues"][self.about[0]] = self.limits()
+        name = self.placed("tasks queues", self.about[0])
+        if name not in self.state["queues"]:
+            raise Refusal(f"NOT_FOUND: tasks queues {name}")
+        self.state["queues"][name] = self.limits()
 
     def tasks_queues_delete(self):
         self.delete("tasks queues")
 
     def tasks_create_http_task(self):
-        if self.flag("queue") not in self.state["queues"]:
+        queue = self.placed("tasks queues", self.flag("queue"))
+        if queue not in self.state["queues"]:
             raise Refusal("NOT_FOUND: Queue does not exist.")
-        name = f"{self.flag('queue')}/tasks/{uuid.uuid4().int % 10**19:019}"
+        name = f"{queue}/tasks/{uuid.uuid4().int % 10**19:019}"
         self.state["tasks"][name] = {
             "url": self.flag("url"),
             "email": self.flag("oidc-service-account-email"),
@@ -341,7 +366,7 @@ class Project:
 
     def tasks_describe(self):
         """A delivery at each look at it. A task that was accepted is gone."""
-        name = f"{self.flag('queue')}/tasks/{self.about[0]}"
+        name = f"{self.placed('tasks queues', self.flag('queue'))}/tasks/{self.about[0]}"
         task = self.state["tasks"].get(name)
         if task is not None and not self.state["paused"]:
             status = self.delivered(task)
@@ -357,7 +382,7 @@ class Project:
 
     def delivered(self, task):
         """What the worker answers to a task."""
-        name = task["url"].removeprefix("https://").partition(f"-{self.state['number']}.")[0]
+        name = service_at(task["url"].removeprefix("https://"), self.state)
         if name not in self.state["services"]:
             return 404
         if not self.granted("run services", name, "roles/run.invoker", task["email"]):
@@ -370,7 +395,7 @@ class Project:
         return self.state["worker"]
 
     def tasks_delete(self):
-        del self.state["tasks"][f"{self.flag('queue')}/tasks/{self.about[0]}"]
+        del self.state["tasks"][f"{self.placed('tasks queues', self.flag('queue'))}/tasks/{self.about[0]}"]
 
     def limits(self):
         return {
@@ -396,7 +421,7 @@ class Project:
     def secrets_list(self):
         wanted = self.flag("filter", "").removeprefix("labels.")
         return [
-            {"name": self.resource(name), "labels": each["labels"]}
+            {"name": self.resource(name), "labels": each["labels"], "replication": each.get("replication", {})}
             for name, each in self.state["secrets"].items()
             if not wanted or "=".join(*each["labels"].items()) == wanted
         ]
@@ -411,8 +436,12 @@ class Project:
                 "FAILED_PRECONDITION: Constraint constraints/gcp.resourceLocations violated for "
                 f"[orgpolicy:projects/{self.state['number']}] attempting to create a secret in [global]."
             )
-        where = self.flag("locations")
-        kept = {"labels": {label: value}, "versions": [], "replication": replication, "locations": where}
+        if replication == "automatic":
+            replication = {"automatic": {}}
+        elif replication == "user-managed":
+            replicas = [{"location": each} for each in self.flag("locations").split(",")]
+            replication = {"userManaged": {"replicas": replicas}}
+        kept = {"labels": {label: value}, "versions": [], "replication": replication}
         self.create("secrets", self.about[0], kept)
 
     def secrets_delete(self):
@@ -443,14 +472,21 @@ class Project:
     # run
 
     def run_services_list(self):
-        return list(self.state["services"].values())
+        region, silent = self.flag("region"), self.state["silent"]
+        if region is None and silent:
+            self.warning = (
+                f"WARNING: The following Cloud Run regions did not respond: {', '.join(silent)}. "
+                "List results may be incomplete."
+            )
+        there = [(name.partition("/")[0], each) for name, each in self.state["services"].items()]
+        return [each for at, each in there if region == at or (region is None and at not in silent)]
 
     def run_services_delete(self):
         self.delete("run services")
-        self.state["deployed"].pop(self.about[0])
+        self.state["deployed"].pop(self.placed("run services", self.about[0]))
 
     def run_deploy(self):
-        name, project = self.about[0], self.state["project"]
+        name, project = self.placed("run services", self.about[0]), self.state["project"]
         for api in ("cloudbuild", "artifactregistry"):
             self.need_api(api)
         builder = self.flag("build-service-account").rpartition("/")[2]
@@ -464,7 +500,12 @@ class Project:
             self.version(secret, number)
             if not self.granted("secrets", secret, "roles/secretmanager.secretAccessor", account):
                 raise Refusal(f"Permission denied on secret {secret} for Revision service account {account}")
-        others = [each["flags"] for other, each in self.state["deployed"].items() if other != name]
+        region = f"{self.flag('region')}/"
+        others = [
+            each["flags"]
+            for other, each in self.state["deployed"].items()
+            if other != name and other.startswith(region)
+        ]
         asked = sum(int(each["max-instances"][-1]) * int(each["cpu"][-1]) for each in [self.flags, *others])
         if asked > self.state["quota"]:
             raise Refusal(
@@ -475,10 +516,13 @@ class Project:
         if service is None and "no-traffic" in self.flags:
             raise Refusal("--no-traffic not supported when creating a new service.")
         if service is None:
-            service = {"metadata": {"name": name}, "spec": {"traffic": [{"latestRevision": True, "percent": 100}]}}
+            service = {
+                "metadata": {"name": self.about[0]},
+                "spec": {"traffic": [{"latestRevision": True, "percent": 100}]},
+            }
         self.state["made"] += 1
         before = self.state["deployed"].get(name, {}).get("revision")
-        revision = f"{name}-{self.state['made']:05}-abc"
+        revision = f"{self.about[0]}-{self.state['made']:05}-abc"
         if "no-traffic" in self.flags:
             kept = [
                 {"revisionName": each.get("revisionName", before), "percent": each["percent"]}
@@ -488,6 +532,9 @@ class Project:
             service["spec"]["traffic"] = [*kept, {"revisionName": revision, "tag": self.flag("tag")}]
         label, _, value = self.flag("labels").partition("=")
         service["metadata"]["labels"] = {"cloud.googleapis.com/location": self.flag("region"), label: value}
+        variables = self.flag("set-env-vars").removeprefix("^|^").split("|")
+        variables = [dict(zip(("name", "value"), each.split("=", 1), strict=True)) for each in variables]
+        service["spec"]["template"] = {"spec": {"containers": [{"env": variables}]}}
         service["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
         self.state["services"][name] = service
         self.state["deployed"][name] = {"revision": revision, "flags": self.flags}
@@ -495,7 +542,7 @@ class Project:
             self.age(f"run services {name}")
 
     def run_services_update_traffic(self):
-        traffic = self.state["services"][self.about[0]]["spec"]
+        traffic = self.state["services"][self.placed("run services", self.about[0])]["spec"]
         if "to-latest" in self.flags:
             tags = [{**each, "percent": 0} for each in traffic["traffic"] if "tag" in each]
             gone = self.flag("remove-tags")
@@ -519,6 +566,12 @@ DENY_ALL = {
     "    // Deny all, until somebody says otherwise.\n"
     "    match /{document=**} {\n      allow read, write: if false;\n    }\n  }\n}\n",
 }
+
+
+def service_at(host, state):
+    """The name in the state of the service that has a host."""
+    name, _, rest = host.partition(f"-{state['number']}.")
+    return f"{rest.partition('.')[0]}/{name}"
 
 
 def single(order):
@@ -557,5 +610,7 @@ def main():
             file.write(after)
     if isinstance(answer, Refusal):
         sys.exit(f"ERROR: {answer}")
+    if project.warning:
+        print(project.warning, file=sys.stderr)
     if answer is not None:
         print(shown(answer, project.flag("format")))

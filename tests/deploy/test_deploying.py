@@ -69,7 +69,7 @@ def rules_of(state: dict[str, Any], release: str = RELEASE) -> str:
 
 def shares(cloud: Cloud, name: str) -> list[tuple[str, int]]:
     """Where a service's traffic goes: to which revision, and how much."""
-    traffic = cloud.state["services"][f"holdfast-{name}"]["spec"]["traffic"]
+    traffic = cloud.state["services"][f"us-central1/holdfast-{name}"]["spec"]["traffic"]
     return [(each.get("tag") or each.get("revisionName", "latest"), each.get("percent", 0)) for each in traffic]
 
 
@@ -82,17 +82,17 @@ def test_each_account_may_do_what_it_has_to_and_nothing_else(first: tuple[Done, 
     assert condition["expression"] == f'resource.name == "projects/{PROJECT}/databases/(default)"'
     assert policies == {
         f"projects {PROJECT}": [may("datastore.user", API, WORKER), may("run.builder", BUILDER)],
-        "tasks queues holdfast": [may("cloudtasks.enqueuer", API, WORKER)],
+        "tasks queues us-central1/holdfast": [may("cloudtasks.enqueuer", API, WORKER)],
         f"iam service-accounts {INVOKER}": [may("iam.serviceAccountUser", API, WORKER)],
         "secrets holdfast-upstream-api-key": [may("secretmanager.secretAccessor", WORKER)],
-        "run services holdfast-worker": [may("run.invoker", INVOKER)],
-        "run services holdfast-api": [{"role": "roles/run.invoker", "members": ["allUsers"]}],
+        "run services us-central1/holdfast-worker": [may("run.invoker", INVOKER)],
+        "run services us-central1/holdfast-api": [{"role": "roles/run.invoker", "members": ["allUsers"]}],
     }
     assert set(first[1]["accounts"]) == {API, WORKER, INVOKER, BUILDER}
 
 
 def test_the_worker_is_private_the_api_public_and_each_runs_as_itself(first: tuple[Done, dict[str, Any]]) -> None:
-    worker, api = (first[1]["deployed"][f"holdfast-{name}"]["flags"] for name in ("worker", "api"))
+    worker, api = (first[1]["deployed"][f"us-central1/holdfast-{name}"]["flags"] for name in ("worker", "api"))
     assert "no-allow-unauthenticated" in worker
     assert "allow-unauthenticated" not in worker
     assert {"allow-unauthenticated", "no-allow-unauthenticated", "no-invoker-iam-check"}.isdisjoint(api)
@@ -121,7 +121,9 @@ def test_the_worker_is_there_and_lets_the_queue_in_before_the_api_is_deployed(
 
 def test_both_functions_know_the_worker_s_url_before_it_is_there(first: tuple[Done, dict[str, Any]]) -> None:
     for name in ("worker", "api"):
-        flags = {flag: values[-1] for flag, values in first[1]["deployed"][f"holdfast-{name}"]["flags"].items()}
+        flags = {
+            flag: values[-1] for flag, values in first[1]["deployed"][f"us-central1/holdfast-{name}"]["flags"].items()
+        }
         settings = Settings.from_env(environment(flags))
         assert settings.worker_url == f"https://holdfast-worker-{NUMBER}.us-central1.run.app"
         assert settings.invoker == INVOKER
@@ -245,14 +247,14 @@ def test_changed_code_is_deployed(live: Cloud) -> None:
 
 def test_what_is_missing_is_put_back_and_that_alone(live: Cloud) -> None:
     state = live.state
-    state["policies"]["tasks queues holdfast"] = []
+    state["policies"]["tasks queues us-central1/holdfast"] = []
     database = state["databases"]["(default)"]
     gone = next(iter(database["composites"]))
     del database["composites"][gone], database["fields"]["holdfastJournal.first"]
     database["fields"]["holdfastParts.text"] = ["ASCENDING"]
     database["expiring"].remove("holdfastRequest.expireAt")
-    state["queues"]["holdfast"]["retryConfig"]["maxBackoff"] = "3600s"
-    state["services"]["holdfast-api"]["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+    state["queues"]["us-central1/holdfast"]["retryConfig"]["maxBackoff"] = "3600s"
+    state["services"]["us-central1/holdfast-api"]["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
     live.state = state
     done = live.run()
     assert done.code == 0, done.err
@@ -354,7 +356,7 @@ def test_the_rules_are_those_for_where_messages_lie(live: Cloud) -> None:
     done = live.run(MESSAGE_PATH="conversations/{chat}/turns/{message}", CHAT_MEMBERS="members")
     assert done.code == 0, done.err
     assert rules_of(live.state) == rules("conversations/{chat}/turns/{message}", "members")
-    flags = {flag: values[-1] for flag, values in live.state["deployed"]["holdfast-api"]["flags"].items()}
+    flags = {flag: values[-1] for flag, values in live.state["deployed"]["us-central1/holdfast-api"]["flags"].items()}
     settings = Settings.from_env(environment(flags))
     assert (settings.message_path, settings.chat_members) == ("conversations/{chat}/turns/{message}", "members")
 
@@ -500,13 +502,15 @@ def test_more_queues_are_made_and_may_be_filled_before_the_functions_know_of_the
         "run deploy holdfast-worker",
         "run deploy holdfast-api",
     ]
-    first, *others = (live.state["queues"][each] for each in ("holdfast", *SHARDS))
+    first, *others = (live.state["queues"][f"us-central1/{each}"] for each in ("holdfast", *SHARDS))
     assert [first, first] == others
     for each in ("holdfast", *SHARDS):
-        (binding,) = live.state["policies"][f"tasks queues {each}"]
+        (binding,) = live.state["policies"][f"tasks queues us-central1/{each}"]
         assert (binding["role"], len(binding["members"])) == ("roles/cloudtasks.enqueuer", 2)
     for name in ("worker", "api"):
-        flags = {flag: values[-1] for flag, values in live.state["deployed"][f"holdfast-{name}"]["flags"].items()}
+        flags = {
+            flag: values[-1] for flag, values in live.state["deployed"][f"us-central1/holdfast-{name}"]["flags"].items()
+        }
         settings = Settings.from_env(environment(flags))
         assert {settings.queue_path_of(str(n)).rpartition("/")[2] for n in range(100)} == {"holdfast", *SHARDS}
     assert live.run(TASKS_QUEUES="3").changes == []
@@ -515,7 +519,7 @@ def test_more_queues_are_made_and_may_be_filled_before_the_functions_know_of_the
 def test_fewer_queues_leave_the_others_to_what_is_in_them(live: Cloud) -> None:
     assert live.run(TASKS_QUEUES="3").code == 0
     assert live.run().code == 0
-    assert set(live.state["queues"]) == {"holdfast", *SHARDS}
+    assert set(live.state["queues"]) == {f"us-central1/{each}" for each in ("holdfast", *SHARDS)}
 
 
 @pytest.mark.parametrize("value", ["0", "101", "three"])
@@ -541,7 +545,7 @@ def test_a_webhook_brings_a_queue_of_its_own_and_a_secret_that_the_worker_alone_
         "run deploy holdfast-worker",
         "run deploy holdfast-api",
     ]
-    (binding,) = live.state["policies"]["tasks queues holdfast-deliveries"]
+    (binding,) = live.state["policies"]["tasks queues us-central1/holdfast-deliveries"]
     assert (binding["role"], len(binding["members"])) == ("roles/cloudtasks.enqueuer", 2)
     (binding,) = live.state["policies"]["secrets holdfast-webhook-secrets"]
     assert binding["members"] == [f"serviceAccount:{WORKER}"]
@@ -587,7 +591,7 @@ def test_push_brings_its_api_its_queue_and_the_right_to_send(live: Cloud) -> Non
 
 
 def test_new_revisions_can_have_a_share_of_the_traffic_before_they_have_it_all(live: Cloud) -> None:
-    old = live.state["deployed"]["holdfast-api"]["revision"]
+    old = live.state["deployed"]["us-central1/holdfast-api"]["revision"]
     changed = {"FLUSH_SECONDS": "0.2"}
     done = live.run("--canary=10", **changed)
     assert done.changes == [
@@ -611,7 +615,9 @@ def test_a_share_of_what_did_not_change_is_no_change(live: Cloud) -> None:
 
 def test_what_was_rolled_back_by_hand_goes_forward_with_the_next_run(live: Cloud) -> None:
     state = live.state
-    state["services"]["holdfast-api"]["spec"]["traffic"] = [{"revisionName": "holdfast-api-00001-abc", "percent": 100}]
+    state["services"]["us-central1/holdfast-api"]["spec"]["traffic"] = [
+        {"revisionName": "holdfast-api-00001-abc", "percent": 100}
+    ]
     live.state = state
     assert live.run(MAX_ATTEMPTS="2").changes == [
         "run deploy holdfast-worker",
@@ -640,8 +646,8 @@ def test_a_worker_that_is_public_and_an_api_that_is_not_are_no_success(
 ) -> None:
     state = live.state
     everybody = {"role": "roles/run.invoker", "members": ["allUsers", f"serviceAccount:{INVOKER}"]}
-    state["policies"][f"run services holdfast-{service}"] = [everybody]
-    state["deployed"][f"holdfast-{service}"]["flags"]["ingress"] = [ingress]
+    state["policies"][f"run services us-central1/holdfast-{service}"] = [everybody]
+    state["deployed"][f"us-central1/holdfast-{service}"]["flags"]["ingress"] = [ingress]
     live.state = state
     done = live.run()
     assert done.code == 1
@@ -676,9 +682,9 @@ def test_two_can_be_in_one_project(live: Cloud) -> None:
         for name, database in (("holdfast", "(default)"), ("staging", "staging"))
     }
     assert set(live.state["services"]) == {
-        f"{name}-{each}" for name in ("holdfast", "staging") for each in ("api", "worker")
+        f"us-central1/{name}-{each}" for name in ("holdfast", "staging") for each in ("api", "worker")
     }
-    assert set(live.state["queues"]) == {"holdfast", "staging"}
+    assert set(live.state["queues"]) == {"us-central1/holdfast", "us-central1/staging"}
     assert not any(" holdfast" in each for each in done.changes)
 
 

@@ -24,8 +24,11 @@ def shared(live: Cloud) -> Cloud:
     state = live.state
     state["accounts"][THEIRS] = ""
     state["secrets"]["theirs"] = {"labels": {"app": "theirs"}, "versions": []}
-    state["queues"]["theirs"] = state["queues"]["holdfast"]
-    state["services"]["theirs"] = {**state["services"]["holdfast-api"], "metadata": {"name": "theirs", "labels": {}}}
+    state["queues"]["us-central1/theirs"] = state["queues"]["us-central1/holdfast"]
+    state["services"]["us-central1/theirs"] = {
+        **state["services"]["us-central1/holdfast-api"],
+        "metadata": {"name": "theirs", "labels": {}},
+    }
     state["policies"][f"projects {PROJECT}"].append(THEIR_GRANT)
     live.state = state
     return live
@@ -34,11 +37,12 @@ def shared(live: Cloud) -> Cloud:
 def test_all_queues_go_and_none_that_only_begins_alike(shared: Cloud) -> None:
     state = shared.state
     for name in ("holdfast-shard-1", "holdfast-shard-12", "holdfast-shard-x", "my-holdfast-shard-1", "holdfast-2"):
-        state["queues"][name] = state["queues"]["holdfast"]
+        state["queues"][f"us-central1/{name}"] = state["queues"]["us-central1/holdfast"]
     shared.state = state
     done = shared.run("destroy", "--yes", TASKS_QUEUES="2")
     assert done.code == 0, done.err
-    assert set(shared.state["queues"]) == {"theirs", "holdfast-shard-x", "my-holdfast-shard-1", "holdfast-2"}
+    left = ("theirs", "holdfast-shard-x", "my-holdfast-shard-1", "holdfast-2")
+    assert set(shared.state["queues"]) == {f"us-central1/{name}" for name in left}
     assert [each for each in done.changes if "queues" in each] == [
         f"tasks queues delete {each}" for each in ("holdfast", "holdfast-shard-1", "holdfast-shard-12")
     ]
@@ -50,7 +54,7 @@ def removed(cloud: Cloud) -> bool:
     kept = {name: policy for name, policy in state["policies"].items() if policy}
     return (
         [list(state[name]) for name in ("accounts", "secrets", "queues", "services")]
-        == [[THEIRS], ["theirs"], ["theirs"], ["theirs"]]
+        == [[THEIRS], ["theirs"], *[["us-central1/theirs"]] * 2]
         and kept == {f"projects {PROJECT}": [THEIR_GRANT]}
         and list(state["databases"]) == ["(default)"]
     )

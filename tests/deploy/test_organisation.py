@@ -24,7 +24,7 @@ def test_a_policy_that_refuses_everybody_is_named_with_the_other_way(cloud: Clou
     assert (done.code, done.changes) == (0, ["run deploy holdfast-api"]), done.err
     assert "no-invoker-iam-check" in cloud.deployed("api")
     assert "no-invoker-iam-check" not in cloud.deployed("worker")
-    assert cloud.state["policies"].get("run services holdfast-api", []) == []
+    assert cloud.state["policies"].get("run services us-central1/holdfast-api", []) == []
     assert "The API is at" in done.out
 
 
@@ -35,10 +35,10 @@ def test_going_back_to_a_grant_turns_the_check_on_again(live: Cloud) -> None:
 
 
 def test_a_grant_to_everybody_that_is_gone_is_made_again(live: Cloud) -> None:
-    live.change(policies={**live.state["policies"], "run services holdfast-api": []})
+    live.change(policies={**live.state["policies"], "run services us-central1/holdfast-api": []})
     done = live.run()
     assert (done.code, done.changes) == (0, ["run services add-iam-policy-binding holdfast-api"]), done.err
-    assert live.state["policies"]["run services holdfast-api"] == EVERYBODY
+    assert live.state["policies"]["run services us-central1/holdfast-api"] == EVERYBODY
 
 
 @pytest.mark.parametrize("ingress", ["internal", "internal-and-cloud-load-balancing"])
