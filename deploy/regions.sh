@@ -11,7 +11,7 @@ everywhere() { # the services in all regions, as JSON; it fails where not every 
 
 alone() { # says where the database is, if this region fails with that one
     local where=${database_location:-$FIRESTORE_LOCATION}
-    [[ $where != *-* || $where = "$REGION" ]] || # a multi-region's name has no hyphen: nam5
+    [[ $where != *-* || $where = "$REGION" ]] || # a multi-region's name has no hyphen: nam7
         note "
 The database $FIRESTORE_DATABASE is in $where alone, and not in $REGION: while that region is away, this one can do nothing.
 Where regions are to stand in for each other, it must be in a multi-region: see docs/deploy.md."

@@ -37,7 +37,8 @@ Variables are read from the environment, or from the file deploy.env, with one l
                          WEBHOOK_SECRETS_FILE
   HOLDFAST_NAME          the name of all resources: holdfast unless set. A project can have two deployments, each with
                          its own FIRESTORE_DATABASE
-  REGION                 where the functions run: us-central1 unless set
+  REGION                 where the functions run: us-central1 unless set. A run with another one adds that region: see
+                         docs/deploy.md
   FIRESTORE_LOCATION     where the database is created if there is none: REGION unless set
   RULES                  replace or keep: what to do with existing security rules of the application
   API_CONCURRENCY, API_MIN_INSTANCES, API_MAX_INSTANCES

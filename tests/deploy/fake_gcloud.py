@@ -15,7 +15,7 @@ FOLDER = os.environ["FAKE_GCLOUD"]
 APIS = {
     "iam": "iam",
     "projects": "cloudresourcemanager",
-    "firestore": "firestore",
+    "firestore": ("us-central1", "us-east4", "europe-west1", "europe-west9", "nam5", "nam7", "eur3"),
     "tasks": "cloudtasks",
     "secrets": "secretmanager",
     "run": "run",
@@ -24,7 +24,7 @@ APIS = {
 REGIONS = {
     "run": ("us-central1", "us-east4", "europe-west1", "europe-west9"),
     "tasks": ("us-central1", "us-east4", "europe-west1"),
-    "firestore": ("us-central1", "us-east4", "europe-west1", "europe-west9", "nam5", "eur3"),
+    "firestore": ("us-central1", "us-east4", "europe-west1", "europe-west9", "nam5", "nam7", "eur3"),
 }
 OF_A_REGION = {"run services": "region", "tasks queues": "location"}  # and the flag that says which
 POLICY = ("get-iam-policy", "add-iam-policy-binding", "remove-iam-policy-binding")

@@ -31,7 +31,7 @@ SECRET = "holdfast-upstream-api-key"
 def both(make_cloud: Callable[[str], Cloud]) -> dict[str, Any]:
     """What is there when one has been deployed after the other, without the key the second time."""
     cloud = make_cloud("both")
-    for settings in ({"FIRESTORE_LOCATION": "nam5"}, {"REGION": AWAY, "UPSTREAM_API_KEY": ""}):
+    for settings in ({"FIRESTORE_LOCATION": "nam7"}, {"REGION": AWAY, "UPSTREAM_API_KEY": ""}):
         done = cloud.run(**settings)
         assert done.code == 0, done.err
         assert "while that region is away" not in done.out
@@ -62,14 +62,14 @@ def shared(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_second_run_makes_what_is_of_its_region_and_nothing_that_is_shared(cloud: Cloud) -> None:
-    assert cloud.run(FIRESTORE_LOCATION="nam5").code == 0
+    assert cloud.run(FIRESTORE_LOCATION="nam7").code == 0
     before = cloud.state
     done = cloud.run(REGION=AWAY, UPSTREAM_API_KEY="")
     assert done.code == 0, done.err
     assert done.changes == OF_AWAY
     assert shared(cloud.state) == shared(before)
     assert of(HOME, cloud.state) == of(HOME, before)
-    assert cloud.state["databases"]["(default)"]["location"] == "nam5"
+    assert cloud.state["databases"]["(default)"]["location"] == "nam7"
     assert f"The API is at https://holdfast-api-{NUMBER}.{AWAY}.run.app\n" in done.out
 
 
