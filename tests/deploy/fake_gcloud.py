@@ -15,7 +15,7 @@ FOLDER = os.environ["FAKE_GCLOUD"]
 APIS = {
     "iam": "iam",
     "projects": "cloudresourcemanager",
-    "firestore": ("us-central1", "us-east4", "europe-west1", "europe-west9", "nam5", "nam7", "eur3"),
+    "firestore": "firestore",
     "tasks": "cloudtasks",
     "secrets": "secretmanager",
     "run": "run",
