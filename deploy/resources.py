@@ -86,11 +86,15 @@ def locations(name: str, region: str) -> Iterator[str]:
 
 def _elsewhere(name: str, region: str) -> Iterator[tuple[str, str]]:
     for each in read():
+        if each["metadata"]["name"] not in (f"{name}-api", f"{name}-worker"):
+            continue
         where = each["metadata"]["labels"]["cloud.googleapis.com/location"]
-        if where != region and each["metadata"]["name"] in (f"{name}-api", f"{name}-worker"):
-            (container,) = each["spec"]["template"]["spec"]["containers"]
-            variables = {one["name"]: one.get("value", "") for one in container.get("env", [])}
-            yield where, variables.get("TASKS_LOCATION") or where
+        if where != region:
+            variables = [
+                one for container in each["spec"]["template"]["spec"]["containers"] for one in container.get("env", [])
+            ]
+            set_to = {one["name"]: one.get("value", "") for one in variables}
+            yield where, set_to.get("TASKS_LOCATION") or where
 
 
 def attempt() -> Iterator[str]:
