@@ -22,8 +22,8 @@ APIS = {
     "resource-manager": "cloudresourcemanager",
 }
 REGIONS = {
-    "run": ("us-central1", "us-east4", "europe-west1", "europe-west9"),
-    "tasks": ("us-central1", "us-east4", "europe-west1"),
+    "run": ("us-central1", "europe-west1", "europe-west9", "us-east4"),
+    "tasks": ("us-central1", "europe-west1", "us-east4"),
     "firestore": ("us-central1", "us-east4", "europe-west1", "europe-west9", "nam5", "nam7", "eur3"),
 }
 OF_A_REGION = {"run services": "region", "tasks queues": "location"}  # and the flag that says which

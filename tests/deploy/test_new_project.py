@@ -217,7 +217,10 @@ def test_a_secret_is_kept_in_the_region_alone_where_a_policy_wants_that(
     done = cloud.run()
     assert done.code == 0, done.err
     (secret,) = cloud.state["secrets"].values()
-    kept = {"automatic": {}, "user-managed": {"userManaged": {"replicas": [{"location": "us-central1"}]}}}
+    kept = {
+        "automatic": {"automatic": {}},
+        "user-managed": {"userManaged": {"replicas": [{"location": "us-central1"}]}},
+    }
     assert secret["replication"] == kept[replication]
 
 
