@@ -42,6 +42,7 @@ from lib.upstream.credential import Credential
 from lib.upstream.fault import UpstreamFault
 
 RETRY_AFTER_SECONDS = 30.0  # the longest Retry-After that is honoured
+UNHEARD_SECONDS = 0.25  # of a call before others are listened to: a short answer has ended by then
 CHAT_SECONDS = 0.5  # how often to check whether the first event is saved, which updates the chat
 READER_SECONDS = 1.0  # for the reading thread to notice that its call was cut
 
@@ -215,12 +216,16 @@ class Attempt:
             )
             thread.start()
             self._call = buffer, reader
-            at_the_end.callback(
-                self._listener.watch(self._generation.path, lambda document: self._on_change(document, buffer, commits))
-            )
             if self._to_leave:
                 self.leave(at_once=True)
-            self._wait(buffer, reader)
+            if not buffer.wait(UNHEARD_SECONDS):
+                # The first thing heard is what others wrote meanwhile.
+                at_the_end.callback(
+                    self._listener.watch(
+                        self._generation.path, lambda document: self._on_change(document, buffer, commits)
+                    )
+                )
+                self._wait(buffer, reader)
             call.cut()
             thread.join(READER_SECONDS)
             return self._conclude(buffer, reader, commits.leave(), resumed=resumed)

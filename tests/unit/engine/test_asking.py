@@ -268,6 +268,7 @@ def test_a_deletion_cancels_whether_it_is_told_or_met(
         eventually(lambda: len(server.calls) == 2)
         service.documents.lose(generation.head_path)
         if told:
+            eventually(lambda: bool(service.listener.watching))
             service.listener.watching[0](None)
         else:
             go_on.set()

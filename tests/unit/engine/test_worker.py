@@ -323,7 +323,8 @@ def test_whatever_is_raised_between_claim_and_end_ends_the_generation(
     service: Service, upstream: Speaking, written: pytest.LogCaptureFixture, what: str
 ) -> None:
     generation = service.begin()
-    upstream.say()
+    if what != "the listener":  # nobody listens for the end of an answer that is there at once
+        upstream.say()
     worker = service.worker(upstream.base_url, **breaking(what))
     assert worker.work(task_of(generation)) == Ended(State.FAILED)
     kept, said = service.kept(generation), service.message(generation)
