@@ -15,12 +15,15 @@ from bench.usage import resident
 WARM = 5
 QUIET = 0.2  # tokens a second
 SETTLE_SECONDS = 3.0
+SPARE_THREADS = 50
+AT_ONCE = 50  # viewers that come together
 WAIT_SECONDS = 60.0
 
 
 def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
     """The bytes of both functions when warm, and with many live generations and idle viewers."""
-    with stage.functions("fresh") as holdfast:
+    threads = plan.generations + plan.crowd + SPARE_THREADS
+    with stage.functions("fresh", {"THREADS": str(threads)}) as holdfast:
         found = asyncio.run(_memory(plan, holdfast))
     stage.empty_firestore()
     return found
@@ -36,14 +39,19 @@ async def _memory(plan: Plan, holdfast: Holdfast) -> dict[str, Any]:
     live = {"api": resident(api), "worker": resident(worker)}
     generation = started[0].header("X-Generation-Id")
     question = _quiet("live-0")
-    viewers = await asyncio.gather(*(holdfast.resume(question, generation) for _ in range(plan.viewers)))
-    async with asyncio.timeout(WAIT_SECONDS):
-        await asyncio.gather(*(viewer.begun for viewer in viewers))
-    await asyncio.sleep(SETTLE_SECONDS)
-    watched = {"api": resident(api), "worker": resident(worker)}
+    viewers: list[Response] = []
+    watched = []
+    for number in (plan.viewers, plan.crowd):
+        while len(viewers) < number:
+            more = min(AT_ONCE, number - len(viewers))
+            viewers += await asyncio.gather(*(holdfast.resume(question, generation) for _ in range(more)))
+            async with asyncio.timeout(WAIT_SECONDS):
+                await asyncio.gather(*(viewer.begun for viewer in viewers[-more:]))
+        await asyncio.sleep(SETTLE_SECONDS)
+        watched.append({"viewers": number, "api": resident(api), "worker": resident(worker)})
     for response in [*started, *viewers]:
         response.leave()
-    return {"generations": plan.generations, "viewers": plan.viewers, "warm": warm, "live": live, "watched": watched}
+    return {"generations": plan.generations, "warm": warm, "live": live, "watched": watched}
 
 
 def _quiet(seed: str) -> Question:

@@ -81,8 +81,8 @@ class Starts:
 class Plan:
     """`patience` is how many seconds after the upstream's end an answer may arrive. Later tokens count as missing.
 
-    `unwatched` and `replayed` are numbers of tokens. `viewers` and `generations` are for measuring memory. `capped`
-    viewers share `streams` HTTP/2 streams, and `starts` more answers are started meanwhile.
+    `unwatched` and `replayed` are numbers of tokens. `viewers`, then a `crowd` of them, and `generations` are for
+    measuring memory. `capped` viewers share `streams` HTTP/2 streams, and `starts` more answers are started meanwhile.
     `dialects` is the case that is played in each model API.
     """
 
@@ -93,6 +93,7 @@ class Plan:
     rounds: int
     patience: float
     viewers: int
+    crowd: int
     generations: int
     capped: int
     streams: int
@@ -141,6 +142,7 @@ def full(rounds: int) -> Plan:
         rounds=rounds,
         patience=20.0,
         viewers=200,
+        crowd=1_000,
         generations=50,
         capped=300,
         streams=100,
@@ -165,6 +167,7 @@ QUICK = Plan(
     rounds=1,
     patience=20.0,
     viewers=10,
+    crowd=30,
     generations=5,
     capped=12,
     streams=8,

@@ -255,10 +255,11 @@ def _memory(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     yield ("Holdfast: worker, warm", size(warm["worker"]), "", "")
     generation = (live["worker"] - warm["worker"]) / found["generations"]
     first = (live["api"] - warm["api"]) / found["generations"]
-    viewer = (watched["api"] - live["api"]) / found["viewers"]
     yield (f"Holdfast: worker, each of {found['generations']} live generations", size(generation), "", "")
     yield (f"Holdfast: api, each of their {found['generations']} viewers", size(first), "", "")
-    yield (f"Holdfast: api, each of {found['viewers']} idle viewers of one generation", size(viewer), "", "")
+    for each in watched:
+        viewer = (each["api"] - live["api"]) / each["viewers"]
+        yield (f"Holdfast: api, each of {each['viewers']:,} idle viewers of one generation", size(viewer), "", "")
 
 
 def _cap(raw: dict[str, Any]) -> str:

@@ -43,7 +43,7 @@ class Stage:
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         self._parts: list[Process] = []
         # All viewers of an answer belong to one user, and how many one process can serve is what is measured.
-        self.stack = Stack(Ports.free(), {"MAX_USER_VIEWERS": "1000", "MAX_VIEWERS": "1000"}, environ)
+        self.stack = Stack(Ports.free(), {"MAX_USER_VIEWERS": "2000", "MAX_VIEWERS": "2000"}, environ)
 
     def __enter__(self) -> Self:
         try:

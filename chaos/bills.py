@@ -38,7 +38,15 @@ def about_the_bill(seen: Observation, last: Saved) -> Iterator[str]:
             f"expected {due} tokens of output to be charged, found {charge['outputTokens']}, for an answer that is "
             f"{last.state} after {last.attempts[-1] if last.attempts else 0} attempts"
         )
-    if last.state == "completed" and seen.calls == 1 and seen.billed and charge["inputTokens"] != seen.billed[0][0]:
+    # An attempt that is lost after the end of its call may have lost what the upstream said of the prompt.
+    heard = last.attempt == 1 or seen.one_call
+    if (
+        heard
+        and last.state == "completed"
+        and seen.calls == 1
+        and seen.billed
+        and charge["inputTokens"] != seen.billed[0][0]
+    ):
         yield f"expected {seen.billed[0][0]} tokens of input to be charged, found {charge['inputTokens']}"
 
 

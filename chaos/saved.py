@@ -22,8 +22,8 @@ class Saved:
 
     `journal` has the events in the order of their documents, and `final` the state in the head. `mark` is equal in two
     readings if and only if nothing was written in between. `code` is the error's: the upstream's own, if it sent one.
-    `attempts` has for each event the attempt that read it. `charge` is what the answer took, and `accounts` what is
-    counted on each of its user's accounts, who has asked nothing else.
+    `attempts` has for each event the attempt that read it, and `attempt` is the last of all. `charge` is what the
+    answer took, and `accounts` what is counted on each of its user's accounts, who has asked nothing else.
     """
 
     generation: str
@@ -38,6 +38,7 @@ class Saved:
     final: str | None
     mark: str
     attempts: tuple[int, ...] = ()
+    attempt: int = 1
     charge: Mapping[str, int] | None = None
     accounts: tuple[Mapping[str, int], ...] = ()
 
@@ -74,6 +75,7 @@ def read(database: Any, path: str) -> Saved | None:
         text="".join(document.get("text") for document in documents),
         final=final["state"] if final else None,
         attempts=tuple(_attempts(documents)),
+        attempt=generation.get("attempt"),
         charge=generation.get("charge"),
         accounts=tuple(
             database.document(f"{USAGE}/{account}").get(timeout=READ_SECONDS).to_dict() or {}

@@ -343,7 +343,7 @@ class Delivery:
             return dumps(self._error())
         body = dumps(self._tongue.whole())
         if self._kind == "malformed_json":
-            return body[:-1]
+            return body + b"}"
         if self._kind == "invalid_utf8":
             return body.replace(b'"role":', b'"note":"\xff\xc3(","role":', 1)
         return body

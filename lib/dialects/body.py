@@ -6,6 +6,7 @@ import re
 from enum import Enum
 
 _BOM = b"\xef\xbb\xbf"
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SSE_LINE = re.compile(rb"(?:data|event|id|retry|error)?:")  # a field or comment that a stream may start with
 
 
@@ -32,3 +33,12 @@ def kind(media_type: str, start: bytes) -> Body:
     if is_json or media_type == "application/json" or media_type.endswith("+json"):
         return Body.JSON
     return Body.NEITHER
+
+
+def cut_short(body: bytes) -> bool:
+    """Whether a body that is no JSON ends before it has closed what it opened: a string, an object or a list.
+
+    A connection that a proxy closes in order, with the last chunk of HTTP/1.1, does not show that by itself.
+    """
+    rest = _JSON_STRING.sub(b"", body)
+    return b'"' in rest or rest.count(b"{") + rest.count(b"[") > rest.count(b"}") + rest.count(b"]")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from lib.dialects.body import Body, beginning, kind
+from lib.dialects.body import Body, beginning, cut_short, kind
 from lib.dialects.protocol import Answer, Asked, Dialect, Malformed, Read, Reading
 from lib.dialects.sse import EventTooLarge, Splitter
 from lib.dialects.steps import OUTPUT, EndMark, Fault
@@ -152,7 +152,7 @@ class Reader:
             return broken
         if self._answer.finished:
             return Signal.WHOLE
-        return UpstreamFault("upstream_ended_early", "The upstream's answer ended without its end mark.", passing=True)
+        return _ended_early()
 
     def _whole(self, start: bytes) -> Signal | Exception:
         body = bytearray(start)
@@ -160,7 +160,14 @@ class Reader:
             body += piece
         if len(body) > self._max_event:
             raise EventTooLarge
-        for event in self._dialect.events(bytes(body), streamed=self._asked.streamed):
+        whole = bytes(body)
+        try:
+            events = self._dialect.events(whole, streamed=self._asked.streamed)
+        except Malformed:
+            if cut_short(whole):
+                raise _ended_early() from None
+            raise
+        for event in events:
             over = self._take(event)
             if over is not None:
                 return over
@@ -241,6 +248,10 @@ class Reader:
 
     def _active(self) -> None:
         self.last_activity = time.monotonic()
+
+
+def _ended_early() -> UpstreamFault:
+    return UpstreamFault("upstream_ended_early", "The upstream's answer ended without its end mark.", passing=True)
 
 
 def _key_refused() -> UpstreamFault:

@@ -79,7 +79,11 @@ def test_what_is_measured_once_came_about(raw: dict[str, Any]) -> None:
     assert [stop["status"] for stop in raw["stop"]] == [200]
     assert all(stop["seen"] > 0 for stop in raw["stop"])
     assert 0 < raw["cold"]["import"][0] < raw["cold"]["first"][0]
-    assert all(size > 0 for moment in ("warm", "live", "watched") for size in raw["memory"][moment].values())
+    memory = raw["memory"]
+    assert [each["viewers"] for each in memory["watched"]] == [QUICK.viewers, QUICK.crowd]
+    assert all(
+        each[name] > 0 for each in (memory["warm"], memory["live"], *memory["watched"]) for name in ("api", "worker")
+    )
 
 
 def test_the_cap_on_streams_holds_and_every_viewer_is_served_below_it(raw: dict[str, Any]) -> None:

@@ -363,6 +363,16 @@ FAULTS = [
     # An answer in one piece fails: there is no part of it
     Case("a cut body once", "completed", calls=2, said=TOKENS, whole=True, demo=strikes("break", times=1)),
     Case("a cut body", "failed", "upstream_disconnected", status=502, calls=3, whole=True, demo=strikes("break")),
+    Case("a body that ends early once", "completed", calls=2, said=TOKENS, whole=True, demo=strikes("close", times=1)),
+    Case(
+        "a body that ends early",
+        "failed",
+        "upstream_ended_early",
+        status=502,
+        calls=3,
+        whole=True,
+        demo=strikes("close"),
+    ),
     Case("a stuck body", "failed", "upstream_idle", status=502, calls=3, whole=True, upstream="idle", demo=STUCK),
     Case("a body too late", "failed", "deadline", status=504, whole=True, upstream="short", demo=OPEN_AND_SILENT),
     Case("a body of no JSON", "failed", "upstream_malformed", status=502, whole=True, demo=strikes("malformed_json")),

@@ -38,6 +38,7 @@ from tests.unit.engine.scripted import (
 CHAT = DIALECTS["chat_completions"]
 MISTAKE = RuntimeError("a mistake")
 PLAIN = Asked(model="m", streamed=False)
+WHOLE_BODY = json.dumps(completion(system_fingerprint='C:\\new {[ "é漢'), ensure_ascii=False).encode()
 
 
 class AtOnce:
@@ -430,7 +431,7 @@ def test_a_json_body_with_half_a_character_is_not_lost(streamed: bool) -> None:
     assert len(got.entries) == 1
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"[DONE]", b"{}", b'{"choices":null}', b"\xff"])
+@pytest.mark.parametrize("body", [b"[]", b"[DONE]", b"{}", b'{"choices":null}', b"\xff"])
 def test_a_json_body_that_is_no_completion_is_malformed(body: bytes) -> None:
     got = read(JSON, body)
     assert (got.fault.reason, got.entries) == ("upstream_malformed", [])
@@ -516,6 +517,17 @@ def test_a_page_that_calls_itself_a_stream_is_no_answer() -> None:
 
 def test_a_page_that_calls_itself_json_is_malformed() -> None:
     assert read(JSON, b"<html>").fault.reason == "upstream_malformed"
+
+
+@pytest.mark.parametrize("end", range(1, len(WHOLE_BODY)))
+def test_a_body_that_ends_in_its_midst_may_come_whole_another_time(end: int) -> None:
+    got = read(JSON, WHOLE_BODY[:end])
+    assert (got.fault.reason, got.fault.passing, got.entries) == ("upstream_ended_early", True, [])
+
+
+@pytest.mark.parametrize("body", [b'{"choices":{}]}', b'{"id":1}}', b'{"choices":[],}', b'{"id":"\\"}"}'])
+def test_a_body_that_closes_what_it_opened_and_is_no_json_will_be_none_another_time(body: bytes) -> None:
+    assert (read(JSON, body).fault.reason, read(JSON, body).fault.passing) == ("upstream_malformed", False)
 
 
 @pytest.mark.parametrize("media_type", [SSE, JSON, "", "text/html"])

@@ -19,8 +19,12 @@ def bill(**changes: object) -> list[str]:
     account = {"inputTokens": 12, "outputTokens": SAID, "takenTokens": 12 + SAID, "answers": 1}
     charge |= {name: changes[name] for name in charge if name in changes}
     account |= changes.pop("account", {})  # type: ignore[arg-type]
-    last = replace(saved(WHOLE), attempts=(1,) * len(WHOLE), charge=charge, accounts=(account, account))
-    seen: Observation = replace(observed(WHOLE), billed=((12, SAID),), readings=(last,))
+    attempt = changes.get("attempt", 1)
+    last = replace(
+        saved(WHOLE), attempts=(1,) * len(WHOLE), attempt=attempt, charge=charge, accounts=(account, account)
+    )
+    one_call = bool(changes.get("one_call"))
+    seen: Observation = replace(observed(WHOLE), billed=((12, SAID),), readings=(last,), one_call=one_call)
     return list(about_the_bill(seen, last))
 
 
@@ -40,3 +44,8 @@ def test_an_account_that_has_anything_else_is_a_broken_promise(account: dict[str
 def test_a_charge_that_is_not_the_upstream_s_is_a_broken_promise() -> None:
     assert any("tokens of output to be charged, found 41" in each for each in bill(outputTokens=41))
     assert any("expected 12 tokens of input to be charged, found 13" in each for each in bill(inputTokens=13))
+
+
+def test_a_prompt_that_only_a_lost_attempt_heard_of_may_be_estimated() -> None:
+    assert not any("tokens of input" in each for each in bill(inputTokens=63, attempt=2))
+    assert any("tokens of input" in each for each in bill(inputTokens=63, attempt=2, one_call=True))
