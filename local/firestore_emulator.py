@@ -8,15 +8,22 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from local.ports import HOST
+from local.ports import HOST, free_port
+from local.probe import answers
+from local.process import Process, ProcessFault
 
 MAIN_CLASS = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
+FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx2g", "-Duser.language=en")
+BUILD = Path(__file__).resolve().parent.parent / "build"
+PREPARE_SECONDS = 60.0
 SAVE_SECONDS = 60.0
 EMPTY_SECONDS = 120.0
 _IN_SDK = Path("platform/cloud-firestore-emulator/cloud-firestore-emulator.jar")
@@ -84,13 +91,50 @@ def command(
 
     `saved` is the result of `save`: the initial data.
     """
-    flags = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx2g", "-Duser.language=en"]
+    found, emulator = java(environ), jar(environ)
+    shared = classes(found, emulator)
+    flags = [*FLAGS, *([f"-XX:SharedArchiveFile={shared}"] if shared.exists() else [])]
     options = [f"--host={HOST}", f"--port={port}", f"--project_id={project}"]
     if rules is not None:
         options.append(f"--rules={rules}")
     if saved is not None:
         options.append(f"--seed_from_export={saved}")
-    return [java(environ), *flags, "-cp", jar(environ), MAIN_CLASS, *options]
+    return [found, *flags, "-cp", emulator, MAIN_CLASS, *options]
+
+
+def classes(java: str, jar: str) -> Path:
+    """Where this Java keeps the emulator's classes as it has loaded them: with them it starts in half the time.
+
+    They fit only the Java and the jar that they were made by, and the name tells.
+    """
+    made_by = [(str(path), path.stat().st_mtime_ns) for path in (Path(java).resolve(), Path(jar).resolve())]
+    return BUILD / f"firestore-{zlib.crc32(repr((made_by, FLAGS)).encode()):08x}.jsa"
+
+
+def prepare(environ: Mapping[str, str]) -> None:
+    """Keeps the emulator's classes for later starts, by starting it once. A Java older than 13 can't, and then nothing
+    is kept. Errors: `EmulatorMissing`.
+    """
+    found, emulator = java(environ), jar(environ)
+    kept = classes(found, emulator)
+    if kept.exists():
+        return
+    BUILD.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        made, port = Path(folder, "classes.jsa"), free_port()
+        start, *options = command(port, "demo-classes", None, environ)
+        process = Process(
+            "firestore", [start, f"-XX:ArchiveClassesAtExit={made}", *options], environ, Path(folder), BUILD
+        )
+        try:
+            process.wait_until(lambda: answers(f"http://{HOST}:{port}/"), PREPARE_SECONDS)
+            process.terminate()
+        except ProcessFault:
+            return
+        finally:
+            whole = process.end(time.monotonic() + PREPARE_SECONDS)
+        if whole and made.exists():
+            made.replace(kept)
 
 
 def save(port: int, project: str, folder: Path) -> Path:
@@ -137,9 +181,9 @@ def empty(port: int, project: str) -> None:
 
 
 def main(what: str) -> int:
-    """Whether `java` or the emulator's `jar` can be found, as an exit code."""
+    """Whether `java` or the emulator's `jar` can be found, as an exit code; `prepare` makes their start faster."""
     try:
-        {"java": java, "jar": jar}[what](os.environ)
+        {"java": java, "jar": jar, "prepare": prepare}[what](os.environ)
     except EmulatorMissing:
         return 1
     return 0

@@ -54,6 +54,9 @@ case "${1:-}" in
     *) exit 0 ;;
 esac
 
+# The tests start the emulator some forty times.
+[ "$1" != tests ] || .venv/bin/python -m local.firestore_emulator prepare
+
 command -v npm >/dev/null || fail "There is no npm, which installs the JavaScript packages: install Node.js 20 or newer."
 node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' ||
     fail "Node.js $(node --version) is too old for the JavaScript packages: install Node.js 20 or newer."

@@ -6,6 +6,7 @@ the functions), to which curl's configuration redirects them. The script, bash, 
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from local.token import PROJECT
+from tests.deploy.fake_gcloud import answering
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYED = ("main.py", "lib", "requirements.txt")
@@ -102,17 +104,10 @@ class Done:
 class Cloud:
     """A folder with a copy of what deploy.sh needs, a PATH of its own, and the state of the project that is played."""
 
-    def __init__(self, folder: Path, port: int):
+    def __init__(self, folder: Path, needed: Path, gcloud: str, port: int):
         self.folder = folder
         self.root = folder / "root"
-        self.root.mkdir()
-        for name in NEEDED:
-            source = ROOT / name
-            if source.is_dir():
-                # Not a module that another test's process is just saving compiled, under a name that goes away.
-                shutil.copytree(source, self.root / name, ignore=shutil.ignore_patterns("*.pyc.*"))
-            else:
-                shutil.copy2(source, self.root / name)
+        shutil.copytree(needed, self.root)
         self._bin = folder / "bin"
         self._bin.mkdir()
         for tool in TOOLS:
@@ -120,15 +115,13 @@ class Cloud:
             assert found, f"There is no {tool} on this machine, and deploy.sh needs it: install it."
             (self._bin / tool).symlink_to(found)
         python = Path(sys.executable).resolve()
-        fake = f"import sys; sys.path.insert(0, {str(ROOT / 'tests/deploy')!r}); import fake_gcloud"
-        self._program("gcloud", f"#!{python} -S\n{fake}; fake_gcloud.main()\n")
+        self._program("gcloud", gcloud)
         self._program("sleep", f'#!/bin/sh\necho "$1" >>"{folder}/slept"\n')
         (folder / ".curlrc").write_text(f'cacert = "{certificate(folder)}"\nconnect-to = "::127.0.0.1:{port}"\n')
         self._environ = {
             "PATH": str(self._bin),
             "HOME": str(folder),
             "CURL_HOME": str(folder),
-            "FAKE_GCLOUD": str(folder),
             "PYTHON": str(python),
         }
         self.state = deepcopy(EMPTY)
@@ -196,10 +189,24 @@ class Cloud:
         return {flag: values[-1] for flag, values in flags.items()}
 
 
+def copy_needed(to: Path) -> Path:
+    """Copies what deploy.sh needs, with its Python compiled: deploy.sh starts Python thirty times and saves nothing."""
+    to.mkdir()
+    for name in NEEDED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, to / name)
+    compileall.compile_dir(to, quiet=1)
+    return to
+
+
 @contextmanager
 def clouds(folder: Path) -> Iterator[type[Cloud] | Any]:
-    """Makes clouds, each in a folder of its own; all share the server."""
+    """Makes clouds, each in a folder of its own; all share the servers."""
     certificate(folder)
+    needed = copy_needed(folder / "needed")
     made: dict[str, Cloud] = {}
 
     class Handler(BaseHTTPRequestHandler):
@@ -247,15 +254,16 @@ def clouds(folder: Path) -> Iterator[type[Cloud] | Any]:
         (folder / name).mkdir()
         for file in ("certificate.pem", "key.pem"):
             shutil.copy2(folder / file, folder / name / file)
-        made["current"] = Cloud(folder / name, server.server_address[1])
+        made["current"] = Cloud(folder / name, needed, program(folder / name), server.server_address[1])
         return made["current"]
 
-    try:
-        yield make
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with answering() as program:
+        try:
+            yield make
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
 
 def rules(

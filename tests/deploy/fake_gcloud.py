@@ -1,5 +1,8 @@
 """A fake gcloud with one project, for tests of deploy.sh. It records each call, changes the project's state, and fails
-where Google Cloud would. It runs as a program; the state is in `state.json` in the folder FAKE_GCLOUD.
+where Google Cloud would. The state is in `state.json` in the project's folder.
+
+deploy.sh calls gcloud up to 80 times, and starting a Python each time would take most of a test's time: the program in
+PATH is a few lines of bash that ask the tests' process.
 
 Resources have the format that the real gcloud prints with --format=json. Flags are not checked here, because every call
 is also given to the real parser. It must not be more lenient than Google Cloud: a service or a queue is of a region,
@@ -7,11 +10,14 @@ and in another there is none of its name. In the state its name is REGION/NAME.
 """
 
 import json
-import os
-import sys
+import shutil
+import threading
+import traceback
 import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 
-FOLDER = os.environ["FAKE_GCLOUD"]
 APIS = {
     "iam": "iam",
     "projects": "cloudresourcemanager",
@@ -35,13 +41,14 @@ class Refusal(Exception):
 
 
 class Project:
-    warning = ""  # what gcloud says on stderr of a call that succeeds
+    warning = ""  # what gcloud says on stderr of a call that succeeds, in a line
 
-    def __init__(self, state):
+    def __init__(self, state, argv, stdin):
         self.state = state
-        self.words = [each for each in sys.argv[1:] if not each.startswith("--")]
+        self.stdin = stdin
+        self.words = [each for each in argv if not each.startswith("--")]
         self.flags = {}
-        for each in sys.argv[1:]:
+        for each in argv:
             if each.startswith("--"):
                 name, _, value = each[2:].partition("=")
                 self.flags.setdefault(name, []).append(value)
@@ -430,7 +437,7 @@ class Project:
         label, _, value = self.flag("labels").partition("=")
         replication = self.flag("replication-policy")
         if "replication-policy-file" in self.flags:
-            replication = json.loads(sys.stdin.read())
+            replication = json.loads(self.stdin)
         if replication == "automatic" and self.state["no_global"]:
             raise Refusal(
                 "FAILED_PRECONDITION: Constraint constraints/gcp.resourceLocations violated for "
@@ -455,7 +462,7 @@ class Project:
         ]
 
     def secrets_versions_add(self):
-        value = sys.stdin.read()
+        value = self.stdin
         if not value:
             raise Refusal("INVALID_ARGUMENT: the payload is empty")
         self.state["secrets"][self.about[0]]["versions"].append({"value": value, "state": "ENABLED"})
@@ -595,22 +602,71 @@ def shown(answer, form):
     return "\n".join(lines)
 
 
-def main():
-    with open(f"{FOLDER}/calls", "a", encoding="utf-8") as calls:
-        calls.write(json.dumps({"argv": sys.argv[1:], "environ": dict(os.environ)}) + "\n")
-    with open(f"{FOLDER}/state.json", encoding="utf-8") as file:
-        before = file.read()
-    project = Project(json.loads(before))
+def answered(folder, argv, environ, stdin):
+    """What a call warns of, in a line or less, and what it prints. Errors: `Refusal`."""
+    with (folder / "calls").open("a", encoding="utf-8") as calls:
+        calls.write(json.dumps({"argv": argv, "environ": environ}) + "\n")
+    file = folder / "state.json"
+    before = file.read_text(encoding="utf-8")
+    project = Project(json.loads(before), argv, stdin)
     try:
         answer = project.answer()
-    except Refusal as refusal:
-        answer = refusal
-    if (after := json.dumps(project.state)) != before:
-        with open(f"{FOLDER}/state.json", "w", encoding="utf-8") as file:
-            file.write(after)
-    if isinstance(answer, Refusal):
-        sys.exit(f"ERROR: {answer}")
-    if project.warning:
-        print(project.warning, file=sys.stderr)
-    if answer is not None:
-        print(shown(answer, project.flag("format")))
+    finally:
+        if (after := json.dumps(project.state)) != before:
+            file.write_text(after, encoding="utf-8")
+    return project.warning, "" if answer is None else shown(answer, project.flag("format")) + "\n"
+
+
+# A call is texts that each end with NUL: the folder, the number of words, the words, the environment, an empty text,
+# and stdin. The answer is the exit code in a line, a warning in another, which may be empty, and then what is printed:
+# on stdout, or on stderr if it failed.
+PROGRAM = """#!{bash}
+exec 3<>/dev/tcp/127.0.0.1/{port}
+input=
+case "$*" in *-file=-*) IFS= read -rd '' input ;; esac
+{{
+    printf '%s\\0' '{folder}' "$#" "$@"
+    for name in $(compgen -e); do printf '%s=%s\\0' "$name" "${{!name}}"; done
+    printf '\\0%s\\0' "$input"
+}} >&3
+read -r code <&3
+read -r warning <&3
+[ -z "$warning" ] || printf '%s\\n' "$warning" >&2
+[ "$code" != 0 ] || exec {cat} <&3
+{cat} <&3 >&2
+exit 1
+"""
+
+
+class Call(StreamRequestHandler):
+    def handle(self):
+        folder, argv = Path(self.text()), [self.text() for _ in range(int(self.text()))]
+        environ = dict(each.split("=", 1) for each in iter(self.text, ""))
+        try:
+            code, (warning, said) = 0, answered(folder, argv, environ, self.text())
+        except Refusal as refusal:
+            code, warning, said = 1, "", f"ERROR: {refusal}\n"
+        except Exception:
+            code, warning, said = 1, "", traceback.format_exc()
+        self.wfile.write(f"{code}\n{warning}\n{said}".encode())
+
+    def text(self):
+        read = bytearray()
+        while (byte := self.rfile.read(1)) != b"\0":
+            if not byte:
+                raise EOFError("the call broke off")
+            read += byte
+        return read.decode()
+
+
+@contextmanager
+def answering():
+    """Answers the calls of programs. Yields what makes the text of one, for a project's folder."""
+    with ThreadingTCPServer(("127.0.0.1", 0), Call) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        tools = {name: shutil.which(name) for name in ("bash", "cat")}
+        yield lambda folder: PROGRAM.format(port=server.server_address[1], folder=folder, **tools)
+        server.shutdown()
+        thread.join()

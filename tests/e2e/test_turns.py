@@ -96,13 +96,14 @@ def test_a_prompt_that_interrupts_begins_once_the_running_one_is_stopped_and_sav
 def test_a_prompt_that_queues_is_listed_and_shown_and_begins_when_the_one_before_has_ended(
     chat: Chat, wire: str, database: Any
 ) -> None:
-    first = chat.begin("queue", tokens=30, rate=20)
+    first = chat.begin("queue", **UNENDING)
     second = chat.begin("queue", wire=wire)
     message = database.document(f"users/{chat.client.user}/chats/{chat.id}/messages/{second}").get().to_dict()
     assert chat.queued() == [second]
     assert (message["state"], message["content"]) == ("queued", "")
+    chat.stop(first)
     ended = chat.ended(first, second)
-    assert [each["state"] for each in ended] == ["completed", "completed"]
+    assert [each["state"] for each in ended] == ["stopped", "completed"]
     assert in_turn(*ended)
 
 
@@ -117,7 +118,7 @@ def test_without_a_word_prompts_run_beside_each_other(chat: Chat, wire: str, dat
 
 
 def test_an_answer_that_was_started_without_a_word_is_in_the_way_of_a_prompt_that_takes_a_turn(chat: Chat) -> None:
-    first = chat.begin(tokens=60, rate=20)
+    first = chat.begin(tokens=60, rate=12)
     refused = chat.ask("reject", stream=False)
     assert refused.status_code == 409
     assert first in refused.json()["error"]["message"]
