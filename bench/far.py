@@ -36,7 +36,7 @@ def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
                 with stage.other_genkit(firestore.host) as genkit:
                     turns: list[tuple[str, System]] = [
                         ("near", stage.holdfast),
-                        ("far", replace(distant, name=HOLDFAST)),
+                        ("far", replace(distant, name=HOLDFAST, store=[stage.firestore])),
                         ("far", resumable),
                         ("far", genkit),
                     ]
