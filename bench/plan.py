@@ -142,7 +142,7 @@ def full(rounds: int) -> Plan:
         rounds=rounds,
         patience=20.0,
         viewers=200,
-        crowd=1_000,
+        crowd=950,  # a thousand with those of the generations: a process of gunicorn takes no more connections
         generations=50,
         capped=300,
         streams=100,
