@@ -36,7 +36,7 @@ def about_the_bill(seen: Observation, last: Saved) -> Iterator[str]:
         due = " or ".join(map(str, sorted(allowed)))
         yield (
             f"expected {due} tokens of output to be charged, found {charge['outputTokens']}, for an answer that is "
-            f"{last.state} after {last.attempts[-1] if last.attempts else 0} attempts"
+            f"{last.state} after {last.attempt} attempts"
         )
     # An attempt that is lost after the end of its call may have lost what the upstream said of the prompt.
     heard = last.attempt == 1 or seen.one_call

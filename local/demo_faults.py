@@ -161,7 +161,7 @@ class Order:
     def read(cls, body: Any, at_most: bool = False) -> Order:
         """Parses a request's JSON body. Raises `BadField`.
 
-        Its token limit is the length of an answer of which nothing else says that, or with `at_most` no more than that.
+        Without `demo.tokens`, a token limit is the answer's length. With it, or with `at_most`, it can only cut it.
         """
         if not isinstance(body, dict):
             raise BadField("body", "must be a JSON object")

@@ -68,9 +68,7 @@ def test_the_spans_of_an_answer_that_was_under_way_are_sent_by_the_end_of_both_p
             "enqueue",  # of the task that hands the answer over
         }
         assert told_to_end(stack, "api")
-        asked = collector.until(
-            lambda spans: [] if "POST /v1/chat/completions" not in {span.name for span in spans} else spans
-        )
+        asked = collector.until(lambda spans: any(span.name == "POST /v1/chat/completions" for span in spans) and spans)
         (call,) = requests.get(f"{stack.upstream_url}/demo/calls", timeout=PATIENCE).json()
         assert "traceparent" not in call["headers"]  # unless it is set to be told
         assert {span.name for span in asked if span.service == "holdfast-api" and span.trace == attempt.trace} == {
