@@ -502,7 +502,9 @@ LIMIT = 20
 def test_of_many_starts_at_one_instant_in_several_processes_exactly_the_limit_is_accepted(
     service_over, uid, together, documents, line
 ):
-    services = [service_over(MAX_LIVE_GENERATIONS=str(LIMIT), MAX_USER_VIEWERS="150") for _ in range(3)]
+    services = [
+        service_over(MAX_LIVE_GENERATIONS=str(LIMIT), MAX_USER_STARTS="150", MAX_USER_VIEWERS="150") for _ in range(3)
+    ]
     at_once = threading.Barrier(150)
     started = []
 
