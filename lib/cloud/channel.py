@@ -28,6 +28,7 @@ PAUSE_SECONDS = (0.05, 0.5)
 
 Metadata = Sequence[tuple[str, str]]
 T = TypeVar("T")
+_Calls = dict[str, Any]  # a channel's calls by method: making one takes a tenth of the time that the call takes
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _OPTIONS = [
@@ -54,12 +55,14 @@ class Channel:
         self._host = host
         self._emulator = emulator
         self._lock = threading.Lock()
-        self._channel = self._opened()
+        self._open = self._opened(), _Calls()
 
     def unary(self, method: str, request: Any, answer: Any, timeout: float, metadata: Metadata) -> Any:
         """Makes a call with one answer, a protobuf message of the class `answer`. Errors: `grpc.RpcError`."""
-        channel = self._channel
-        call = channel.unary_unary(method, type(request).SerializeToString, answer.FromString)
+        channel, calls = self._open
+        call = calls.get(method)
+        if call is None:
+            call = calls[method] = channel.unary_unary(method, type(request).SerializeToString, answer.FromString)
         try:
             return call(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
@@ -68,8 +71,10 @@ class Channel:
 
     def stream(self, method: str, request: Any, answer: Any, timeout: float, metadata: Metadata) -> Iterator[Any]:
         """Starts a call with a stream of answers. Errors: `grpc.RpcError`, from the iterator."""
-        channel = self._channel
-        call = channel.unary_stream(method, type(request).SerializeToString, answer.FromString)
+        channel, calls = self._open
+        call = calls.get(method)
+        if call is None:
+            call = calls[method] = channel.unary_stream(method, type(request).SerializeToString, answer.FromString)
         return self._answers(channel, call(request, timeout=timeout, metadata=metadata))
 
     def _answers(self, channel: grpc.Channel, answers: Iterator[Any]) -> Iterator[Any]:
@@ -84,8 +89,8 @@ class Channel:
         if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
             return
         with self._lock:
-            if self._channel is channel:
-                self._channel = self._opened()
+            if self._open[0] is channel:
+                self._open = self._opened(), _Calls()
 
     def _opened(self) -> grpc.Channel:
         options = [*_OPTIONS, _WITHOUT_THREADS]
@@ -94,7 +99,7 @@ class Channel:
         return grpc_helpers.create_channel(self._host, default_scopes=_SCOPES, options=[*options, *_PINGS])
 
     def close(self) -> None:
-        self._channel.close()
+        self._open[0].close()
 
 
 def stream_channel(host: str, emulator: str | None = None) -> grpc.aio.Channel:

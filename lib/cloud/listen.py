@@ -157,7 +157,7 @@ class _Stream:
         self._lock = threading.Lock()
         self._watches: dict[int, tuple[Target, OnChange]] = {}
         self._unanswered: dict[int, float] = {}  # target id → when its answer is overdue
-        self._requests: _Requests = asyncio.Queue()
+        self._requests: _Requests | None = None  # until it is opened, which asks for everything watched
         self._closed = False
 
     def __len__(self) -> int:
@@ -171,7 +171,8 @@ class _Stream:
             if self._closed or len(self._watches) >= self._capacity:
                 return False
             self._watches[target.id] = (target, on_change)
-            self._ask(target)
+            self._await_answer(target)
+            self._put(target)
             return True
 
     def remove(self, target: Target) -> None:
@@ -190,7 +191,8 @@ class _Stream:
             self._put(None)
 
     def _put(self, target: Target | None) -> None:
-        self._loop.call_soon_threadsafe(self._requests.put_nowait, target)
+        if self._requests is not None:
+            self._loop.call_soon_threadsafe(self._requests.put_nowait, target)
 
     async def _run(self) -> None:
         pause, longest = BACK_OFF_SECONDS
@@ -213,15 +215,16 @@ class _Stream:
     def _reopen(self) -> _Requests:
         """A new request queue that starts with everything watched. The reader of the old queue is stopped."""
         with self._lock:
-            self._requests.put_nowait(None)
-            self._requests = asyncio.Queue()
+            if self._requests is not None:
+                self._requests.put_nowait(None)
+            requests = self._requests = _Requests()
             for target, _ in self._watches.values():
-                self._ask(target)
-            return self._requests
+                self._await_answer(target)
+                requests.put_nowait(target)
+            return requests
 
-    def _ask(self, target: Target) -> None:
+    def _await_answer(self, target: Target) -> None:
         self._unanswered[target.id] = time.monotonic() + self._answer_seconds
-        self._put(target)
 
     async def _targets(self, requests: _Requests) -> AsyncIterator[Target]:
         """Yields targets to add or remove. Returns, which ends the stream, if it is idle, used up, dead or replaced."""

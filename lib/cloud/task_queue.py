@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 from google.api_core import exceptions
 from google.api_core.gapic_v1 import routing_header
-from google.cloud.tasks_v2.types import CreateTaskRequest, GetQueueRequest, HttpMethod, HttpRequest, OidcToken, Queue
+from google.cloud.tasks_v2.types import CreateTaskRequest, GetQueueRequest, HttpMethod, Queue
 from google.cloud.tasks_v2.types import Task as CloudTask
 
 from lib.cloud.channel import Channel, retried
@@ -39,6 +39,10 @@ DELIVERIES = "/deliveries"  # the worker's route for them
 
 _HOST = "cloudtasks.googleapis.com:443"
 _SERVICE = "/google.cloud.tasks.v2.CloudTasks"
+_CREATE = CreateTaskRequest.pb()
+_CREATED = CloudTask.pb()
+_GET = GetQueueRequest.pb()
+_GOT = Queue.pb()
 _PASSING = (
     exceptions.Cancelled,
     exceptions.DeadlineExceeded,
@@ -71,46 +75,48 @@ class TaskQueue:
         """
         with self._telemetry.span("enqueue", "PRODUCER", generation=task.generation_id) as span:
             headers = {"traceparent": span.trace.traceparent} if span.trace else {}
-            settings = self._settings
-            queue = settings.queue_path_of(task.generation_id)
-            created = CloudTask(
-                name=f"{queue}/tasks/{name}" if name else "",
-                schedule_time=datetime.now(UTC) + timedelta(seconds=seconds) if seconds > 0 else None,
-                http_request=self._request("", task.encode(), headers),
-                dispatch_deadline=timedelta(seconds=int(settings.dispatch_seconds)),
-            )
-            self._create(queue, created)
+            queue = self._settings.queue_path_of(task.generation_id)
+            request = self._request(queue, name, seconds, int(self._settings.dispatch_seconds))
+            self._address(request.task.http_request, "", task.encode(), headers)
+            self._create(request)
 
     def deliver(self, delivery: Delivery, seconds: float = 0.0) -> None:
         """Adds a delivery's task, to be made after so many seconds, unless it exists, or existed lately.
 
         Errors: `Unavailable`.
         """
-        queue = self._settings.delivery_queue_path
-        created = CloudTask(
-            name=f"{queue}/tasks/{delivery.name}",
-            schedule_time=datetime.now(UTC) + timedelta(seconds=seconds) if seconds > 0 else None,
-            http_request=self._request(DELIVERIES, delivery.encode()),
-            dispatch_deadline=timedelta(seconds=DELIVERY_SECONDS),
-        )
-        self._create(queue, created)
+        request = self._request(self._settings.delivery_queue_path, delivery.name, seconds, DELIVERY_SECONDS)
+        self._address(request.task.http_request, DELIVERIES, delivery.encode())
+        self._create(request)
 
-    def _request(self, path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> HttpRequest:
-        """A request to the worker. Its token's audience is the worker's URL, whatever the path."""
+    @staticmethod
+    def _request(queue: str, name: str | None, seconds: float, dispatch_seconds: int) -> Any:
+        """The request to add a task that is delivered after so many seconds, without the task's own HTTP request.
+
+        Made as a protobuf message: the library's wrappers around one take nearly as long as the call.
+        """
+        request = _CREATE(parent=queue)
+        task = request.task
+        task.dispatch_deadline.seconds = dispatch_seconds
+        if name:
+            task.name = f"{queue}/tasks/{name}"
+        if seconds > 0:
+            task.schedule_time.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
+        return request
+
+    def _address(self, into: Any, path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Writes a request to the worker. Its token's audience is the worker's URL, whatever the path."""
         worker = self._settings.worker_url
-        return HttpRequest(
-            http_method=HttpMethod.POST,
-            url=f"{worker.rstrip('/')}{path}" if path else worker,
-            headers={"Content-Type": "application/json", **headers},
-            body=body,
-            oidc_token=OidcToken(service_account_email=self._settings.invoker, audience=worker),
-        )
+        into.http_method = HttpMethod.POST
+        into.url = f"{worker.rstrip('/')}{path}" if path else worker
+        into.headers.update({"Content-Type": "application/json", **headers})
+        into.body = body
+        into.oidc_token.service_account_email = self._settings.invoker
+        into.oidc_token.audience = worker
 
-    def _create(self, queue: str, task: CloudTask) -> None:
-        request = CreateTaskRequest(parent=queue, task=task)
-
+    def _create(self, request: Any) -> None:
         def create(timeout: float) -> None:
-            self._call("CreateTask", request, CloudTask, timeout, parent=queue)
+            self._call("CreateTask", request, _CREATED, timeout, parent=request.parent)
 
         try:
             retried(create, ENQUEUE_SECONDS, _PASSING)
@@ -128,14 +134,13 @@ class TaskQueue:
         """
         queue = self._settings.queue_path
         try:
-            self._call("GetQueue", GetQueueRequest(name=queue), Queue, CHECK_SECONDS, name=queue)
+            self._call("GetQueue", _GET(name=queue), _GOT, CHECK_SECONDS, name=queue)
         except exceptions.PermissionDenied:
             pass
 
     def _call(self, method: str, request: Any, answer: Any, timeout: float, **resource: str) -> None:
         metadata = [routing_header.to_grpc_metadata(resource)]
         try:
-            message = type(request).pb(request)
-            self._channel.unary(f"{_SERVICE}/{method}", message, answer.pb(), timeout, metadata)
+            self._channel.unary(f"{_SERVICE}/{method}", request, answer, timeout, metadata)
         except grpc.RpcError as error:
             raise exceptions.from_grpc_error(error) from error

@@ -68,9 +68,11 @@ class Feed:
         """Applies a version of the head. Returns whether it was news; older versions are ignored."""
         head = Head.from_fields(document.fields, document.version) if document else None
         with self._changed:
-            self._last_activity = time.monotonic()
+            now = self._last_activity = time.monotonic()
+            last = self._head.last if self._head is not None else 0
             news = self._take(head)
-            self._changed.notify_all()
+            if self._gone or self._is_awaited(last, now):
+                self._changed.notify_all()  # not for a claim or a renewal: nobody waits for those
             return news
 
     def _take(self, head: Head | None) -> bool:
@@ -106,13 +108,16 @@ class Feed:
         deadline = time.monotonic() + seconds
         with self._changed:
             while not self._gone:
-                head, now = self._head, time.monotonic()
-                if head is not None and (head.last > cursor or head.end is not None or self.lease.due(now)):
-                    return
-                if now >= deadline:
+                now = time.monotonic()
+                if now >= deadline or self._is_awaited(cursor, now):
                     return
                 self._changed.wait(deadline - now)
         raise Gone("The generation was deleted.")
+
+    def _is_awaited(self, cursor: int, now: float) -> bool:
+        """Whether there is what a viewer at `cursor` waits for."""
+        head = self._head
+        return head is not None and (head.last > cursor or head.end is not None or self.lease.due(now))
 
     def wait_for_end(self, seconds: float) -> None:
         """The same for a viewer that wants to see nothing yet but the end. Errors: `Gone`."""

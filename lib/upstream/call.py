@@ -47,6 +47,12 @@ class Session(requests.Session):
         self._environment: dict[tuple[str, str], Any] = {}
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """The request as it is given: no cookies, no headers of the session's, and none from a .netrc file."""
+        prepared = requests.PreparedRequest()
+        prepared.prepare(request.method, request.url, request.headers, data=request.data, params=request.params)
+        return prepared
+
     def merge_environment_settings(self, url: Any, *asked: Any) -> Any:
         server = urlsplit(url)[:2]
         if server not in self._environment:
@@ -196,13 +202,6 @@ class Call:
             raise (_cancelled() if self._line.is_cut else _unanswered(error)) from error
 
     def _send(self, shown: Header | None) -> requests.Response:
-        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            # A custom `auth`, because requests would otherwise let a .netrc file replace the header.
-            if shown:
-                name, value = shown
-                request.headers[name] = value
-            return request
-
         typed = {"Content-Type": "application/json"} if self._outgoing.body else {}
         return self._session.request(
             self._outgoing.method,
@@ -218,9 +217,9 @@ class Call:
                     *self._traced.items(),
                     *self._outgoing.headers,
                     *self._upstream.headers,
+                    *([shown] if shown else []),
                 ]
             ),
-            auth=authorize,
             stream=True,
             allow_redirects=False,
             timeout=(self._upstream.deadlines.connect, self._longest_silence),
