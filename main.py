@@ -10,8 +10,13 @@ import gc
 
 gc.disable()  # until an app is built: objects made by imports stay, and collecting takes a tenth of the import time
 
-import logging
 import os
+
+# gRPC's own threads would do a call's I/O, and wake the thread that waits for it: without them the waiting thread does,
+# which is a tenth of the CPU of a start. It is read when the first channel is made; a version that lacks it logs that.
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
+
+import logging
 import threading
 import uuid
 from collections.abc import Callable
