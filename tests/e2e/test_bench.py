@@ -20,6 +20,7 @@ from bench.plan import QUICK
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "bench" / "quick"
 WAIT_SECONDS = 900.0
+pytestmark = pytest.mark.timeout(1000)  # the bench's own end comes first
 
 
 @pytest.fixture(scope="module")
