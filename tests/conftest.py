@@ -22,6 +22,7 @@ from local.strict import Strict
 from local.token import PROJECT
 
 WAIT_SECONDS = 60.0
+MODELS = "demo,gpt-*,claude-*,gemini-*"
 STRICT = Strict.from_env(os.environ, default="1")
 WORKER_BYTES = 4 << 30  # what a process's stacks take at most: those of the session, of a file, and of a test
 
@@ -35,7 +36,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def stack() -> Iterator[Stack]:
     """The whole local stack, as `make run STRICT=1` starts it. HOLDFAST_STRICT says otherwise; 0 is plain."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
-    settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": "demo,gpt-*", "KEEPALIVE_SECONDS": "0.5"}
+    settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": MODELS, "KEEPALIVE_SECONDS": "0.5"}
     with Stack(Ports.free(), settings, environ, STRICT) as running:
         yield running
 
