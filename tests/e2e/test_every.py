@@ -105,7 +105,7 @@ def test_a_callable_says_it_beside_its_request(client: Client, database: firesto
     def call(**data: Any) -> requests.Response:
         return ask(client, "POST", "/", json={"data": data}, headers=SSE)
 
-    with call(model="demo", messages=MESSAGES, every=2.5, **HOLDS) as started:
+    with call(model="demo", messages=MESSAGES, every=2.5, **HOLDS):
         generation = next(client.list(state="queued,streaming"))["id"]
         assert every_of(database, generation) == [2.5]
         with call(resume=generation, every=1) as resumed:
