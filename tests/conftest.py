@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -56,6 +57,15 @@ def database_of(stack: Stack, project: str = PROJECT) -> firestore.Client:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
         return firestore.Client(project=project, credentials=AnonymousCredentials())
+
+
+@contextmanager
+def functions(stack: Stack, name: str, settings: Mapping[str, str]) -> Iterator[str]:
+    """A pair of functions with settings of their own, on this stack's emulators. Yields the public URL."""
+    try:
+        yield stack.add_functions(name, settings)
+    finally:
+        stack.end(*({f"{name}-api", f"{name}-worker"} & stack.processes.keys()))
 
 
 @pytest.fixture
