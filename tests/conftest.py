@@ -39,7 +39,7 @@ def stack() -> Iterator[Stack]:
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
     settings = {
         "MAX_LIVE_GENERATIONS": "60",
-        "MAX_USER_STARTS": "60",
+        "MAX_USER_STARTS": "200",
         "UPSTREAM_MODELS": MODELS,
         "KEEPALIVE_SECONDS": "0.5",
     }

@@ -355,6 +355,10 @@ class Generations:
         except RequestLost as error:
             raise NotFound("The request of this generation no longer exists.", code="generation_not_found") from error
 
+    def request_bytes(self, generation: Generation) -> int:
+        """The most bytes that `request` may return."""
+        return self._store.request_bytes(generation)
+
     def own_request_bytes(self, generation: Generation) -> int:
         """The most bytes that `own_request` may return."""
         return self._store.own_request_bytes(generation)
