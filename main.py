@@ -27,12 +27,14 @@ from lib.cloud.listen import TARGETS_PER_EMULATOR_STREAM, TARGETS_PER_STREAM, Li
 from lib.cloud.store import Store
 from lib.dialects import DIALECTS
 from lib.domain.errors import ConfigurationError, HoldfastError
+from lib.runtime.allocator import limit_arenas
 from lib.runtime.health import ROUTES, Readiness
 from lib.runtime.logs import Logs
 from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import Telemetry
 
+limit_arenas()
 _logs = Logs.for_function(os.environ)
 _shutdown = Shutdown.in_forks(os.environ)
 _building = threading.Lock()
