@@ -21,6 +21,7 @@ from typing import Any
 
 import functions_framework
 from flask import Flask, Request
+from gunicorn.config import Keepalive
 
 from lib.cloud.documents import Documents
 from lib.cloud.listen import TARGETS_PER_EMULATOR_STREAM, TARGETS_PER_STREAM, Listener
@@ -35,6 +36,10 @@ from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import Telemetry
 
 limit_arenas()
+# gunicorn closes a connection after two idle seconds unless told otherwise, and can't be told in another way here.
+# Clients and front ends keep one for longer, and a POST that meets its end is lost: the AI SDK retries just then.
+Keepalive.default = 75
+
 _logs = Logs.for_function(os.environ)
 _shutdown = Shutdown.in_forks(os.environ)
 _building = threading.Lock()

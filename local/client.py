@@ -91,7 +91,7 @@ class Client:
         self.url = url
         self.user = user
         self.session = requests.Session()
-        # gunicorn closes idle connections after two seconds; a request that meets this moment is retried.
+        # A function that ends closes its idle connections; a request that meets this moment is retried.
         again = Retry(total=3, connect=0, status=0, allowed_methods={"GET"})
         self.session.mount("http://", HTTPAdapter(max_retries=again))
         self.session.headers["Authorization"] = f"Bearer {id_token(user)}"

@@ -35,7 +35,12 @@ def pytest_xdist_auto_num_workers() -> int:
 def stack() -> Iterator[Stack]:
     """The whole local stack, as `make run STRICT=1` starts it. HOLDFAST_STRICT says otherwise; 0 is plain."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
-    settings = {"MAX_LIVE_GENERATIONS": "60", "UPSTREAM_MODELS": "demo,gpt-*", "KEEPALIVE_SECONDS": "0.5"}
+    settings = {
+        "MAX_LIVE_GENERATIONS": "60",
+        "MAX_USER_STARTS": "200",
+        "UPSTREAM_MODELS": "demo,gpt-*",
+        "KEEPALIVE_SECONDS": "0.5",
+    }
     with Stack(Ports.free(), settings, environ, STRICT) as running:
         yield running
 

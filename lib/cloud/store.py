@@ -175,6 +175,11 @@ class Store:
         return self._body(generation, "own_request", generation.own_request, generation.own_request_parts)
 
     @staticmethod
+    def request_bytes(generation: Generation) -> int:
+        """The most bytes that `request` may return."""
+        return len(generation.request) or generation.request_parts * _REQUEST_PART_BYTES
+
+    @staticmethod
     def own_request_bytes(generation: Generation) -> int:
         """The most bytes that `own_request` may return."""
         return len(generation.own_request) or generation.own_request_parts * _REQUEST_PART_BYTES

@@ -292,6 +292,13 @@ class Settings:
     max_live_generations: int = _setting(
         "MAX_LIVE_GENERATIONS", _positive_int, 20, "How many live generations a user may have.", target="api"
     )
+    max_user_starts: int = _setting(
+        "MAX_USER_STARTS",
+        _positive_int,
+        20,
+        "How many generations a user may start within a second in one process.",
+        target="api",
+    )
     chat_turns: TurnMode = _setting(
         "CHAT_TURNS",
         _turn_mode,

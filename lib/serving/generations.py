@@ -44,6 +44,7 @@ from lib.serving.budgets import Budgets
 from lib.serving.healing import INSIST_SECONDS, Dialects, Healer
 from lib.serving.places import LONGEST_WAIT, Places
 from lib.serving.quota import Quota, Share
+from lib.serving.rate import Rate
 from lib.serving.start_request import StartRequest, check_limits, checked, new_generation
 from lib.serving.tail import Tail, Tails
 
@@ -93,6 +94,7 @@ class Generations:
         self._clock = clock
         self._turns = Turns(store, queue)
         self._places = Places(store, settings.max_waiting_turns, self._is_live, clock)
+        self._rate = Rate(settings.max_user_starts)
         self._viewers = Quota(
             settings.max_user_viewers,
             settings.viewers,
@@ -116,10 +118,21 @@ class Generations:
         generation = replace(generation, booked=booked)
         share = self._viewers.take(uid)
         try:
+            self._check_rate(generation, request)
             return self._started(generation, found.asked, share, request.every)
         except BaseException:
             share.close()
             raise
+
+    def _check_rate(self, generation: Generation, request: StartRequest) -> None:
+        """Refuses more starts than a user may make within a second, but no repetition. Errors: `TooManyRequests`."""
+        if self._rate.take(generation.owner) or (request.repeatable and self._existing(generation) is not None):
+            return
+        raise TooManyRequests(
+            f"You started {self._settings.max_user_starts} answers within a second, which is the limit.",
+            code="too_many_starts",
+            retry_after=1,
+        )
 
     def _started(self, generation: Generation, asked: Asked, share: Share, every: float) -> Started:
         try:
@@ -279,7 +292,7 @@ class Generations:
 
     def _repeated(self, asked: Generation) -> Generation:
         """The existing generation with the same id or message. Errors: `Conflict`."""
-        found = self._store.generation(asked.id) or self._store.generation_of_message(asked.message_path)
+        found = self._existing(asked)
         if found is None or found.owner != asked.owner:
             raise Conflict(
                 "There is a message with this id already, which no running answer is for. Use another message id.",
@@ -300,6 +313,9 @@ class Generations:
                 param="X-Message-Id",
             )
         return found
+
+    def _existing(self, asked: Generation) -> Generation | None:
+        return self._store.generation(asked.id) or self._store.generation_of_message(asked.message_path)
 
     def find(self, uid: str, generation_id: str) -> tuple[Generation, Head]:
         """A user's generation and its journal's head. Errors: `NotFound`, also if it belongs to another user."""
@@ -338,6 +354,10 @@ class Generations:
             return read(generation)
         except RequestLost as error:
             raise NotFound("The request of this generation no longer exists.", code="generation_not_found") from error
+
+    def request_bytes(self, generation: Generation) -> int:
+        """The most bytes that `request` may return."""
+        return self._store.request_bytes(generation)
 
     def own_request_bytes(self, generation: Generation) -> int:
         """The most bytes that `own_request` may return."""

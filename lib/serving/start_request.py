@@ -62,6 +62,11 @@ class StartRequest:
     own: bytes = b""
     ids_checked: bool = False
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same request again is for the same generation."""
+        return self.idempotency_key is not None or self.message_id is not None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:

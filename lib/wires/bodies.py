@@ -7,9 +7,10 @@ that has a time limit too.
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Self
 
 import orjson
 from flask import Response, request
@@ -79,6 +80,10 @@ class Bodies:
         """
         return self._bytes.take((user, kind), min(size, self._settings.max_request_bytes))
 
+    def reading(self, user: str) -> Reading:
+        """What one request reads of the user's earlier ones. Close it, or use it as a context manager."""
+        return Reading(self, user, self._settings)
+
     def _receive(self, held: Share) -> bytes:
         pieces, whole = [], True
         limit = request.max_content_length = self._settings.max_request_bytes
@@ -118,6 +123,54 @@ class Bodies:
             break
         request.environ["wsgi.input"] = io.BytesIO()
         return response
+
+
+class Reading:
+    """What one request reads of its user's earlier ones: it counts as held, and has the limits of one body."""
+
+    def __init__(self, bodies: Bodies, user: str, settings: Settings):
+        self.user = user
+        self._bodies = bodies
+        self._settings = settings
+        self._held = ExitStack()
+        self._bytes = Counter[str]()
+        self._nodes = 0
+
+    def hold(self, size: int, kind: str) -> None:
+        """Counts at most `size` bytes, before they are read. What is read alone is within the limit.
+
+        Errors: `InvalidRequest` if this request reads too much, `TooManyRequests` if others of the user do so now.
+        """
+        limit, read = self._settings.max_request_bytes, self._bytes[kind]
+        if read and read + size > limit:
+            raise self._too_large(f"{limit} bytes", "MAX_REQUEST_BYTES")
+        self._bytes[kind] += size
+        self._held.enter_context(self._bodies.kept(self.user, size, kind))
+
+    def parsed(self, text: bytes) -> Any:
+        """Parses JSON that is held. Errors: `InvalidRequest`, as `hold`."""
+        limit, read = self._settings.max_request_nodes, self._nodes
+        found = nodes.count(text, limit)
+        if read and read + found > limit:
+            raise self._too_large(f"{limit} values and names", "MAX_REQUEST_NODES")
+        self._nodes += found
+        return orjson.loads(text)
+
+    def _too_large(self, most: str, setting: str) -> InvalidRequest:
+        return InvalidRequest(
+            f"What this request names of earlier ones has more than {most}, which is the limit here ({setting}). "
+            "Begin a new conversation, or name fewer items.",
+            code="conversation_too_large",
+        )
+
+    def close(self) -> None:
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 def object_in(body: bytes) -> dict[str, Any]:

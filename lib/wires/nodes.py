@@ -15,12 +15,17 @@ def exceed(text: bytes, limit: int) -> bool:
     Each of them follows a mark, or is the whole text. Empty lists and objects, and what is not valid JSON, may count
     for more than they are.
     """
-    if _marks(text) < limit:  # the usual case, even with the marks that are within strings
-        return False
+    # The first is the usual case, even with the marks that are within strings.
+    return _marks(text) >= limit and count(text, limit) > limit
+
+
+def count(text: bytes, limit: int) -> int:
+    """How many values and names JSON text has, counted as `exceed` does; beyond `limit` any larger number."""
     plain = text.replace(rb"\\", b"").replace(rb"\"", b"")
-    if plain.count(b'"') // 2 > limit:  # each string is a value or a name, and the next step makes an object of each
-        return True
-    return _marks(b"".join(plain.split(b'"')[::2])) >= limit
+    strings = plain.count(b'"') // 2
+    if strings > limit:  # each is a value or a name, and the next step makes an object of each
+        return strings
+    return _marks(b"".join(plain.split(b'"')[::2])) + 1
 
 
 def _marks(text: bytes) -> int:

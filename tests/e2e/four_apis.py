@@ -26,6 +26,11 @@ def four_apis(folder: Path) -> Iterator[Stack]:
         f'[{TRUSTING}]\nbase_url = "{url}"\nmodels = ["{TRUSTING}"]\nspeaks = ["responses"]\naccount_ids = true\n'
     )
     catalog.write_text("".join(tables))
-    settings = {"UPSTREAMS_FILE": str(catalog), "KEEPALIVE_SECONDS": "0.5", "MAX_LIVE_GENERATIONS": "60"}
+    settings = {
+        "UPSTREAMS_FILE": str(catalog),
+        "KEEPALIVE_SECONDS": "0.5",
+        "MAX_LIVE_GENERATIONS": "60",
+        "MAX_USER_STARTS": "60",
+    }
     with Stack(ports, settings, strict=STRICT) as running:
         yield running

@@ -32,6 +32,7 @@ SETTINGS = {
     "UPSTREAM_PRICES": "demo=2.5/10/1.25&*=1/1",
     "UPSTREAM_SPEAKS": "chat_completions,responses,messages,gemini",
     "MAX_LIVE_GENERATIONS": "60",
+    "MAX_USER_STARTS": "60",
     "LEASE_SECONDS": "2",
     "MAX_ATTEMPTS": "1",
 }

@@ -105,11 +105,13 @@ def test_a_callable_says_it_beside_its_request(client: Client, database: firesto
     def call(**data: Any) -> requests.Response:
         return ask(client, "POST", "/", json={"data": data}, headers=SSE)
 
-    with call(model="demo", messages=MESSAGES, every=2.5, **HOLDS) as started:
+    with call(model="demo", messages=MESSAGES, every=2.5, **HOLDS):
         generation = next(client.list(state="queued,streaming"))["id"]
         assert every_of(database, generation) == [2.5]
         with call(resume=generation, every=1) as resumed:
-            content = resumed.iter_content(None)  # once it is dropped, its connection is closed, and its viewer has left
+            content = resumed.iter_content(
+                None
+            )  # once it is dropped, its connection is closed, and its viewer has left
             assert next(content)
             eventually(lambda: every_of(database, generation) == [1.0])
     for data in ({"model": "demo", "messages": MESSAGES}, {"resume": generation}):

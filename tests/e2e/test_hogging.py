@@ -199,11 +199,23 @@ def connections(stack: Stack, number: int, request: bytes) -> Iterator[list[sock
 
 def status_of(connection: socket.socket) -> int:
     """The status of the response, or 0 if the connection ended without one."""
+    return head_of(connection)[0]
+
+
+def head_of(connection: socket.socket) -> tuple[int, dict[str, str]]:
+    """The status of the response, or 0 if the connection ended without one, and its fields by lower-case name."""
+    head = b""
     try:
-        line = connection.recv(4096).split(b"\r\n")[0]
+        while b"\r\n\r\n" not in head:
+            piece = connection.recv(4096)
+            if not piece:
+                break
+            head += piece
     except OSError:
-        return 0
-    return int(line.split()[1]) if line else 0
+        pass
+    line, *fields = head.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    named = (field.partition(": ") for field in fields)
+    return int(line.split()[1]) if line else 0, {name.lower(): value for name, _, value in named}
 
 
 def test_bodies_of_ten_mebibytes_of_nothing_are_refused_before_they_are_parsed(
@@ -356,17 +368,13 @@ def test_viewers_of_one_answer_beyond_the_limit_are_told_to_come_back(own: Stack
 
 
 def test_starts_at_one_instant_end_with_exactly_the_limit(own: Stack, hog: Client, others: Others) -> None:
-    def start() -> tuple[int, str]:
-        with Client(own.url, hog.user).stream(question(uuid.uuid4().hex, 2000, rate=5)) as stream:
-            answer = stream.response
-            if answer.status_code == 429:
-                assert int(answer.headers["Retry-After"]) > 0
-            return answer.status_code, answer.headers.get("X-Generation-Id", "")
-
-    answers = together([start] * 150)
-    others.are_served()
-    accepted = {generation for status, generation in answers if status == 200}
+    body = json.dumps({**question("at once", 2000, rate=5), "model": "demo", "stream": True})
+    with connections(own, 150, raw(hog.user, "/v1/chat/completions", body.encode())) as starts:
+        answers = list(map(head_of, starts))
+        others.are_served()
+    accepted = {fields["x-generation-id"] for status, fields in answers if status == 200}
     assert Counter(status for status, _ in answers) == {200: 20, 429: 130}
+    assert all(int(fields["retry-after"]) > 0 for status, fields in answers if status == 429)
     assert {each["id"] for each in hog.list(state="queued,streaming")} == accepted
     for generation in accepted:
         hog.request("DELETE", f"/v1/generations/{generation}")

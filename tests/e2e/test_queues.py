@@ -45,6 +45,7 @@ def settings(receiver: Receiver) -> dict[str, str]:
         "LEASE_SECONDS": "4",
         "STATUS_WAIT_SECONDS": "0.2",
         "MAX_LIVE_GENERATIONS": "60",
+        "MAX_USER_STARTS": "60",
         "UPSTREAM_CONTINUE": "prefill",
         "WEBHOOK_URL": receiver.url,
         "WEBHOOK_SECRETS": f"whsec_{base64.b64encode(uuid.uuid4().bytes * 2).decode()}",

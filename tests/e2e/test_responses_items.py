@@ -88,6 +88,27 @@ def test_the_input_of_a_conversation_is_listed_with_ids_that_stay(sdk: openai.Op
     assert page == listed.data[1]
 
 
+@pytest.mark.parametrize(
+    ("words", "parts", "limit"), [("A" * (6 << 20), 1, "MAX_REQUEST_BYTES"), ("A", 6000, "MAX_REQUEST_NODES")]
+)
+def test_a_conversation_that_is_read_back_from_many_requests_has_the_limits_of_one(
+    sdk: openai.OpenAI, words: str, parts: int, limit: str
+) -> None:
+    turn = [{"role": "user", "content": [{"type": "input_text", "text": words}] * parts}]
+    asks = {**asked("responses", new(), 5), "input": turn}
+    first = sdk.responses.create(**asks)
+    second = sdk.responses.create(**asks, previous_response_id=first.id)
+    assert len(sdk.responses.input_items.list(first.id).data) == 1
+    for _ in range(2):  # nothing counts as held any longer
+        with pytest.raises(openai.BadRequestError) as refused:
+            sdk.responses.input_items.list(second.id)
+        assert refused.value.code == "conversation_too_large"
+        assert limit in refused.value.message
+    named = [{"type": "item_reference", "id": sdk.responses.input_items.list(first.id).data[0].id}]
+    with pytest.raises(openai.BadRequestError, match=limit):
+        sdk.responses.compact(model="responses", input=named, previous_response_id=second.id)
+
+
 @OVER_EACH
 def test_functions_and_their_outputs_are_listed_as_they_are(sdk: openai.OpenAI, api: str) -> None:
     what = new()

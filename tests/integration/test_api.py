@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import Any
 
@@ -696,10 +697,14 @@ def test_a_request_too_large_for_one_document_is_sent_upstream_whole(client: Cli
 
 
 def test_a_user_has_no_more_than_so_many_answers_at_once(client: Client) -> None:
-    running = []
-    for n in range(LIVE_LIMIT):
-        with client.stream(question(unique(f"limit {n}"), 50, rate=100, fault={"kind": "stall", "at": 5})) as stream:
-            running.append(stream.generation)
+    def start(n: int) -> str:
+        stalled = question(unique(f"limit {n}"), 50, rate=100, fault={"kind": "stall", "at": 5})
+        own = Client(client.url, client.user)
+        with own.session, own.stream(stalled) as stream:
+            return stream.generation
+
+    with ThreadPoolExecutor(8) as pool:  # one after the other, the first might have stalled for too long at the end
+        running = list(pool.map(start, range(LIVE_LIMIT)))
     asked = question(unique("one more"), 5, rate=0)
     answer = client.complete(asked)
     assert str(LIVE_LIMIT) in refused(answer, 429, "too_many_generations")

@@ -43,6 +43,7 @@ from lib.runtime.health import Readiness
 from lib.runtime.settings import Settings
 from lib.serving.generations import START_GRACE, Generations
 from lib.serving.healing import REQUEUE_AFTER, REQUEUE_EVERY, Healer
+from lib.serving.rate import Rate
 from lib.serving.start_request import StartRequest
 from lib.serving.tail import REREAD_SECONDS, Tails
 from local.token import PROJECT
@@ -502,7 +503,9 @@ LIMIT = 20
 def test_of_many_starts_at_one_instant_in_several_processes_exactly_the_limit_is_accepted(
     service_over, uid, together, documents, line
 ):
-    services = [service_over(MAX_LIVE_GENERATIONS=str(LIMIT), MAX_USER_VIEWERS="150") for _ in range(3)]
+    services = [
+        service_over(MAX_LIVE_GENERATIONS=str(LIMIT), MAX_USER_STARTS="150", MAX_USER_VIEWERS="150") for _ in range(3)
+    ]
     at_once = threading.Barrier(150)
     started = []
 
@@ -518,6 +521,28 @@ def test_of_many_starts_at_one_instant_in_several_processes_exactly_the_limit_is
     assert len(started) == LIMIT
     assert {each.path.rpartition("/")[2] for each in there} == set(started)
     assert set(started) <= set(line.enqueued)
+
+
+def test_a_burst_of_starts_is_refused_before_it_costs_anything_but_a_repetition_is_not(
+    service_over, uid, documents, monkeypatch
+):
+    service = service_over(MAX_USER_STARTS="2")
+    monkeypatch.setattr(service, "_rate", Rate(2, lambda: 0.0))  # a second that does not end
+    asked = [{"key": "one"}, {"chat_id": "chat", "message_id": "two"}]
+    begun = [service.start(uid, request(**each)) for each in asked]
+    monkeypatch.setattr(documents, "counting", None)
+    monkeypatch.setattr(documents, "commit", None)
+    for more in ({}, {"key": "three"}, {"chat_id": "chat", "message_id": "three"}):
+        with pytest.raises(TooManyRequests) as refused:
+            service.start(uid, request(**more))
+        assert (refused.value.code, refused.value.retry_after) == ("too_many_starts", 1)
+    monkeypatch.undo()
+    monkeypatch.setattr(service, "_rate", Rate(0, lambda: 0.0))
+    for each, first in zip(asked, begun, strict=True):
+        again = service.start(uid, request(**each))
+        assert (again.attached, again.generation.id) == (True, first.generation.id)
+        again.tail.close()
+        first.tail.close()
 
 
 def test_who_is_plainly_at_the_limit_costs_no_task(service_over, started, uid, line):

@@ -6,8 +6,7 @@ A response's id is its generation's, so nothing else has to be looked up.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +21,7 @@ from lib.domain.errors import InvalidRequest, NotFound
 from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.segment import Head
+from lib.wires.bodies import Reading
 from lib.wires.responses.ids import named
 from lib.wires.responses.input import items_of
 from lib.wires.responses.passed import PassedStream
@@ -76,11 +76,8 @@ class KeptResponses:
     def __init__(self, service: Service):
         self._service = service
 
-    @contextmanager
-    def find(self, user: str, its_id: str, *, retrieve: bool = True) -> Iterator[Kept]:
-        """A user's response, whose request counts as held until the block is left.
-
-        Errors: `NotFound`, also if it is another user's; `TooManyRequests`.
+    def find(self, reading: Reading, its_id: str, *, retrieve: bool = True) -> Kept:
+        """A response of the user who reads. Errors: `NotFound`, also if it is another user's; those of `reading`.
 
         `retrieve`: it must be one that may be retrieved. One that was asked for with `store: false` may not, but it may
         be cancelled and deleted.
@@ -90,15 +87,15 @@ class KeptResponses:
         if found is None:
             raise missing
         try:
-            generation, head = self._service.generations.find(user, found[1])
+            generation, head = self._service.generations.find(reading.user, found[1])
         except NotFound as error:
             raise missing from error
-        with self._service.bodies.kept(user, self._service.generations.own_request_bytes(generation)):
-            own = self._service.generations.own_request(generation)
-            request = orjson.loads(own) if own else None
-            if request is None or (retrieve and request.get("store") is False):
-                raise missing
-            yield Kept(generation, head, request)
+        reading.hold(self._service.generations.own_request_bytes(generation), "asked")
+        own = self._service.generations.own_request(generation)
+        request = reading.parsed(own) if own else None
+        if request is None or (retrieve and request.get("store") is False):
+            raise missing
+        return Kept(generation, head, request)
 
     def rendering(self, generation: Generation, request: Json) -> Rendering:
         """Says an answer from its first event on."""
@@ -122,13 +119,15 @@ class KeptResponses:
             return self.rendering(kept.generation, kept.request).response("queued" if waits else "in_progress")
         return self._replayed(kept, kept.head.end).ended(kept.head.end)
 
-    def items(self, kept: Kept) -> list[tuple[Json, str | None]]:
+    def items(self, reading: Reading, kept: Kept) -> list[tuple[Json, str | None]]:
         """The items of the output, each with the id that it has at an upstream that keeps it. None of one not over."""
         if kept.head.end is None:
             return []
         rendering = self._replayed(kept, kept.head.end)
         theirs = rendering.theirs if isinstance(rendering, PassedStream) else lambda _: None
-        return [(item, theirs(str(item.get("id")))) for item in rendering.ended(kept.head.end)["output"]]
+        text = orjson.dumps(rendering.ended(kept.head.end)["output"])
+        reading.hold(len(text), "answered")
+        return [(item, theirs(str(item.get("id")))) for item in reading.parsed(text)]
 
     def _replayed(self, kept: Kept, end: End) -> Rendering:
         rendering = self.rendering(kept.generation, kept.request)
@@ -137,53 +136,54 @@ class KeptResponses:
         rendering.end(end)
         return rendering
 
-    def given(self, kept: Kept) -> list[Json]:
+    def given(self, reading: Reading, kept: Kept) -> list[Json]:
         """The items of a response's input that are kept with it, each with its id: all, or those of its own request."""
+        return self._given(reading, kept)[0]
+
+    def _given(self, reading: Reading, kept: Kept) -> tuple[list[Json], str | None]:
+        """The same, and the id of the response whose items come before those, unless they are among them."""
         if INPUT in kept.request:
-            return named(kept.request[INPUT], kept.generation.id)
-        items = list(items_of(self._sent(kept)[INPUT]))
+            return named(kept.request[INPUT], kept.generation.id), None
+        reading.hold(self._service.generations.request_bytes(kept.generation), "sent")
+        sent = reading.parsed(self._service.generations.request(kept.generation))
+        items = list(items_of(sent[INPUT]))
         for place, its_id in kept.request.get(REFERENCES, {}).items():
             items[int(place)] = {**items[int(place)], "id": its_id}
-        return named(items, kept.generation.id)
+        return named(items, kept.generation.id), kept.request[_PREVIOUS] if _PREVIOUS in sent else None
 
-    def asked(self, user: str, kept: Kept, held: ExitStack) -> list[Json]:
+    def asked(self, reading: Reading, kept: Kept) -> list[Json]:
         """All items that a response answers, oldest first: of a long conversation, those of its last `MOST_BEFORE`.
 
-        All that is read counts as held until `held` is closed. Errors: `TooManyRequests`.
+        Errors: those of `reading`.
         """
-        found = self.given(kept)
+        found, before = self._given(reading, kept)
         for _ in range(MOST_BEFORE):
-            if INPUT in kept.request or _PREVIOUS not in self._sent(kept):
+            if before is None:
                 break
             try:
-                kept = held.enter_context(self.find(user, kept.request[_PREVIOUS]))
+                kept = self.find(reading, before)
             except NotFound:
                 break  # it was deleted, or is too old
-            found = [*self.given(kept), *(item for item, _ in self.items(kept)), *found]
+            answered = [item for item, _ in self.items(reading, kept)]
+            given, before = self._given(reading, kept)
+            found = [*given, *answered, *found]
         return found
 
-    def _sent(self, kept: Kept) -> Json:
-        sent: Json = orjson.loads(self._service.generations.request(kept.generation))
-        return sent
-
-    @contextmanager
-    def previous(self, user: str, its_id: str | None) -> Iterator[Kept | None]:
-        """The response that another is to follow, if there is one, held as by `find`. Errors: `InvalidRequest`."""
+    def previous(self, reading: Reading, its_id: str | None) -> Kept | None:
+        """The response that another is to follow, if there is one. Errors: `InvalidRequest`; those of `reading`."""
         if not its_id:
-            yield None
-            return
-        with ExitStack() as held:
-            try:
-                kept = held.enter_context(self.find(user, its_id))
-            except NotFound as error:
-                words = f"Previous response with id '{its_id[:100]}' not found."
-                raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS) from error
-            if kept.head.end is None:
-                words = f"Previous response with id '{its_id[:100]}' is not over yet: wait for it, or cancel it."
-                raise InvalidRequest(words, code="previous_response_in_progress", param=_PREVIOUS)
-            yield kept
+            return None
+        try:
+            kept = self.find(reading, its_id)
+        except NotFound as error:
+            words = f"Previous response with id '{its_id[:100]}' not found."
+            raise InvalidRequest(words, code="previous_response_not_found", param=_PREVIOUS) from error
+        if kept.head.end is None:
+            words = f"Previous response with id '{its_id[:100]}' is not over yet: wait for it, or cancel it."
+            raise InvalidRequest(words, code="previous_response_in_progress", param=_PREVIOUS)
+        return kept
 
-    def conversation(self, kept: Kept) -> list[Json]:
+    def conversation(self, reading: Reading, kept: Kept) -> list[Json]:
         """The items of a conversation up to and with this response. Errors: `InvalidRequest`."""
         if INPUT not in kept.request:
             raise InvalidRequest(
@@ -192,11 +192,11 @@ class KeptResponses:
                 code="previous_response_elsewhere",
                 param=_PREVIOUS,
             )
-        return [*self.given(kept), *self.shown(kept)["output"]]
+        return [*self.given(reading, kept), *self.shown(kept)["output"]]
 
-    def all_items(self, user: str, kept: Kept, held: ExitStack) -> list[Json]:
-        """The items of a conversation up to and with this response, wherever they are, held as by `asked`."""
-        return [*self.asked(user, kept, held), *self.shown(kept)["output"]]
+    def all_items(self, reading: Reading, kept: Kept) -> list[Json]:
+        """The items of a conversation up to and with this response, wherever they are. Errors: those of `reading`."""
+        return [*self.asked(reading, kept), *self.shown(kept)["output"]]
 
     def upstream_id(self, kept: Kept) -> str:
         """The id that a response has at its upstream, which speaks this API. Errors: `InvalidRequest`."""

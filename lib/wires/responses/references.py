@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lib.dialects.conversation import Json
 from lib.dialects.responses.ids import APPROVED, REFERENCE, is_reference, name_in
 from lib.domain.errors import InvalidRequest, NotFound
 from lib.runtime.catalog import Upstream
+from lib.wires.bodies import Reading
 from lib.wires.responses.ids import generation_of
 from lib.wires.responses.kept import Kept, KeptResponses
 from lib.wires.responses.request import portable
@@ -28,12 +29,11 @@ class Named:
 
 
 class References:
-    """What one request of a user's names. Each response is read once, and counts as held until `held` is closed."""
+    """What one request of a user's names. `reading` reads each response once, and each method has its errors, too."""
 
-    def __init__(self, responses: KeptResponses, user: str, held: ExitStack):
+    def __init__(self, responses: KeptResponses, reading: Reading):
+        self.reading = reading
         self._responses = responses
-        self._user = user
-        self._held = held
         self._read: dict[str, list[Named]] = {}
 
     def whole(self, items: Sequence[Json]) -> list[Json]:
@@ -97,14 +97,14 @@ class References:
 
     def _items_of(self, generation: str, missing: NotFound, param: str) -> list[Named]:
         try:
-            kept = self._held.enter_context(self._responses.find(self._user, f"resp_{generation}"))
+            kept = self._responses.find(self.reading, f"resp_{generation}")
         except NotFound as error:
             raise missing from error
         if kept.head.end is None:
             words = f"The response of the item that '{param}' names is not over yet: wait for it, or cancel it."
             raise InvalidRequest(words, code="item_in_progress", param=param)
-        output = [Named(item, kept, theirs) for item, theirs in self._responses.items(kept)]
-        return [*output, *(Named(item, kept, None) for item in self._responses.given(kept))]
+        output = [Named(item, kept, theirs) for item, theirs in self._responses.items(self.reading, kept)]
+        return [*output, *(Named(item, kept, None) for item in self._responses.given(self.reading, kept))]
 
 
 def _sent(item: Json, name: str, named: Named, upstream: Upstream) -> list[Json]:

@@ -73,8 +73,8 @@ def register(app: Flask, service: Service) -> None:
                     tail.close()
                     if not started.attached:
                         return whole(generation, rendering.response("queued"))
-                    with responses.find(user, response_id(generation)) as found:
-                        return whole(generation, responses.shown(found))
+                    with service.bodies.reading(user) as reading:
+                        return whole(generation, responses.shown(responses.find(reading, response_id(generation))))
                 first = first_piece(tail, status_wait(generation, settings))
                 if is_streamed:
                     return respond(generation, tail, first, rendering, held)
@@ -90,11 +90,11 @@ def register(app: Flask, service: Service) -> None:
 
     def begin(user: str, held: ExitStack) -> tuple[Started, Json, bool]:
         """Starts an answer. What is shown of its request counts as held until `held` is closed."""
-        with service.bodies.json(user) as body, ExitStack() as reading:
+        with service.bodies.json(user) as body, service.bodies.reading(user) as reading:
             fields = object_in(body)
             check(fields)
-            previous = reading.enter_context(responses.previous(user, fields.get("previous_response_id")))
-            started, shown = start(user, fields, previous, References(responses, user, reading), held)
+            previous = responses.previous(reading, fields.get("previous_response_id"))
+            started, shown = start(user, fields, previous, References(responses, reading), held)
             return started, shown, bool(fields.get("stream"))
 
     def start(
@@ -121,7 +121,7 @@ def register(app: Flask, service: Service) -> None:
         sent = {name: value for name, value in fields.items() if name != "previous_response_id"}
         own, earlier = shown_of(fields), []
         if previous is not None and INPUT in previous.request:
-            earlier = portable(responses.conversation(previous))
+            earlier = portable(responses.conversation(references.reading, previous))
         elif previous is not None:
             sent["previous_response_id"] = responses.upstream_id(previous)
         if earlier or not isinstance(fields.get(INPUT), str):
@@ -136,7 +136,7 @@ def register(app: Flask, service: Service) -> None:
     def rendered(fields: Json, previous: Kept | None, references: References) -> StartRequest:
         """For an upstream that speaks another API."""
         whole = {**fields, INPUT: references.whole(opened(items_of(fields.get(INPUT))))}
-        asked = read(whole, responses.conversation(previous) if previous is not None else ())
+        asked = read(whole, responses.conversation(references.reading, previous) if previous is not None else ())
         return StartRequest(body=asked.conversation, own=bounded(orjson.dumps(asked.kept)))
 
     def held_shown(user: str, kept: Json, held: ExitStack) -> Json:
@@ -172,7 +172,8 @@ def register(app: Flask, service: Service) -> None:
     @wire.get("/v1/responses/<its_id>")
     def retrieve(its_id: str) -> Response:
         user = service.identify(request.headers)
-        with responses.find(user, its_id) as kept, ExitStack() as held:
+        with service.bodies.reading(user) as reading, ExitStack() as held:
+            kept = responses.find(reading, its_id)
             if request.args.get("stream") != "true" and "text/event-stream" not in request.headers.get("Accept", ""):
                 return whole(kept.generation, responses.shown(kept))
             after = cursor()
@@ -184,16 +185,17 @@ def register(app: Flask, service: Service) -> None:
     @wire.get("/v1/responses/<its_id>/input_items")
     def input_items(its_id: str) -> Response:
         user = service.identify(request.headers)
-        with ExitStack() as held:
-            kept = held.enter_context(responses.find(user, its_id))
-            items = References(responses, user, held).shown(responses.asked(user, kept, held))
+        with service.bodies.reading(user) as reading:
+            kept = responses.find(reading, its_id)
+            items = References(responses, reading).shown(responses.asked(reading, kept))
             shown = orjson.dumps(page(items, request.args))
         return Response(shown, mimetype="application/json", headers=named(kept.generation))
 
     @wire.post("/v1/responses/<its_id>/cancel")
     def cancel(its_id: str) -> Response:
         user = service.identify(request.headers)
-        with responses.find(user, its_id, retrieve=False) as kept:
+        with service.bodies.reading(user) as reading:
+            kept = responses.find(reading, its_id, retrieve=False)
             try:
                 generation, head = service.generations.stop(user, kept.generation.id)
             except Conflict:  # it is over, which is what was asked
@@ -203,21 +205,22 @@ def register(app: Flask, service: Service) -> None:
     @wire.delete("/v1/responses/<its_id>")
     def delete(its_id: str) -> Response:
         user = service.identify(request.headers)
-        with responses.find(user, its_id, retrieve=False) as kept:
-            service.generations.delete(user, kept.generation.id)
+        with service.bodies.reading(user) as reading:
+            service.generations.delete(user, responses.find(reading, its_id, retrieve=False).generation.id)
         return jsonify(id=its_id, object="response", deleted=True)
 
     @wire.post("/v1/responses/compact")
     def compact() -> Response:
         user = service.identify(request.headers)
-        with service.bodies.json(user) as body, ExitStack() as held:  # to the end, which needs what users said
+        # What is read is held to the end, which needs what users said.
+        with service.bodies.json(user) as body, service.bodies.reading(user) as reading, ExitStack() as held:
             fields = object_in(body)
             check(fields)
-            previous, items = held.enter_context(responses.previous(user, fields.get("previous_response_id"))), []
-            references = References(responses, user, held)
+            previous, items = responses.previous(reading, fields.get("previous_response_id")), []
+            references = References(responses, reading)
             if fields.get(INPUT) is not None or previous is None:
                 items = references.whole(opened(items_of(fields.get(INPUT))))
-            before = responses.all_items(user, previous, held) if previous is not None else []
+            before = responses.all_items(reading, previous) if previous is not None else []
             if previous is not None and INPUT in previous.request:  # else the upstream has what came before
                 del fields["previous_response_id"]
                 asked, previous = summarising(fields, [*before, *items]), None

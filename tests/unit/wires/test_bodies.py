@@ -236,3 +236,23 @@ def test_the_limits_hold_for_a_call_in_its_own_shape(line: tuple[socket.socket, 
     fields, status = failure(TooManyRequests("Too many.", code="too_many_bytes", retry_after=1))
     assert (fields["status"], status, fields["details"]["retryAfter"]) == ("RESOURCE_EXHAUSTED", 429, 1)
     assert json.dumps(fields)
+
+
+def test_what_one_request_reads_of_earlier_ones_has_the_limits_of_one_body_and_is_held_until_it_is_closed() -> None:
+    ours = bodies(MAX_REQUEST_BYTES="100", MAX_HELD_BYTES="200", MAX_REQUEST_NODES="5")
+    with ours.reading("alice") as reading:
+        reading.hold(60, "asked")
+        reading.hold(100, "sent")  # each kind apart
+        with pytest.raises(InvalidRequest, match=r"100 bytes.*MAX_REQUEST_BYTES") as caught:
+            reading.hold(41, "asked")
+        assert (caught.value.status, caught.value.code) == (400, "conversation_too_large")
+        reading.hold(40, "asked")
+        with pytest.raises(TooManyRequests), ours.reading("alice") as other:
+            other.hold(1, "asked")
+        assert reading.parsed(b'[1,"a,b"]') == [1, "a,b"]
+        with pytest.raises(InvalidRequest, match=r"5 values and names.*MAX_REQUEST_NODES"):
+            reading.parsed(b"[1,2]")
+        assert reading.parsed(b"[1]") == [1]
+    with ours.reading("alice") as alone:
+        alone.hold(110, "asked")  # the limit was larger when it was sent, or its parts are counted as full
+        assert alone.parsed(b"[1,2,3,4,5,6]") == [1, 2, 3, 4, 5, 6]
