@@ -2,7 +2,7 @@
 
 glibc gives threads arenas of their own, eight per CPU. What one thread frees, another one's arena can't use, so a
 process in which hundreds of threads take turns holds the free memory of each arena. Python's lock lets one thread
-allocate at a time anyway, and gRPC has few threads: two arenas are enough, and measured no slower.
+allocate at a time anyway, and gRPC has few threads: two arenas are enough.
 
 It is set here and not by MALLOC_ARENA_MAX, so that it holds however a process is started.
 """
