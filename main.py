@@ -33,12 +33,14 @@ from lib.cloud.listen import TARGETS_PER_EMULATOR_STREAM, TARGETS_PER_STREAM, Li
 from lib.cloud.store import Store
 from lib.dialects import DIALECTS
 from lib.domain.errors import ConfigurationError, HoldfastError
+from lib.runtime.allocator import limit_arenas
 from lib.runtime.health import ROUTES, Readiness
 from lib.runtime.logs import Logs
 from lib.runtime.settings import Settings
 from lib.runtime.shutdown import Shutdown
 from lib.runtime.telemetry import Telemetry
 
+limit_arenas()
 # gunicorn closes a connection after two idle seconds unless told otherwise, and can't be told in another way here.
 # Clients and front ends keep one for longer, and a POST that meets its end is lost: the AI SDK retries just then.
 Keepalive.default = 75

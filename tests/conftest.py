@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from local.strict import Strict
 from local.token import PROJECT
 
 WAIT_SECONDS = 60.0
+MODELS = "demo,gpt-*,claude-*,gemini-*"
 STRICT = Strict.from_env(os.environ, default="1")
 WORKER_BYTES = 4 << 30  # what a process's stacks take at most: those of the session, of a file, and of a test
 
@@ -38,7 +40,7 @@ def stack() -> Iterator[Stack]:
     settings = {
         "MAX_LIVE_GENERATIONS": "60",
         "MAX_USER_STARTS": "200",
-        "UPSTREAM_MODELS": "demo,gpt-*",
+        "UPSTREAM_MODELS": MODELS,
         "KEEPALIVE_SECONDS": "0.5",
     }
     with Stack(Ports.free(), settings, environ, STRICT) as running:
@@ -55,6 +57,15 @@ def database_of(stack: Stack, project: str = PROJECT) -> firestore.Client:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", stack.firestore_host)
         return firestore.Client(project=project, credentials=AnonymousCredentials())
+
+
+@contextmanager
+def functions(stack: Stack, name: str, settings: Mapping[str, str]) -> Iterator[str]:
+    """A pair of functions with settings of their own, on this stack's emulators. Yields the public URL."""
+    try:
+        yield stack.add_functions(name, settings)
+    finally:
+        stack.end(*({f"{name}-api", f"{name}-worker"} & stack.processes.keys()))
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class Decoder:
     def __init__(self, first: int):
         self.first = first
         self._seen = 0
-        self._decompress = zlib.decompressobj()
+        self._decompress = zlib.decompressobj(wbits=0)  # a window as large as the stream's: 4 KiB, and not 32
 
     def feed(self, events: bytes) -> list[Event]:
         """Takes the whole stream so far, and returns the events that are new since the last call."""

@@ -1,7 +1,8 @@
 """A fake Google Cloud project, for running deploy.sh and checking what it creates.
 
 gcloud is `fake_gcloud.py`. A local server answers deploy.sh's own HTTPS requests (to the API of Firebase's rules and to
-the functions), to which curl's configuration redirects them. The script, bash, curl and Python are real.
+the functions), to which curl's configuration redirects them. The script, bash, curl and Python are real, but Python is
+started once for all questions (`warm_python.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from cryptography.x509.oid import NameOID
 
 from local.token import PROJECT
 from tests.deploy.fake_gcloud import answering
+from tests.deploy.warm_python import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYED = ("main.py", "lib", "requirements.txt")
@@ -104,7 +106,7 @@ class Done:
 class Cloud:
     """A folder with a copy of what deploy.sh needs, a PATH of its own, and the state of the project that is played."""
 
-    def __init__(self, folder: Path, needed: Path, gcloud: str, port: int):
+    def __init__(self, folder: Path, needed: Path, gcloud: str, python: str, port: int):
         self.folder = folder
         self.root = folder / "root"
         shutil.copytree(needed, self.root)
@@ -114,15 +116,15 @@ class Cloud:
             found = shutil.which(tool)
             assert found, f"There is no {tool} on this machine, and deploy.sh needs it: install it."
             (self._bin / tool).symlink_to(found)
-        python = Path(sys.executable).resolve()
         self._program("gcloud", gcloud)
+        self._program("python", python)
         self._program("sleep", f'#!/bin/sh\necho "$1" >>"{folder}/slept"\n')
         (folder / ".curlrc").write_text(f'cacert = "{certificate(folder)}"\nconnect-to = "::127.0.0.1:{port}"\n')
         self._environ = {
             "PATH": str(self._bin),
             "HOME": str(folder),
             "CURL_HOME": str(folder),
-            "PYTHON": str(python),
+            "PYTHON": str(self._bin / "python"),
         }
         self.state = deepcopy(EMPTY)
         self.firestore = ""  # host:port of the emulator that has the documents, if any
@@ -254,10 +256,10 @@ def clouds(folder: Path) -> Iterator[type[Cloud] | Any]:
         (folder / name).mkdir()
         for file in ("certificate.pem", "key.pem"):
             shutil.copy2(folder / file, folder / name / file)
-        made["current"] = Cloud(folder / name, needed, program(folder / name), server.server_address[1])
+        made["current"] = Cloud(folder / name, needed, program(folder / name), python, server.server_address[1])
         return made["current"]
 
-    with answering() as program:
+    with answering() as program, warm(str(Path(sys.executable).resolve()), needed) as python:
         try:
             yield make
         finally:

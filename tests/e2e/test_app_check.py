@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -13,10 +14,9 @@ import requests
 
 from local.client import Client, question
 from local.demo_text import seed_of, text
-from local.ports import Ports
 from local.stack import Stack
 from local.token import id_token
-from tests.conftest import STRICT, calls_of
+from tests.conftest import calls_of, functions
 from tests.e2e.breaking_proxy import BreakingProxy
 from tests.e2e.callable_lines import heard
 from tests.e2e.node_script import run
@@ -42,12 +42,12 @@ def key() -> Key:
 
 
 @pytest.fixture(scope="module")
-def guarded(key: Key) -> Iterator[Stack]:
-    """A stack that enforces App Check, with the keys of a server of the test's own."""
+def guarded(stack: Stack, key: Key) -> Iterator[str]:
+    """Functions that enforce App Check, with the keys of a server of the test's own."""
     server = KeyServer()
     server.publish(key)
-    with Stack(Ports.free(), {"APP_CHECK": "enforced", "APP_CHECK_KEYS_URL": server.url}, strict=STRICT) as running:
-        yield running
+    with functions(stack, "guarded", {"APP_CHECK": "enforced", "APP_CHECK_KEYS_URL": server.url}) as url:
+        yield url
     server.close()
 
 
@@ -66,9 +66,9 @@ def tokens(key: Key) -> dict[str, str | None]:
 
 
 @pytest.fixture
-def app(guarded: Stack, tokens: dict[str, str | None]) -> Iterator[Client]:
+def app(guarded: str, tokens: dict[str, str | None]) -> Iterator[Client]:
     """The project's own app, with a user of the test's own."""
-    client = Client(guarded.url, f"user-{uuid.uuid4().hex[:12]}")
+    client = Client(guarded, f"user-{uuid.uuid4().hex[:12]}")
     client.session.headers[HEADER] = str(tokens["good"])
     yield client
     client.session.close()
@@ -124,7 +124,7 @@ def code_of(response: requests.Response) -> str | None:
 
 @pytest.mark.parametrize("which", REFUSED)
 def test_without_a_token_of_the_app_no_door_opens(
-    app: Client, guarded: Stack, tokens: dict[str, str | None], which: str
+    app: Client, stack: Stack, tokens: dict[str, str | None], which: str
 ) -> None:
     what = uuid.uuid4().hex
     generation = app.complete(question("kept", 5, rate=0)).headers["X-Generation-Id"]
@@ -134,7 +134,7 @@ def test_without_a_token_of_the_app_no_door_opens(
     streamed = {door for door in found if door.startswith("call") and door.endswith("streamed")}
     assert len(streamed) == 3
     assert found == {door: (200 if door in streamed else 401, REFUSED[which]) for door in found}
-    assert not calls_of(guarded, what)
+    assert not calls_of(stack, what)
 
 
 def test_with_the_app_s_token_every_door_opens(app: Client) -> None:
@@ -165,8 +165,8 @@ def test_the_app_s_token_does_not_sign_anybody_in(app: Client) -> None:
     assert set(found.values()) == {(401, "missing_token"), (200, "missing_token")}
 
 
-def test_the_health_check_needs_no_token(guarded: Stack) -> None:
-    assert requests.get(f"{guarded.url}/health", timeout=SECONDS).status_code == 200
+def test_the_health_check_needs_no_token(guarded: str) -> None:
+    assert requests.get(f"{guarded}/health", timeout=SECONDS).status_code == 200
 
 
 @pytest.mark.parametrize("token", [None, "abc"], ids=["none", "not a token"])
@@ -217,10 +217,10 @@ def test_openai_s_sdk_sends_the_token_as_a_header_of_every_request(app: Client, 
 
 
 def test_the_resuming_fetch_comes_back_with_the_app_s_token(
-    app: Client, guarded: Stack, tokens: dict[str, str | None]
+    app: Client, guarded: str, tokens: dict[str, str | None]
 ) -> None:
     body = {"model": "demo", "stream": True, **question(uuid.uuid4().hex, 200, rate=100)}
-    with BreakingProxy(guarded.ports.api_port, after=8_000, times=2) as breaking:
+    with BreakingProxy(urlsplit(guarded).port or 0, after=8_000, times=2) as breaking:
         shown = run(
             """
                 import OpenAI from 'openai';

@@ -17,9 +17,8 @@ import requests
 from lib.journal.segments import SEAL_BYTES
 from local.client import Client, question
 from local.demo_text import arguments, seed_of, text
-from local.ports import Ports
 from local.stack import Stack
-from tests.conftest import STRICT, database_of
+from tests.conftest import functions
 from tests.e2e.callable_lines import Heard, begun, heard
 
 INT64 = "type.googleapis.com/google.protobuf.Int64Value"
@@ -412,7 +411,7 @@ def test_where_no_origins_are_named_every_page_may_call(client: Client) -> None:
     assert stream(client, {"stop": UNKNOWN}, Origin=APP).headers["Access-Control-Allow-Origin"] in ("*", APP)
 
 
-# A stack with settings of its own, and an upstream that says what it is told to
+# Functions with settings of their own, and an upstream that says what it is told to
 
 
 class Script(BaseHTTPRequestHandler):
@@ -435,7 +434,7 @@ class Script(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def scripted() -> Iterator[Stack]:
+def scripted(stack: Stack) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Script)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -448,16 +447,16 @@ def scripted() -> Iterator[Stack]:
         "MAX_REQUEST_BYTES": "100000",
         "MAX_LIVE_GENERATIONS": "2",
     }
-    with Stack(Ports.free(), settings, strict=STRICT) as running:
-        yield running
+    with functions(stack, "scripted", settings) as url:
+        yield url
     server.shutdown()
     server.server_close()
     thread.join(30)
 
 
 @pytest.fixture
-def teller(scripted: Stack) -> Iterator[Client]:
-    client = Client(scripted.url, f"user-{unique()}")
+def teller(scripted: str) -> Iterator[Client]:
+    client = Client(scripted, f"user-{unique()}")
     yield client
     client.session.close()
 
@@ -530,16 +529,14 @@ def test_numbers_beyond_javascript_s_and_types_of_others_reach_every_sdk(teller:
     assert answer.result["content"] == "Hi"
 
 
-def test_a_character_that_the_upstream_cuts_in_two_is_whole_wherever_it_is_read(
-    scripted: Stack, teller: Client
-) -> None:
+def test_a_character_that_the_upstream_cuts_in_two_is_whole_wherever_it_is_read(database: Any, teller: Client) -> None:
     """The first half is the last that one of the journal's segments has, and the second comes in another commit."""
     long = "x" * SEAL_BYTES
     halves = [event(f"{long}\ud83e", note="cut"), 0.5, event("\udd8a!"), event("\ud83e"), 0.5, event("\udd8a")]
     answer = followed(teller, telling(*halves))
     assert [each["delta"] for each in answer.events][:4] == [long, "🦊!", "", "🦊"]
     assert answer.text == answer.result["content"] == f"{long}🦊!🦊"
-    journal = database_of(scripted).collection(f"users/{teller.user}/messages/{answer.result['id']}/holdfastJournal")
+    journal = database.collection(f"users/{teller.user}/messages/{answer.result['id']}/holdfastJournal")
     segments = journal.order_by("first").get()
     assert len(segments) > 1
     assert "".join(each.get("text") for each in segments) == answer.text

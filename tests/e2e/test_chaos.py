@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from chaos.dialects import DIALECTS
 from chaos.faults import FAULTS, StoppedWhileMute
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 600.0
+pytestmark = pytest.mark.timeout(700)  # the run's own end comes first
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from local.ports import Ports
 from local.stack import Stack
 from local.token import id_token
 from tests.e2e.test_popular_clients import PYTHON
@@ -27,20 +26,19 @@ DEMO_S_OWN = {"choices[0].message missing 'annotations' field", "functionCall pa
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[dict[str, subprocess.Popen[str]]]:
+def runs(stack: Stack) -> Iterator[dict[str, subprocess.Popen[str]]]:
     """A run of each format. All are started at once, since most of their time is the demo upstream's pace."""
     assert PYTHON.exists(), "The checker is not there: run './local/setup.sh tests'."
-    with Stack(Ports.free(), {"UPSTREAM_MODELS": "*"}) as stack:
-        token = id_token("checker")
-        started = {}
-        for name, (path, model) in FORMATS.items():
-            asked = ["--format", name, "--base-url", f"{stack.url}{path}", "--api-key", token, "--model", model]
-            command = [str(PYTHON.with_name("llm-comply")), *asked, "--json"]
-            started[name] = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
-        yield started
-        for each in started.values():
-            each.kill()
-            each.communicate(timeout=WAIT_SECONDS)
+    token = id_token("checker")
+    started = {}
+    for name, (path, model) in FORMATS.items():
+        asked = ["--format", name, "--base-url", f"{stack.url}{path}", "--api-key", token, "--model", model]
+        command = [str(PYTHON.with_name("llm-comply")), *asked, "--json"]
+        started[name] = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
+    yield started
+    for each in started.values():
+        each.kill()
+        each.communicate(timeout=WAIT_SECONDS)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -15,10 +15,9 @@ import pytest
 import requests
 
 from local.client import Client
-from local.ports import Ports
 from local.stack import Stack
 from local.token import id_token
-from tests.conftest import STRICT
+from tests.conftest import functions
 from tests.e2e.browsing import browse
 from tests.e2e.callable_lines import heard
 
@@ -57,15 +56,15 @@ def named() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def strict(named: str) -> Iterator[Stack]:
-    """A stack that names the origins that may call."""
-    with Stack(Ports.free(), {"CORS_ORIGINS": f"https://app.example,{named}"}, strict=STRICT) as running:
-        yield running
+def strict(stack: Stack, named: str) -> Iterator[str]:
+    """Functions that name the origins that may call."""
+    with functions(stack, "strict", {"CORS_ORIGINS": f"https://app.example,{named}"}) as url:
+        yield url
 
 
 @pytest.fixture
-def user(strict: Stack) -> Iterator[Client]:
-    client = Client(strict.url, f"user-{uuid.uuid4().hex[:12]}")
+def user(strict: str) -> Iterator[Client]:
+    client = Client(strict, f"user-{uuid.uuid4().hex[:12]}")
     yield client
     client.session.close()
 

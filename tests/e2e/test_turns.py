@@ -82,7 +82,8 @@ def test_a_prompt_that_interrupts_begins_once_the_running_one_is_stopped_and_sav
     chat: Chat, wire: str, database: Any
 ) -> None:
     with chat.ask("queue", **UNENDING) as running:
-        next(running.iter_lines())
+        lines = running.iter_lines()  # once it is dropped, its connection is closed
+        next(lines)
         first = running.headers["X-Generation-Id"]
         second = chat.begin("interrupt", wire=wire)
         stopped, ended = chat.ended(first, second)
@@ -118,12 +119,15 @@ def test_without_a_word_prompts_run_beside_each_other(chat: Chat, wire: str, dat
 
 
 def test_an_answer_that_was_started_without_a_word_is_in_the_way_of_a_prompt_that_takes_a_turn(chat: Chat) -> None:
-    first = chat.begin(tokens=60, rate=12)
+    first = chat.begin(**UNENDING)
     refused = chat.ask("reject", stream=False)
     assert refused.status_code == 409
     assert first in refused.json()["error"]["message"]
-    ended = chat.ended(first, chat.begin("queue"))
-    assert [each["state"] for each in ended] == ["completed", "completed"]
+    second = chat.begin("queue")
+    assert chat.queued() == [second]
+    chat.stop(first)
+    ended = chat.ended(first, second)
+    assert [each["state"] for each in ended] == ["stopped", "completed"]
     assert in_turn(*ended)
 
 
@@ -318,7 +322,7 @@ def test_of_a_worker_killed_between_the_last_commit_and_the_queue_the_next_turn_
 ) -> None:
     url, settings = fragile
     chat = Chat(Client(url, client.user))
-    with chat.ask("queue", tokens=20, rate=10) as running:
+    with chat.ask("queue", tokens=20, rate=2) as running:  # slow enough for all that has to be done before its end
         lines = running.iter_lines()
         next(lines)
         first, second = running.headers["X-Generation-Id"], chat.begin("queue")

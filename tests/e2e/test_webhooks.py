@@ -198,7 +198,7 @@ def test_of_a_worker_killed_between_the_last_commit_and_the_queue_the_end_is_tol
     queue: Callable[..., None],
     eventually: Callable[..., None],
 ) -> None:
-    with client.stream(question(f"killed {uuid.uuid4().hex}", 10, rate=10)) as stream:
+    with client.stream(question(f"killed {uuid.uuid4().hex}", 10, rate=2)) as stream:  # it must not end too soon
         frames = stream.frames()
         next(frames)
         generation = stream.generation

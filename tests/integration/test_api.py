@@ -19,7 +19,7 @@ from local.demo_text import arguments, choice_seed, reasoning_seed, seed_of, tex
 from local.stack import Stack
 from local.token import id_token
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 LIVE_LIMIT = 60  # what the shared stack is started with
 Calls = Callable[[str], list[dict[str, Any]]]
 

@@ -22,7 +22,7 @@ from cost.meter import TASK_CHUNK, Doors
 from local.stack import QUEUE, Stack
 from local.token import PROJECT
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from local.token import PROJECT
 from tests.started import started
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0
+PATIENCE = 60.0
 LENIENT = asdict(Faults())
 CREATE = r"The query requires an index\. You can create it here: https://console\.firebase\.google\.com/"
 

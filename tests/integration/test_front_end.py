@@ -26,7 +26,7 @@ from local.ports import HOST, free_port
 from local.tasks_emulator.service import TasksEmulator
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0
+PATIENCE = 60.0
 INVOKER, AUDIENCE = "invoker@demo.iam.gserviceaccount.com", "https://worker.example/"
 EVENT_STREAM = "text/event-stream"
 

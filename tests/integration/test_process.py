@@ -16,7 +16,7 @@ from local.process import Process
 from tests.started import started
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0
+PATIENCE = 60.0
 GROUP = ["/bin/sh", "-c", "sleep 3600 & echo ready; wait"]
 
 

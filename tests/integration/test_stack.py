@@ -20,7 +20,7 @@ from local.client import Client, question
 from local.demo_text import seed_of, text
 from local.ports import Ports
 from local.stack import Stack
-from local.strict import STRICTNESSES
+from local.strict import STRICTNESSES, Strict
 from tests.conftest import calls_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -63,15 +63,14 @@ def answer(url: str) -> str:
     return str(Client(url, "alice").complete(question("hi", 2, rate=0)).json()["choices"][0]["message"]["content"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_stack_says_when_it_is_ready_and_leaves_nothing_when_it_is_told_to_end(number: signal.Signals) -> None:
+def test_the_stack_says_when_it_is_ready_and_leaves_nothing_when_it_is_told_to_end() -> None:
     ports = Ports.free()
     with running(ports) as process:
         assert said(process) == f"ready http://127.0.0.1:{ports.api_port}"
         parts = psutil.Process(process.pid).children(recursive=True)
         assert len(parts) >= 7  # the emulators, the upstream, and a master and a worker for each function
         assert answer(f"http://127.0.0.1:{ports.api_port}") == text(seed_of(question("hi", 2)["messages"]), 2)
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=WAIT_SECONDS)
         assert (process.returncode, out, err) == (0, "", "")
         nothing_left(parts, ports)
@@ -85,24 +84,35 @@ def test_the_stack_ends_while_a_stream_is_open() -> None:
         with Client(url, "alice").stream(question("hi", 5000, rate=50)) as stream:
             next(stream.frames())
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=WAIT_SECONDS)
-        assert process.returncode == 0
+            out, err = process.communicate(timeout=WAIT_SECONDS)
+        assert (process.returncode, out, err) == (0, "", "")
         nothing_left(parts, ports)
 
 
-@pytest.mark.parametrize("name", ["firestore", "tasks", "upstream", "api", "worker"])
-def test_when_one_part_dies_the_stack_says_which_and_ends(name: str) -> None:
+def test_when_one_part_dies_the_stack_says_which_and_ends() -> None:
     ports = Ports.free()
     with running(ports) as process:
         said(process)
         parts = psutil.Process(process.pid).children(recursive=True)
-        port = getattr(ports, f"{name}_port")
-        victim = next(part for part in psutil.Process(process.pid).children() if str(port) in " ".join(part.cmdline()))
+        port = str(ports.tasks_port)
+        victim = next(part for part in psutil.Process(process.pid).children() if port in " ".join(part.cmdline()))
         victim.kill()
         _, err = process.communicate(timeout=WAIT_SECONDS)
         assert process.returncode == 1
-        assert err.startswith(f"{name} ended unexpectedly.")
+        assert err.startswith("tasks ended unexpectedly.")
         nothing_left(parts, ports)
+
+
+def test_every_part_that_dies_is_named() -> None:
+    with Stack(Ports.free(), strict=Strict()) as stack:
+        assert stack.dead() is None
+        assert stack.processes.keys() >= {"firestore", "tasks", "firestore-proxy", "upstream", "api", "front-worker"}
+        # From the last on, because of several the first is named.
+        for name in reversed(stack.processes):
+            stack.processes[name].kill()
+            dead = stack.dead()
+            assert dead is not None
+            assert dead.name == name
 
 
 def test_even_a_killed_stack_leaves_nothing_behind() -> None:

@@ -360,6 +360,7 @@ print(imported, status, gc.isenabled())
 
 def test_main_does_nothing_at_import_but_import_and_define() -> None:
     allowed = {
+        "Keepalive.default": "75",
         "_logs": "Logs.for_function(os.environ)",
         "_shutdown": "Shutdown.in_forks(os.environ)",
         "_building": "threading.Lock()",
@@ -375,6 +376,7 @@ def test_main_does_nothing_at_import_but_import_and_define() -> None:
         elif isinstance(node, ast.Expr):
             assert isinstance(node.value, ast.Constant) or ast.unparse(node) in (
                 "gc.disable()",
+                "limit_arenas()",
                 "os.environ.setdefault('GRPC_EXPERIMENTS', '-event_engine_client')",
             )
         else:

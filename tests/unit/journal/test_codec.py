@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import zlib
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,3 +60,29 @@ def test_documents_of_one_first_are_one_segment() -> None:
         Segment(first=1, last=1, events=whole.events[10:], text="", attempt=2),
     ]
     assert list(decoded(halves)) == [(1, events_of(entry.record))]
+
+
+def test_an_open_segment_holds_little_memory_for_its_writer_and_for_each_reader() -> None:
+    """A process has hundreds of them, each for as long as its answer lasts."""
+    (entry,) = entries_of(["x" * 50])
+    tracemalloc.start()
+    try:
+        segmenter = Segmenter(HEAD, 1)
+        segmenter.add([entry])
+        writer, _ = tracemalloc.get_traced_memory()
+        decoder = Decoder(1)
+        decoder.feed(segmenter.open.events)
+        both, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert writer < 36 << 10
+    assert both - writer < 16 << 10
+
+
+def test_a_segment_with_any_window_is_read() -> None:
+    """As older versions of this service have written them, and as large events are."""
+    kept = record(Event(b"x" * 100_000, b""))
+    for window in (12, 13, 15):
+        deflate = zlib.compressobj(wbits=window)
+        events = deflate.compress(kept) + deflate.flush()
+        assert Decoder(1).feed(events) == events_of(kept)

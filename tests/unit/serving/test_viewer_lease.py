@@ -18,7 +18,7 @@ from lib.serving.viewer_lease import RETRY_SECONDS, ViewerLease
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LENGTH = timedelta(seconds=30)
-PATIENCE = 10.0
+PATIENCE = 60.0
 LEASE, REMOVAL = {"watchers.p1": NOW + LENGTH, "every.p1": 0.0}, ("watchers.p1", "every.p1")
 GENERATION = Generation(
     id="g1",

@@ -12,7 +12,7 @@ import requests
 from local.demo_text import arguments, reasoning_seed, seed_of, text
 from local.demo_upstream import DemoUpstream
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 ASKED = {"model": "demo", "max_tokens": 1000, "messages": [{"role": "user", "content": "Hi"}]}
 SEED = seed_of(ASKED["messages"])  # type: ignore[arg-type]
 TOOLS = {"tools": [{"name": "look_up", "input_schema": {"type": "object"}}]}

@@ -67,7 +67,7 @@ class Reply:
     """A response on a connection of its own; `read` gives all that arrived, and notes whether the body was whole."""
 
     def __init__(self, upstream: DemoUpstream, request: Json | bytes, **headers: str):
-        self.connection = http.client.HTTPConnection(*address(upstream), timeout=20)
+        self.connection = http.client.HTTPConnection(*address(upstream), timeout=60)
         raw = request if isinstance(request, bytes) else json.dumps(request).encode()
         self.connection.request("POST", "/v1/chat/completions", raw, {"Content-Type": "application/json", **headers})
         self.response = self.connection.getresponse()
@@ -150,7 +150,7 @@ def status_of(upstream: DemoUpstream, request: Json, **headers: str) -> int:
 
 
 def ask(upstream: DemoUpstream, method: str, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(*address(upstream), timeout=20)
+    connection = http.client.HTTPConnection(*address(upstream), timeout=60)
     connection.request(method, path, headers=headers)
     response = connection.getresponse()
     answer = response.status, response.read()
@@ -608,7 +608,7 @@ def _http_chunks(upstream: DemoUpstream, request: Json) -> list[bytes]:
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: demo\r\nConnection: close\r\nContent-Length: {len(raw)}\r\n\r\n"
     )
-    with socket.create_connection(address(upstream), timeout=20) as connection:
+    with socket.create_connection(address(upstream), timeout=60) as connection:
         connection.sendall(head.encode() + raw)
         with connection.makefile("rb") as reader:
             while reader.readline() != b"\r\n":
@@ -862,7 +862,7 @@ def test_a_client_that_does_not_read_holds_its_stream_back(upstream: DemoUpstrea
 
 
 def test_a_client_that_leaves_an_answer_in_one_piece_is_noticed(upstream: DemoUpstream) -> None:
-    connection = socket.create_connection(address(upstream), timeout=20)
+    connection = socket.create_connection(address(upstream), timeout=60)
     raw = json.dumps(body(stream=False, demo={"rate": 0.01})).encode()
     connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: d\r\nContent-Length: %d\r\n\r\n" % len(raw) + raw)
     eventually(upstream.calls, lambda calls: len(calls) == 1)
@@ -931,7 +931,7 @@ def test_a_process_says_where_it_is_and_ends_cleanly_in_the_middle_of_a_stream(n
         reply = Reply(remote, body(demo={"rate": 1}), Authorization="Bearer k")
         reply.until(b"data: ")
         running.send_signal(number)
-        out, err = running.communicate(timeout=20)
+        out, err = running.communicate(timeout=60)
         assert (running.returncode, out, err) == (0, "", "")
         reply.leave()
     finally:

@@ -1,0 +1,116 @@
+"""A Python for deploy.sh that has started already: it forks for each question instead.
+
+deploy.sh asks Python thirty times, and starting it takes longer than the answers do. The program that `PYTHON` names
+sends its process id and its stdin to a running Python. A fork of that takes over the process's folder, environment and
+arguments, and runs the module as `python -BS -m` does. Of the project only `lib` is loaded before the fork, from the
+folder that every cloud is a copy of: no module there looks for files beside itself. Only Linux shows a process's
+environment.
+
+Run as `python -BS warm_python.py` this is the running Python: it prints its port, and ends when its stdin does.
+"""
+
+import io
+import os
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+LOADS = "import datetime, hashlib, json, lib.runtime.settings"
+# What asks for no module, and what has children of its own, gets a Python of its own. Those that have no question on
+# stdin must leave it alone: it is a user's answer. The response is the exit code and stderr, which each end with NUL,
+# and then stdout.
+PROGRAM = """#!{bash}
+[ "$1 $2" = '-BS -m' ] && [ "$4" != walk ] || exec {python} "$@"
+input=
+case $4 in
+    help | keys | environment | model | digest | vertex | invoked | ruleset | indexes | building | unindexed) ;;
+    *) IFS= read -rd '' input ;;
+esac
+exec 3<>/dev/tcp/127.0.0.1/{port}
+printf '%s\\n%s\\0' $$ "$input" >&3
+IFS= read -rd '' code <&3
+IFS= read -rd '' error <&3
+printf %s "$error" >&2
+{cat} <&3
+exit "$code"
+"""
+
+
+@contextmanager
+def warm(python, needed):
+    """Yields the text of a program that answers as this Python does in a copy of this folder."""
+    if not Path("/proc/self/fd").exists():
+        yield f'#!/bin/sh\nexec {python} "$@"\n'
+        return
+    command = [python, "-BS", __file__]
+    with subprocess.Popen(command, cwd=needed, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        port = running.stdout.readline().strip()
+        yield PROGRAM.format(bash=shutil.which("bash"), cat=shutil.which("cat"), python=python, port=port)
+        running.stdin.close()
+
+
+def serve():
+    sys.path[0] = str(Path.cwd())
+    exec(LOADS)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        print(listening.getsockname()[1], flush=True)
+        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+        while True:
+            asking, _ = listening.accept()
+            if (fork := os.fork()) == 0:
+                listening.close()
+                try:
+                    process, _, stdin = read(asking).partition("\n")
+                    asking.sendall("\0".join(answered(process, stdin)).encode())
+                except BaseException:
+                    traceback.print_exc()
+                os._exit(0)
+            asking.close()
+            os.waitpid(fork, 0)
+
+
+def read(asking):
+    data = b""
+    while not data.endswith(b"\0"):
+        if not (more := asking.recv(1 << 16)):
+            raise EOFError("the question broke off")
+        data += more
+    return data[:-1].decode()
+
+
+def answered(process, stdin):
+    """Runs what the process with this id is there for. Returns the exit code, stderr and stdout."""
+    there = Path("/proc", process)
+    os.environ.clear()
+    for each in (there / "environ").read_bytes().split(b"\0"):
+        name, assigned, value = each.partition(b"=")
+        if assigned:
+            os.environb[name] = value
+    os.chdir(there / "cwd")
+    *_, arguments = (there / "cmdline").read_bytes()[:-1].split(b"\0-m\0", 1)
+    module, *given = map(os.fsdecode, arguments.split(b"\0"))
+    sys.path[0] = str(Path.cwd())
+    sys.argv = ["", *given]
+    sys.stdin, code = io.StringIO(stdin), 0
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as error:
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code or 0
+            if isinstance(code, str):
+                print(code, file=error)
+                code = 1
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    return str(code), error.getvalue(), out.getvalue()
+
+
+if __name__ == "__main__":
+    serve()
