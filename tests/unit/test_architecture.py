@@ -365,7 +365,6 @@ def test_main_does_nothing_at_import_but_import_and_define() -> None:
         "_shutdown": "Shutdown.in_forks(os.environ)",
         "_building": "threading.Lock()",
         "_apps": "{}",
-        "Keepalive.default": "75",
         "Build": "Callable[[Settings, Store, Listener, Telemetry], Flask]",
     }
     for node in tree("main").body:
