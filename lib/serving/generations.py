@@ -129,7 +129,8 @@ class Generations:
         if self._rate.take(generation.owner) or (request.repeatable and self._existing(generation) is not None):
             return
         raise TooManyRequests(
-            f"You started {self._settings.max_user_starts} answers within a second, which is the limit.",
+            f"You started {self._settings.max_user_starts} answers within a second, which is the limit. "
+            "Try again in a second.",
             code="too_many_starts",
             retry_after=1,
         )

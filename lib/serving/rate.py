@@ -26,8 +26,8 @@ class Rate:
         """Whether the user may do it now, which then counts."""
         with self._lock:
             now = self._monotonic()
-            for each in [user for user, (until, _) in self._seconds.items() if until <= now]:
-                del self._seconds[each]
+            while self._seconds and next(iter(self._seconds.values()))[0] <= now:
+                del self._seconds[next(iter(self._seconds))]
             until, count = self._seconds.get(user, (now + 1.0, 0))
             if count >= self._limit:
                 return False

@@ -29,7 +29,7 @@ class Named:
 
 
 class References:
-    """What one request of a user's names. `reading` reads each response once, and each method has its errors, too."""
+    """What one request of a user's names. Each response is read once. Each method has the errors of `reading`, too."""
 
     def __init__(self, responses: KeptResponses, reading: Reading):
         self.reading = reading
