@@ -30,8 +30,8 @@ print(time.perf_counter() - began)
 """
 _EVERYTHING = """
 import pathlib, importlib, main
-for path in sorted(pathlib.Path("lib").glob("*.py")):
-    importlib.import_module(f"lib.{path.stem}")
+for path in sorted(pathlib.Path("lib").rglob("*.py")):
+    importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
 """
 _CORE = "import flask, functions_framework, requests, google.cloud.firestore, google.cloud.tasks_v2"
 WAIT_SECONDS = 60.0

@@ -7,7 +7,6 @@ do is in `clients/orders.py` and `clients/orders.mjs`.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import threading
 import time
@@ -58,7 +57,6 @@ class Process:
         started = subprocess.Popen(
             command,
             cwd=HERE,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},  # else they are compiled at each start
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",

@@ -78,12 +78,19 @@ class Speaking:
 
 
 def _request(connection: socket.socket) -> bytes:
-    """The body of a request, read to its end."""
+    """The body of a request, read to its end. Errors: `ConnectionError`, if the connection ends before."""
     received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(65536)
+        received += _more(connection)
     head, _, body = received.partition(b"\r\n\r\n")
     found = _LENGTH.search(head)
     while found and len(body) < int(found[1]):
-        body += connection.recv(65536)
+        body += _more(connection)
     return body
+
+
+def _more(connection: socket.socket) -> bytes:
+    piece = connection.recv(65536)
+    if not piece:
+        raise ConnectionError("the caller has left")
+    return piece
