@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # A file at a time to each process: what a file's tests share is started once. In order: the long files come first.
 PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 # Counts what Firestore is asked for, which is more where a listener is late: beside others it often is.
-ALONE = tests/e2e/test_bench.py
+ALONE = tests/e2e/test_bench_counts.py
 
 .PHONY: demo test check run web chaos bench waterfall cost scale measure usage token setup lint audit format docs lock clean
 
