@@ -29,8 +29,8 @@ WORKER_BYTES = 4 << 30  # what a process's stacks take at most: those of the ses
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `-n auto` is: two more than there are cores, since tests also wait, if there is the memory."""
-    return max(1, min((os.cpu_count() or 1) + 2, psutil.virtual_memory().total // WORKER_BYTES))
+    """How many processes `-n auto` is: three more than cores, since tests also wait, if there is the memory."""
+    return max(1, min((os.cpu_count() or 1) + 3, psutil.virtual_memory().total // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session")
