@@ -56,7 +56,7 @@ class Speaking:
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
             connection.settimeout(PATIENCE)
-            self.requests.append(_request(connection))
+            self.requests.append(request_of(connection))
             self.called.set()
             threading.Thread(target=self._watch, args=[connection], daemon=True).start()
             assert self.head_too.wait(PATIENCE)
@@ -77,7 +77,7 @@ class Speaking:
         self.left.set()
 
 
-def _request(connection: socket.socket) -> bytes:
+def request_of(connection: socket.socket) -> bytes:
     """The body of a request, read to its end. Errors: `ConnectionError`, if the connection ends before."""
     received = b""
     while b"\r\n\r\n" not in received:
