@@ -6,8 +6,6 @@ unexport PYTHONDONTWRITEBYTECODE
 RUN := .venv/bin/python
 # A file at a time to each process: what a file's tests share is started once. In order: the long files come first.
 PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
-# Counts what Firestore is asked for, which is more where a listener is late: beside others it often is.
-ALONE = tests/e2e/test_bench_counts.py
 
 .PHONY: demo test check run web chaos bench waterfall cost scale measure usage token setup lint audit format docs lock clean
 
@@ -16,8 +14,7 @@ demo: setup            ## stream an answer, leave and come back, on the local st
 
 test: lint audit       ## lint, types and all tests
 	@./local/setup.sh tests
-	$(RUN) -m pytest $(PARALLEL) --ignore=$(ALONE)
-	$(RUN) -m pytest $(ALONE)
+	$(RUN) -m pytest $(PARALLEL)
 
 check: lint            ## lint, types and unit tests, in a minute: before each commit
 	$(RUN) -m pytest tests/unit $(PARALLEL)

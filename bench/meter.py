@@ -47,8 +47,24 @@ class Meter(Proxy):
     def __init__(self, target: str):
         super().__init__(target)
         self.counts: dict[str, Count] = {}
+        self._under_way: set[asyncio.Future[None]] = set()
+
+    async def counted(self) -> dict[str, Count]:
+        """The counts with all commits that were under way: a listener hears of one before its response is here."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
+        return self.counts
 
     async def commit(self, method: str, request: bytes, context: Any) -> bytes:
+        ended = asyncio.get_running_loop().create_future()
+        self._under_way.add(ended)
+        try:
+            return await self._commit(method, request, context)
+        finally:
+            self._under_way.remove(ended)
+            ended.set_result(None)
+
+    async def _commit(self, method: str, request: bytes, context: Any) -> bytes:
         answer = await super().commit(method, request, context)
         for number, write in enumerate(writes_of(method, request)):
             count = self._count(write.update.name or write.delete or write.transform.document)
@@ -112,7 +128,7 @@ async def _serve(target: str) -> None:
     meter = Meter(target)
 
     async def show(_: web.Request) -> web.Response:
-        return web.json_response({name: asdict(count) for name, count in meter.counts.items()})
+        return web.json_response({name: asdict(count) for name, count in (await meter.counted()).items()})
 
     app = web.Application()
     app.router.add_get("/counts", show)

@@ -1,4 +1,4 @@
-"""A run of the bench that is ended ends whole. Nothing is counted here, so this goes beside other tests."""
+"""A run of the bench that is ended ends whole."""
 
 from __future__ import annotations
 
