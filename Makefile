@@ -1,7 +1,7 @@
 # The project's commands. Each installs what it needs first.
 PYTHON ?= python3
 export PYTHON
-# What one process compiled is kept for the next: the stack's parts would each take a second of CPU more to start.
+# What one process compiled is kept for the next: each part of a stack would take half a second of CPU more to start.
 unexport PYTHONDONTWRITEBYTECODE
 RUN := .venv/bin/python
 # A file at a time to each process: what a file's tests share is started once. In order: the long files come first.

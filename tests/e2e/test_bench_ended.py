@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 120.0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
 def test_a_run_that_is_ended_leaves_nothing_behind(number: signal.Signals, code: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", "--quick", "--only", "lag"], cwd=ROOT, stderr=subprocess.PIPE, text=True

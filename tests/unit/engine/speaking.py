@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 from contextlib import suppress
@@ -10,8 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.unit.engine.memory import PATIENCE
-
-_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+from tests.unit.upstream.peer import Peer
 
 
 class Speaking:
@@ -79,18 +77,4 @@ class Speaking:
 
 def request_of(connection: socket.socket) -> bytes:
     """The body of a request, read to its end. Errors: `ConnectionError`, if the connection ends before."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += _more(connection)
-    head, _, body = received.partition(b"\r\n\r\n")
-    found = _LENGTH.search(head)
-    while found and len(body) < int(found[1]):
-        body += _more(connection)
-    return body
-
-
-def _more(connection: socket.socket) -> bytes:
-    piece = connection.recv(65536)
-    if not piece:
-        raise ConnectionError("the caller has left")
-    return piece
+    return Peer(connection, threading.Event()).request().partition(b"\r\n\r\n")[2]
