@@ -204,7 +204,7 @@ class _Stream:
                         self._dispatch(change)
             except Unreachable as error:
                 if not self._closed:
-                    log.info("listen stream broke", extra={"cause": error.cause})
+                    log.warning("listen stream broke", extra={"cause": error.cause})
             except Exception:
                 log.exception("listen stream failed")
             if not self._closed:

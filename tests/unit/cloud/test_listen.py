@@ -153,6 +153,18 @@ def test_a_stream_that_breaks_is_opened_again_with_everything_watched(
     assert [[watcher.get(timeout=WAIT_SECONDS) for _ in range(2)] for watcher in watchers] == [[0, 1]] * 3
 
 
+def test_a_stream_that_breaks_is_a_warning_with_its_cause(
+    script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = watch_all(listener_of(script), script.next, seen)
+    first.until(PATHS)
+    first.changes.put(Unreachable("a corrupt message"))
+    script.next().until(PATHS)
+    (record,) = caplog.records
+    assert (record.levelname, record.message) == ("WARNING", "listen stream broke")
+    assert vars(record)["cause"] == "a corrupt message"
+
+
 def test_a_target_that_the_server_ends_is_asked_for_again(
     script: Script, listener_of: Callable[..., Listener], seen: Callable[[], Any]
 ) -> None:
