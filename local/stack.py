@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -41,7 +42,8 @@ class Stack:
     """All parts, on `ports`. Start it with `start` or use it as a context manager.
 
     `settings` are additional variables for both functions. If they include UPSTREAM_BASE_URL, no demo upstream is
-    started. With `strict`, the functions reach Firestore through a proxy and are reached through front ends.
+    started. With `strict`, the functions reach Firestore through a proxy and are reached through front ends. All but
+    Firestore is its own if it is `beside` a running stack, whose Firestore it uses.
     """
 
     def __init__(
@@ -50,8 +52,11 @@ class Stack:
         settings: Mapping[str, str] | None = None,
         environ: Mapping[str, str] = os.environ,
         strict: Strict | None = None,
+        beside: Stack | None = None,
     ):
-        self.ports = ports
+        self.ports: Ports = replace(ports, firestore_port=beside.ports.firestore_port) if beside else ports
+        self._own_ports = ports
+        self._has_firestore = beside is None
         self.strict = strict
         self._settings = {**(strict.settings if strict else {}), **(settings or {})}
         self._environ = environ
@@ -89,7 +94,7 @@ class Stack:
 
     def start(self) -> Self:
         """Starts all parts and waits until each answers. Errors: `PortFault`, `EmulatorMissing`, `ProcessFault`."""
-        self.ports.check()
+        self._own_ports.check()
         try:
             self._start()
         except BaseException:
@@ -98,7 +103,8 @@ class Stack:
         return self
 
     def _start(self) -> None:
-        self._firestore()
+        if self._has_firestore:
+            self._firestore()
         faults = ["--faults", json.dumps(self.strict.tasks)] if self.strict else []
         tasks_port = ["--port", str(self.ports.tasks_port)]
         self._run("tasks", [sys.executable, "-m", "local.tasks_emulator", *tasks_port, *faults])
@@ -113,7 +119,8 @@ class Stack:
         self.tasks_http = self._side("tasks")
         self._function("api")
         self._function("worker")
-        self.wait_for("firestore")
+        if self._has_firestore:
+            self.wait_for("firestore")
         self._queues(self._function_settings())
         self.wait_for("api")
         self.wait_for("worker")
