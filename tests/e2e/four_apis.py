@@ -16,8 +16,8 @@ TRUSTING = "trusting"  # a model of an upstream in Responses, which takes any id
 
 
 @contextmanager
-def four_apis(folder: Path) -> Iterator[Stack]:
-    """The stack, whose catalog is written into `folder`."""
+def four_apis(stack: Stack, folder: Path) -> Iterator[Stack]:
+    """Such a stack beside another, with its catalog in `folder`."""
     ports = Ports.free()
     url = f"http://{HOST}:{ports.upstream_port}/v1"
     catalog = folder / "upstreams.toml"
@@ -32,5 +32,5 @@ def four_apis(folder: Path) -> Iterator[Stack]:
         "MAX_LIVE_GENERATIONS": "60",
         "MAX_USER_STARTS": "60",
     }
-    with Stack(ports, settings, strict=STRICT) as running:
+    with Stack(ports, settings, strict=STRICT, beside=stack) as running:
         yield running

@@ -26,8 +26,8 @@ Calls = Callable[[str], list[Json]]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with four_apis(tmp_path_factory.mktemp("catalog")) as running:
+def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with four_apis(stack, tmp_path_factory.mktemp("catalog")) as running:
         yield running
 
 

@@ -36,8 +36,8 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with four_apis(tmp_path_factory.mktemp("catalog")) as running:
+def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with four_apis(stack, tmp_path_factory.mktemp("catalog")) as running:
         yield running
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 import requests
+from google.cloud.firestore import FieldFilter
 from openai.types.responses import Response
 
 from local.demo_text import arguments, reasoning_seed, text
@@ -30,8 +31,8 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with four_apis(tmp_path_factory.mktemp("catalog")) as running:
+def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with four_apis(stack, tmp_path_factory.mktemp("catalog")) as running:
         yield running
 
 
@@ -424,8 +425,9 @@ def test_the_message_in_firestore_has_the_answer(sdk: openai.OpenAI, stack: Stac
         timeout=WAIT_SECONDS,
     ).json()
     assert (generations["chatId"], generations["messageId"]) == ("chat", place["X-Message-Id"])
-    found = database_of(stack).collection_group("messages").stream()
-    (message,) = [each for each in found if each.id == place["X-Message-Id"]]
+    messages = database_of(stack).collection_group("messages")
+    (message,) = messages.where(filter=FieldFilter("generationId", "==", generations["id"])).get()
+    assert message.id == place["X-Message-Id"]
     assert (message.get("content"), message.get("state")) == (text("kept", 10), "completed")
     with pytest.raises(openai.ConflictError) as taken:
         sdk.responses.create(**asked(api, "other", 10), extra_headers=place)
