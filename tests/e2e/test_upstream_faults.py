@@ -492,7 +492,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("upstreams")
     with ExitStack() as held:
         script = held.enter_context(Server(Peer, SCRIPTS))
@@ -530,9 +530,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         }
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
         # Not strict: calls are counted, and a claim that a strict Firestore refuses may cost an attempt.
-        stack = held.enter_context(Stack(ports, settings, environ))
+        own = held.enter_context(Stack(ports, settings, environ, beside=stack))
         servers = {"scripted": script, "scripted_short": script, "untrusted": untrusted, "handshake": handshake}
-        yield World(stack=stack, database=database_of(stack), servers=servers)
+        yield World(stack=own, database=database_of(own), servers=servers)
 
 
 @dataclass(frozen=True, kw_only=True)

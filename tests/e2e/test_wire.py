@@ -530,7 +530,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as held:
         server = held.enter_context(Server(Peer, {row.name: row.script for row in ROWS}))
         url = {"base_url": f"http://{server.address}/v1"}
@@ -539,8 +539,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         settings = {"UPSTREAMS_FILE": str(upstreams), "STATUS_WAIT_SECONDS": str(STATUS_WAIT_SECONDS)}
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
         # Not strict: calls are counted, and a claim that a strict Firestore refuses may cost an attempt.
-        stack = held.enter_context(Stack(Ports.free(), settings, environ))
-        yield World(stack=stack, database=database_of(stack), server=server)
+        own = held.enter_context(Stack(Ports.free(), settings, environ, beside=stack))
+        yield World(stack=own, database=database_of(own), server=server)
 
 
 @dataclass(frozen=True, kw_only=True)
