@@ -101,13 +101,13 @@ def test_every_app_has_the_package_as_it_is(app: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of its own, whose worker is killed."""
     ports = Ports.free()
     upstreams = tmp_path_factory.mktemp("upstreams") / "upstreams.toml"
     upstreams.write_text(UPSTREAMS.format(host=HOST, port=ports.upstream_port))
     settings = {"UPSTREAMS_FILE": str(upstreams), "LEASE_SECONDS": "3", "KEEPALIVE_SECONDS": "0.5"}
-    with Stack(ports, settings, strict=STRICT) as running:
+    with Stack(ports, settings, strict=STRICT, beside=stack) as running:
         yield running
 
 

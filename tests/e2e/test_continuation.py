@@ -51,12 +51,12 @@ prefill_style = "{style}"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     ports = Ports.free()
     upstreams = tmp_path_factory.mktemp("upstreams") / "upstreams.toml"
     upstreams.write_text(UPSTREAMS.format(url=f"http://{HOST}:{ports.upstream_port}/v1"))
     settings = {"UPSTREAMS_FILE": str(upstreams), "SEND_SECONDS": "2", "KEEPALIVE_SECONDS": "0.5"}
-    with Stack(ports, settings, strict=STRICT) as running:
+    with Stack(ports, settings, strict=STRICT, beside=stack) as running:
         yield running
 
 
