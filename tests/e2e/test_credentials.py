@@ -82,7 +82,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as held:
         server = held.enter_context(Server(Peer, SCRIPTS))
         metadata = MetadataServer()
@@ -93,8 +93,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         settings = {"UPSTREAMS_FILE": str(upstreams), "UPSTREAM_KEY": "sk-secret", **metadata.environ}
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
         environ["CLOUDSDK_CONFIG"] = str(folder)  # without any account of the machine's user
-        stack = held.enter_context(Stack(Ports.free(), settings, environ))
-        yield World(stack=stack, server=server, metadata=metadata)
+        own = held.enter_context(Stack(Ports.free(), settings, environ, beside=stack))
+        yield World(stack=own, server=server, metadata=metadata)
 
 
 @pytest.fixture

@@ -127,15 +127,15 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as held:
         server = held.enter_context(Server(TinyPeer, SCRIPTS))
         upstreams = tmp_path_factory.mktemp("upstreams") / "upstreams.toml"
         upstreams.write_text(CATALOG.format(server.address))
         settings = {"FUNCTION_SOURCE": str(SOURCE), "UPSTREAMS_FILE": str(upstreams), "TINY_KEY": "k"}
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
-        stack = held.enter_context(Stack(Ports.free(), settings, environ, STRICT))
-        yield World(stack=stack, database=database_of(stack), server=server)
+        own = held.enter_context(Stack(Ports.free(), settings, environ, STRICT, stack))
+        yield World(stack=own, database=database_of(own), server=server)
 
 
 @pytest.fixture

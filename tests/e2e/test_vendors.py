@@ -63,7 +63,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as held:
         upstream = held.enter_context(DemoUpstream())
         metadata = MetadataServer()
@@ -77,9 +77,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         settings = {"UPSTREAMS_FILE": str(folder / "upstreams.toml"), **keys, **metadata.environ}
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
         environ["CLOUDSDK_CONFIG"] = str(folder)  # without any account of the machine's user
-        yield World(
-            stack=held.enter_context(Stack(Ports.free(), settings, environ)), upstream=upstream, metadata=metadata
-        )
+        own = held.enter_context(Stack(Ports.free(), settings, environ, beside=stack))
+        yield World(stack=own, upstream=upstream, metadata=metadata)
 
 
 @pytest.fixture
