@@ -53,8 +53,8 @@ def settings(receiver: Receiver) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stack(settings: dict[str, str]) -> Iterator[Stack]:
-    with Stack(Ports.free(), settings, strict=STRICT) as running:
+def stack(stack: Stack, settings: dict[str, str]) -> Iterator[Stack]:
+    with Stack(Ports.free(), settings, strict=STRICT, beside=stack) as running:
         yield running
 
 

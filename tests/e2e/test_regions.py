@@ -23,9 +23,9 @@ SETTINGS = {"LEASE_SECONDS": "4", "STATUS_WAIT_SECONDS": "0.2", "UPSTREAM_CONTIN
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
+def stack(stack: Stack) -> Iterator[Stack]:
     """The stack's own functions are the first region's; `east-api` and `east-worker` are the other's."""
-    with Stack(Ports.free(), SETTINGS, strict=STRICT) as running:
+    with Stack(Ports.free(), SETTINGS, strict=STRICT, beside=stack) as running:
         running.add_functions("east", {"TASKS_LOCATION": EAST})
         yield running
 
