@@ -28,15 +28,15 @@ BUDGETS = {"BUDGET_USER_DAY_TOKENS": "1000000", "BUDGET_SERVICE_DAY_TOKENS": "10
 
 
 @pytest.fixture(scope="module", params=[{}, BUDGETS], ids=["", "with budgets"])
-def far(request: pytest.FixtureRequest) -> Iterator[Stack]:
+def far(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Stack]:
     """A stack whose Firestore is far away, after a first answer that was not."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
-    with Stack(Ports.free(), request.param, environ, Strict()) as stack:
-        assert Client(stack.url, "alice").complete(question("warm", 3, rate=0)).status_code == 200
+    with Stack(Ports.free(), request.param, environ, Strict(), stack) as far:
+        assert Client(far.url, "alice").complete(question("warm", 3, rate=0)).status_code == 200
         each = {"p50": DELAY, "p99": DELAY}
         faults = {**dict.fromkeys(LATENCIES, each), "listen_latency": None, "budget": 0.0}
-        requests.post(stack.firestore_faults_url, json=faults, timeout=WAIT_SECONDS).raise_for_status()
-        yield stack
+        requests.post(far.firestore_faults_url, json=faults, timeout=WAIT_SECONDS).raise_for_status()
+        yield far
 
 
 def trips_to_first_token(stack: Stack) -> float:
