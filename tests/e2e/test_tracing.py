@@ -30,19 +30,12 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def stack(collector: Collector) -> Iterator[Stack]:
+def stack(stack: Stack, collector: Collector) -> Iterator[Stack]:
     """Its spans are sent by the end of the process and by nothing else."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": NEVER}
-    with Stack(Ports.free(), settings, environ, STRICT) as stack:
-        yield stack
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[Client]:
-    client = Client(stack.url, "alice")
-    yield client
-    client.session.close()
+    with Stack(Ports.free(), settings, environ, STRICT, stack) as running:
+        yield running
 
 
 def told_to_end(stack: Stack, name: str) -> bool:
