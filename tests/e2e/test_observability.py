@@ -266,14 +266,13 @@ def crash(stack: Stack, generation: str, client: Client) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    ports = Ports.free()
+def told(stack: Stack) -> Iterator[Told]:
     with ExitStack() as parts:
         collector = parts.enter_context(Collector())
         upstream = Upstream()
         parts.callback(upstream.server_close)
         parts.callback(upstream.shutdown)
-        firestore, address = parts.enter_context(quoting_firestore(f"{HOST}:{ports.firestore_port}"))
+        firestore, address = parts.enter_context(quoting_firestore(stack.firestore_host))
         receiver = Receiver(lambda got: Answer(410 if got.json["data"]["state"] == "stopped" else 204))
         parts.callback(receiver.server_close)
         settings = {
@@ -292,14 +291,15 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             "BUDGET_USER_DAY_TOKENS": "200000",
         }
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
-        with Stack(ports, settings, environ) as stack:
-            whole = go_through_it_all(stack, firestore)
+        with Stack(Ports.free(), settings, environ, beside=stack) as own:
+            whole = go_through_it_all(own, firestore)
             collector.until(lambda spans: [span for span in spans if span.attributes.get("generation") == whole][2:])
             upstream.over.set()
             for name in FUNCTIONS:
-                stack.processes[name].terminate()
-                stack.processes[name].end(time.monotonic() + PATIENCE)
-            printed = {name: process.printed for name, process in stack.processes.items()}
+                own.processes[name].terminate()
+                own.processes[name].end(time.monotonic() + PATIENCE)
+            parts_of_it = {**own.processes, "firestore": stack.processes["firestore"]}
+            printed = {name: process.printed for name, process in parts_of_it.items()}
         lines = {name: [json.loads(line) for line in printed[name].splitlines()] for name in FUNCTIONS}
         yield Told(printed, lines, collector.spans, b"".join(collector.bodies), whole, dict(upstream.headers))
 
