@@ -95,9 +95,9 @@ def _lines(process: subprocess.Popen[str], said: Queue[str | None]) -> None:
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
+def stack(stack: Stack) -> Iterator[Stack]:
     """Not strict: calls are counted, and a claim that a strict Firestore refuses may cost an attempt."""
-    with Stack(Ports.free(), {"UPSTREAM_MODELS": "demo"}) as running:
+    with Stack(Ports.free(), {"UPSTREAM_MODELS": "demo"}, beside=stack) as running:
         yield running
 
 
