@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from local.ports import Ports, free_port
+from local.ports import free_port
 from local.stack import Stack
-from local.token import PROJECT
 from operations import devices
 from operations.devices import main
-from tests.conftest import STRICT, database_of
+from tests.conftest import database_of
 
 Run = Callable[..., tuple[int, list[str]]]
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """One of its own, since it goes through the devices of all users."""
-    with Stack(Ports.free(), strict=STRICT) as running:
-        yield running
+@pytest.fixture
+def project() -> str:
+    """One of its own, since the devices of all users are gone through."""
+    return f"demo-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
-def database(stack: Stack) -> Any:
-    stack.empty_firestore()
-    return database_of(stack)
+def database(stack: Stack, project: str) -> Any:
+    return database_of(stack, project)
 
 
 @pytest.fixture
-def run(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(stack: Stack, project: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """The command: its exit status, and the lines it printed. It reaches Firestore as the functions do."""
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", stack.functions_firestore_host)
 
     def run(*argv: str) -> tuple[int, list[str]]:
-        status = main([*argv, "--project", PROJECT])
+        status = main([*argv, "--project", project])
         said = capsys.readouterr()
         return status, (said.out + said.err).splitlines()
 
