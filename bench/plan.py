@@ -83,9 +83,11 @@ class Plan:
 
     `unwatched` and `replayed` are numbers of tokens. `viewers`, then a `crowd` of them, and `generations` are for
     measuring memory. `capped` viewers share `streams` HTTP/2 streams, and `starts` more answers are started meanwhile.
-    `dialects` is the case that is played in each model API.
+    `dialects` is the case that is played in each model API. `alone` is how many seconds the machine's steadiness is
+    measured before.
     """
 
+    alone: float
     cases: tuple[Case, ...]
     growth: tuple[Growth, ...]
     unwatched: int
@@ -114,6 +116,7 @@ def full(rounds: int) -> Plan:
     everybody = _each(rounds, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)
     deployed = _each(rounds, DIRECT, HOLDFAST, GENKIT, RESUMABLE)
     return Plan(
+        alone=4.0,
         cases=(
             Case(name="1", streams=1, tokens=300, rate=50, systems=everybody),
             Case(name="10", streams=10, tokens=300, rate=50, systems=deployed),
@@ -156,6 +159,7 @@ def full(rounds: int) -> Plan:
 
 
 QUICK = Plan(
+    alone=0.1,
     cases=(
         Case(name="1", streams=1, tokens=40, rate=50, systems=_each(2, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),
         Case(name="3", streams=3, tokens=40, rate=50, systems=_each(1, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),
