@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -29,6 +30,14 @@ WAIT_SECONDS = 60.0
 MODELS = "demo,gpt-*,claude-*,gemini-*"
 STRICT = Strict.from_env(os.environ, default="1")
 WORKER_BYTES = 4 << 30  # what a process's stacks take at most: those of the session, of a file, and of a test
+
+
+gc.disable()  # until the tests are collected: what that makes stays, and looking through it again takes a sixth of it
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers() -> int:
