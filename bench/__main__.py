@@ -62,7 +62,7 @@ def run(plan: Plan, parts: Sequence[str], kept: Path, whole: bool) -> dict[str, 
     kept.mkdir(parents=True, exist_ok=True)
     raw: dict[str, Any] = {
         "full": whole,
-        "machine": machine(),
+        "machine": machine(plan.alone),
         "patience": plan.patience,
         "cases": {case.name: case.described() for case in plan.cases},
         "dialect_case": plan.dialects.described(),

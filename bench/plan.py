@@ -83,9 +83,11 @@ class Plan:
 
     `unwatched` and `replayed` are numbers of tokens. `viewers`, then a `crowd` of them, and `generations` are for
     measuring memory. `capped` viewers share `streams` HTTP/2 streams, and `starts` more answers are started meanwhile.
-    `dialects` is the case that is played in each model API.
+    `dialects` is the case that is played in each model API. `alone` is how many seconds the machine's steadiness is
+    measured before.
     """
 
+    alone: float
     cases: tuple[Case, ...]
     growth: tuple[Growth, ...]
     unwatched: int
@@ -115,6 +117,7 @@ def full(rounds: int) -> Plan:
     everybody = _each(rounds, *names)
     deployed = _each(rounds, DIRECT, HOLDFAST, GENKIT, RESUMABLE)
     return Plan(
+        alone=4.0,
         cases=(
             # A round has one first token of each system.
             Case(name="1", streams=1, tokens=300, rate=50, systems=_each(max(rounds, ROUNDS), *names)),
@@ -158,6 +161,7 @@ def full(rounds: int) -> Plan:
 
 
 QUICK = Plan(
+    alone=0.1,
     cases=(
         Case(name="1", streams=1, tokens=40, rate=50, systems=_each(2, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),
         Case(name="3", streams=3, tokens=40, rate=50, systems=_each(1, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),

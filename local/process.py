@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Protocol
 
 GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.02
@@ -30,8 +31,39 @@ class ProcessFault(Exception):
     """A process did not start, or ended unexpectedly. The message has the end of its output."""
 
 
+class Started(Protocol):
+    """What `Process` uses of a Popen."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Errors: `subprocess.TimeoutExpired`."""
+        ...
+
+
+def spawn(command: Sequence[str], environ: Mapping[str, str], cwd: Path, output: IO[bytes]) -> Started:
+    """Starts a command in a session of its own."""
+    return subprocess.Popen(
+        [*_DIE_WITH_PARENT, *command],
+        env=dict(environ),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
 class Process:
     """A running command. Its output is appended to `{folder}/{name}.log`."""
+
+    start = staticmethod(spawn)  # the tests have a cheaper one
 
     def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], folder: Path, cwd: Path):
         self.name = name
@@ -39,15 +71,7 @@ class Process:
         self.log = folder / f"{name}.log"
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*_DIE_WITH_PARENT, *command],
-                env=dict(environ),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._process = self.start(command, environ, cwd, output)
 
     @property
     def pid(self) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,9 +20,11 @@ from google.cloud import firestore
 
 from local.client import Client
 from local.ports import Ports
+from local.process import Process
 from local.stack import Stack
 from local.strict import Strict
 from local.token import PROJECT
+from tests.warm import WarmStart
 
 WAIT_SECONDS = 60.0
 MODELS = "demo,gpt-*,claude-*,gemini-*"
@@ -28,9 +32,28 @@ STRICT = Strict.from_env(os.environ, default="1")
 WORKER_BYTES = 4 << 30  # what a process's stacks take at most: those of the session, of a file, and of a test
 
 
+gc.disable()  # until the tests are collected: what that makes stays, and looking through it again takes a sixth of it
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """How many processes `-n auto` is: three more than cores, since tests also wait, if there is the memory."""
     return max(1, min((os.cpu_count() or 1) + 3, psutil.virtual_memory().total // WORKER_BYTES))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm() -> Iterator[None]:
+    """The parts of all stacks are forks of a Python that has their libraries."""
+    if sys.platform != "linux":
+        yield
+        return
+    with closing(WarmStart(Process.start)) as start, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Process, "start", start)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def test_a_run_that_is_ended_leaves_nothing_behind(number: signal.Signals, code:
     )
     assert process.stderr is not None
     try:
-        assert any(line.startswith("round ") for line in process.stderr)
+        assert any(line.startswith("measuring ") for line in process.stderr)
         parts = psutil.Process(process.pid).children(recursive=True)
         assert {"java", "redis-server", "node"} <= {part.name() for part in parts}
         process.send_signal(number)

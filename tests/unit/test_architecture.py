@@ -101,7 +101,10 @@ def ours(names: Iterable[str]) -> set[str]:
     return {name for name in names if name in MODULES}
 
 
-GRAPH = {module: ours(imports(module)) for module in MODULES}
+@cache
+def graph() -> dict[str, set[str]]:
+    """Which of our modules each of them imports."""
+    return {module: ours(imports(module)) for module in MODULES}
 
 
 def reachable(*start: str) -> set[str]:
@@ -111,7 +114,7 @@ def reachable(*start: str) -> set[str]:
         module = waiting.pop()
         if module not in seen:
             seen.add(module)
-            waiting += GRAPH[module]
+            waiting += graph()[module]
     return seen
 
 
@@ -188,7 +191,7 @@ def test_an_api_or_a_protocol_knows_no_other_s_files(room: str) -> None:
     for name in MODULES:
         folder = name.rpartition(".")[0]
         if package(name) == room and folder.count(".") == 2:
-            used = {each.rpartition(".")[0] for each in GRAPH[name]}
+            used = {each.rpartition(".")[0] for each in graph()[name]}
             assert not {each for each in used - {folder} if each.startswith(f"lib.{room}.")}, name
 
 
@@ -299,7 +302,7 @@ def test_the_pure_modules_know_no_library_that_does_io() -> None:
 
 def test_the_arrows_point_inwards_and_never_in_a_circle() -> None:
     try:
-        TopologicalSorter(GRAPH).prepare()
+        TopologicalSorter(graph()).prepare()
     except CycleError as error:
         pytest.fail(f"import cycle: {error.args[1]}")
 
