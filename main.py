@@ -13,7 +13,7 @@ gc.disable()  # until an app is built: objects made by imports stay, and collect
 import os
 
 # With this the thread that waits for a call does its I/O itself, and is not woken by a thread of gRPC's: that saves a
-# tenth of a start's CPU. gRPC reads it when it makes its first channel, and a version that lacks it only logs that.
+# tenth of a start's CPU. gRPC reads it when it is imported, and a version that lacks it only logs that.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 
 import logging

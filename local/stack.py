@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,8 @@ class Stack:
         self._queues(self._function_settings())
         self.wait_for("api")
         self.wait_for("worker")
+        if self.strict:
+            self._wait("firestore-proxy", self._has_indexes)
 
     def wait_for(self, name: str) -> None:
         """Waits until Firestore, or a function, answers. Errors: `ProcessFault`."""
@@ -200,6 +203,10 @@ class Stack:
     def firestore_faults_url(self) -> str:
         """Where a strict stack's Firestore shows its faults, and takes others. See `local.firestore_proxy.faults`."""
         return f"{self._side('firestore-proxy')}/faults"
+
+    def _has_indexes(self) -> bool:
+        with urllib.request.urlopen(self.firestore_faults_url, timeout=READY_SECONDS) as shown:
+            return not json.load(shown)["building"]
 
     def _firestore(self, saved: Path | None = None) -> None:
         rules = Path(self._folder.name, "firestore.rules")

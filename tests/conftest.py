@@ -29,7 +29,7 @@ from tests.warm import WarmStart
 WAIT_SECONDS = 60.0
 MODELS = "demo,gpt-*,claude-*,gemini-*"
 STRICT = Strict.from_env(os.environ, default="1")
-WORKER_BYTES = 4 << 30  # what a process's stacks take at most: those of the session, of a file, and of a test
+WORKER_BYTES = 2 << 30  # what a process's stacks take at most: those of the session, of a file, and of a test
 
 
 gc.disable()  # until the tests are collected: what that makes stays, and looking through it again takes a sixth of it
@@ -41,8 +41,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `-n auto` is: three more than cores, since tests also wait, if there is the memory."""
-    return max(1, min((os.cpu_count() or 1) + 3, psutil.virtual_memory().total // WORKER_BYTES))
+    """How many processes `-n auto` is: five more than cores, since tests mostly wait, if there is the memory."""
+    return max(1, min((os.cpu_count() or 1) + 5, psutil.virtual_memory().total // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,6 +62,11 @@ class StrictFirestore(Proxy):
         self._budget = Budget(self._times)
         self.made.clear()
 
+    @property
+    def building(self) -> bool:
+        """Whether the indexes are still being built."""
+        return time.monotonic() < self._ready
+
     async def commit(self, method: str, request: bytes, context: Any) -> bytes:
         fails = self._chance.random() < self.faults.share
         done = self._chance.random() < self.faults.done
@@ -172,7 +177,7 @@ class StrictFirestore(Proxy):
                 return None
         indexes = self._indexes
         assert indexes is not None
-        ready = indexes if time.monotonic() >= self._ready else indexes.while_building()
+        ready = indexes.while_building() if self.building else indexes
         for need in needs(query):
             if not ready.answer(need):
                 return refusal(need, asked.parent.split("/")[1], building=indexes.answer(need))
