@@ -157,7 +157,7 @@ def test_a_fault_that_is_misspelt_is_refused_and_changes_nothing(proxy: Proxy, f
     answer = proxy.fault(**faults)
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
     now = requests.get(proxy.faults_url, timeout=PATIENCE).json()
-    assert now == LENIENT | {"made": {}}
+    assert now == LENIENT | {"made": {}, "building": False}
 
 
 # Strictnesses, each on by setting alone
@@ -207,6 +207,7 @@ def test_a_query_and_a_count_need_their_index(proxy: Proxy, tmp_path: Path) -> N
 
 def test_an_index_is_not_ready_until_it_is_built(proxy: Proxy, tmp_path: Path) -> None:
     proxy.fault(indexes=indexes(tmp_path, "b"), build=3600).raise_for_status()
+    assert requests.get(proxy.faults_url, timeout=PATIENCE).json()["building"]
     with pytest.raises(exceptions.FailedPrecondition, match="currently building and cannot be used yet"):
         asked(rows(proxy, "a").order_by("b"))
     asked(rows(proxy, "a"))
