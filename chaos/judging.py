@@ -123,8 +123,9 @@ def _about_the_journal(seen: Observation, last: Saved, gone: Sequence[int]) -> I
     if gone:
         shown = ", ".join(map(str, gone[:5])) + (", …" if len(gone) > 5 else "")
         yield f"expected every event that had been committed to stay in the journal, {len(gone)} have not: {shown}"
-    if seen.promise.no_more and seen.kept and len(last.journal) > len(seen.kept[-1]):
-        yield f"expected nothing after event {_last(seen.kept[-1])}, the journal has {_last(last.journal)}"
+    if seen.promise.no_more and (others := _by_others(seen, last)):
+        told = "expected no other attempt to write after the answer's first words"
+        yield f"{told}, {len(others)} events are another's, first {others[0]}"
 
 
 def _about_the_answer(seen: Observation, last: Saved, spoken: Sequence[str]) -> Iterator[str]:
@@ -203,6 +204,16 @@ def _gone(seen: Observation, last: Saved) -> list[int]:
         seen_then = (frame for frames, its in then if its is exact for frame in frames)
         gone |= {frame.id or 0 for frame in seen_then if _form(frame, exact) not in now}
     return sorted(gone)
+
+
+def _by_others(seen: Observation, last: Saved) -> list[int]:
+    """The events that another attempt wrote than the one that wrote the answer's first words.
+
+    The first attempt may have sent more before it was lost than was committed then.
+    """
+    written = zip(last.journal, last.attempts, strict=True)
+    first = next((attempt for frame, attempt in written if text_of(seen.dialect, frame)), None)
+    return [frame.id or 0 for frame, attempt in written if attempt != first]  # those that are left, after the words
 
 
 def _form(frame: Frame, exact: bool) -> tuple[int | None, str, str]:

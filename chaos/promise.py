@@ -13,8 +13,8 @@ from local.client import Frame
 class Promise:
     """What is promised for one generation, besides that a completed one has the whole answer.
 
-    `states` are the allowed final states. `tokens` is how many are saved if it does not complete. `no_more`: it ends
-    with exactly what was committed when the fault began. `calls` is the largest number of upstream calls that ask for
+    `states` are the allowed final states. `tokens` is how many are saved if it does not complete. `no_more`: once it
+    has words, no other attempt adds to it. `calls` is the largest number of upstream calls that ask for
     an answer, of which each is paid. `recover` is the longest recovery, in seconds.
     """
 

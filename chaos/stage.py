@@ -74,8 +74,18 @@ class Stage:
 
     def firestore_made(self) -> dict[str, int]:
         """How often each fault of Firestore has struck since they were set."""
-        faults = requests.get(self.stack.firestore_faults_url, timeout=WAIT_SECONDS).json()
-        return faults["made"]  # type: ignore[no-any-return]
+        return self._firestore_shows("made")  # type: ignore[no-any-return]
+
+    def wait_for_commits(self) -> None:
+        """Waits until no commit is under way. Errors: `TimeoutError`."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while self._firestore_shows("committing"):
+            if time.monotonic() > deadline:
+                raise TimeoutError("a commit does not end")
+            time.sleep(0.05)
+
+    def _firestore_shows(self, name: str) -> Any:
+        return requests.get(self.stack.firestore_faults_url, timeout=WAIT_SECONDS).json()[name]
 
     def recorded(self, question: Question) -> list[float]:
         """When each token of a question that is recorded was sent, in seconds on the monotonic clock."""

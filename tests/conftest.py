@@ -65,6 +65,7 @@ def stack() -> Iterator[Stack]:
         "MAX_USER_STARTS": "200",
         "UPSTREAM_MODELS": MODELS,
         "KEEPALIVE_SECONDS": "0.5",
+        "STATUS_WAIT_SECONDS": "60",  # enough for an upstream's three refusals on a busy machine
     }
     with Stack(Ports.free(), settings, environ, STRICT) as running:
         yield running

@@ -10,7 +10,7 @@ from chaos.round import Round
 from chaos.stage import Stage
 from local.client import Client
 
-DRAIN_SECONDS = 0.3  # until commits that are under way have arrived
+DRAIN_SECONDS = 0.3  # until a commit that was sent is seen to be under way
 
 
 class FirestoreFrozen(Fault):
@@ -51,6 +51,7 @@ class FirestoreRestarted(Fault):
         for function in functions:
             function.pause()
         time.sleep(DRAIN_SECONDS)
+        on.stage.wait_for_commits()
         on.keep()
         saved = stack.save_firestore()
         stack.processes["firestore"].kill()

@@ -19,7 +19,8 @@ from local.ports import HOST
 
 def _side_port(firestore: StrictFirestore) -> web.Application:
     async def show(_: web.Request) -> web.Response:
-        shown = {**asdict(firestore.faults), "made": firestore.made, "building": firestore.building}
+        now = {"building": firestore.building, "committing": firestore.committing}
+        shown = {**asdict(firestore.faults), "made": firestore.made, **now}
         return web.json_response(shown)
 
     async def change(request: web.Request) -> web.Response:

@@ -38,11 +38,15 @@ _QUERY, _COUNT = rpc.RunQueryRequest.pb(), rpc.RunAggregationQueryRequest.pb()
 
 
 class StrictFirestore(Proxy):
-    """The proxy with faults. `made` counts what failed: commits by status and whether they took effect, and others."""
+    """The proxy with faults. `made` counts what failed: commits by status and whether they took effect, and others.
+
+    `committing` is how many commits are under way.
+    """
 
     def __init__(self, target: str, faults: Faults | None = None):
         super().__init__(target)
         self.made: Counter[str] = Counter()
+        self.committing = 0
         self.faults = Faults()
         self._indexes: Indexes | None = None
         self._ready = 0.0
@@ -68,6 +72,13 @@ class StrictFirestore(Proxy):
         return time.monotonic() < self._ready
 
     async def commit(self, method: str, request: bytes, context: Any) -> bytes:
+        self.committing += 1
+        try:
+            return await self._commit_or_fail(method, request, context)
+        finally:
+            self.committing -= 1
+
+    async def _commit_or_fail(self, method: str, request: bytes, context: Any) -> bytes:
         fails = self._chance.random() < self.faults.share
         done = self._chance.random() < self.faults.done
         code = self._chance.choice(ANSWER_LOST if done else NOT_DONE)

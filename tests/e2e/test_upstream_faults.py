@@ -43,12 +43,13 @@ from tests.conftest import calls_of, database_of
 from tests.e2e.scripted_upstream import DONE, ROLE, SAID, TOKENS, Peer, Script, Server, catalog, delta, event
 
 WAIT_SECONDS = 60.0
-RESPONSE_SECONDS = 25  # a response that would hang ends by then, and says so
+RESPONSE_SECONDS = 100  # a response that would hang ends by then, and says so
 QUIET_SECONDS = 15  # in which all that goes on has to end, once the answers have
-STATUS_WAIT_SECONDS = 20  # enough for all attempts of every row but one, which is told in the stream
+STATUS_WAIT_SECONDS = 55  # enough for all attempts of every row at once, however busy the machine
+EARLY_SECONDS = 1  # after which those functions send their own status that are told of a fault when it is too late
 LIMIT_SECONDS = 3  # longer than the queue's own first pause
 NEVER = {"first_byte_delay": 3600}
-TOO_LATE = {"first_byte_delay": STATUS_WAIT_SECONDS + 3}
+TOO_LATE = {"first_byte_delay": EARLY_SECONDS + 3}
 OPEN_AND_SILENT = {"first_token_delay": 3600}
 STUCK = {"fault": "stall"}
 DONE_FRAME = Frame(None, "[DONE]")
@@ -63,7 +64,8 @@ class Case:
     `upstream` is the catalog's table: where the call goes, and its deadlines. `demo` is what the demo upstream is told
     to do, `script` the scripted one. `status` is what the client gets; `error` the upstream's own error object, where
     it sends one that is the client's to see; `calls` how often the upstream is called; `said` how many tokens are kept,
-    None where chance says how many. `whole`: the client asks for one body.
+    None where chance says how many. `whole`: the client asks for one body. `early`: its response has its status before
+    the upstream's comes.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Case:
     said: int | None = 0
     tokens: int = TOKENS
     whole: bool = False
+    early: bool = False
     upstream: str = "demo"
     demo: Mapping[str, Any] = field(default_factory=dict)
     script: str | None = None
@@ -345,9 +348,10 @@ FAULTS = [
         "failed",
         "upstream_status",
         error=refused(400),
+        early=True,
         demo={**refuses(400), **TOO_LATE},
     ),
-    Case("401 too late for the status line", "failed", "upstream_key", demo={**refuses(401), **TOO_LATE}),
+    Case("401 too late for the status line", "failed", "upstream_key", early=True, demo={**refuses(401), **TOO_LATE}),
     Case("a key that no header takes", "failed", "upstream_key", status=502, upstream="odd_key"),
     # It answers with something else
     Case("a page with status 200", "failed", "upstream_content_type", status=502, demo=strikes("html")),
@@ -469,9 +473,13 @@ def full() -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The stack, what stands for its upstreams, and which of those counts the calls to a table of the catalog."""
+    """The stack, what stands for its upstreams, and which of those counts the calls to a table of the catalog.
+
+    `early_url` has the functions that wait only `EARLY_SECONDS` for an upstream's status.
+    """
 
     stack: Stack
+    early_url: str
     database: firestore.Client
     servers: Mapping[str, Server]
 
@@ -531,8 +539,9 @@ def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
         # Not strict: calls are counted, and a claim that a strict Firestore refuses may cost an attempt.
         own = held.enter_context(Stack(ports, settings, environ, beside=stack))
+        early = own.add_functions("early", {"STATUS_WAIT_SECONDS": str(EARLY_SECONDS)})
         servers = {"scripted": script, "scripted_short": script, "untrusted": untrusted, "handshake": handshake}
-        yield World(stack=own, database=database_of(own), servers=servers)
+        yield World(stack=own, early_url=early, database=database_of(own), servers=servers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -571,7 +580,7 @@ def visible(frame: Frame) -> str:
 def outcome_of(world: World, case: Case) -> Outcome:
     what = f"{case.name} {uuid.uuid4().hex[:12]}"
     asked = case.question(what)
-    client = Client(world.stack.url, f"user-{uuid.uuid4().hex[:12]}")
+    client = Client(world.early_url if case.early else world.stack.url, f"user-{uuid.uuid4().hex[:12]}")
     live: list[Frame] = []
     with client.session:
         if case.whole:
@@ -718,6 +727,7 @@ def test_none_of_it_took_the_service_by_surprise_and_a_key_that_is_refused_is_to
 ) -> None:
     for each in outcomes.values():
         each.exception(2 * WAIT_SECONDS)
-    told = {name: errors(world.stack.processes[name].log.read_text()) for name in ("api", "worker")}
-    keys = [case for case in FAULTS if case.reason == "upstream_key"]
-    assert told == {"api": [], "worker": ["ERROR the upstream refused this service's key"] * len(keys)}
+    for early, before in ((False, ""), (True, "early-")):
+        told = {name: errors(world.stack.processes[before + name].log.read_text()) for name in ("api", "worker")}
+        keys = [case for case in FAULTS if case.reason == "upstream_key" and case.early is early]
+        assert told == {"api": [], "worker": ["ERROR the upstream refused this service's key"] * len(keys)}

@@ -30,8 +30,9 @@ from tests.conftest import database_of
 from tests.e2e.scripted_upstream import DONE, ROLE, Peer, Script, Server, catalog, delta, event
 
 WAIT_SECONDS = 60.0
-STATUS_WAIT_SECONDS = 12  # enough for all attempts of every row but the one that is told in the stream
-LATE_SECONDS = 14
+STATUS_WAIT_SECONDS = 55  # enough for all attempts of every row at once, however busy the machine
+EARLY_SECONDS = 1  # after which those functions send their own status that are told of a fault when it is too late
+LATE_SECONDS = EARLY_SECONDS + 2
 LIMIT_SECONDS = 2.5  # longer than the queue's own first pause
 MANY = 32_000
 
@@ -59,6 +60,7 @@ class Row:
     `reason` unless set), `kept_status` the status that goes with it, `status` that of the stream's response. `message`
     has what an app finds in the message, `body` what a plain request's answer has. `ask` are further fields of the
     request, `calls` how often the upstream is called. `rewritten`: an event is not as it came, but says the same.
+    `early`: its response has its status before the upstream's comes.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Row:
     upstream: str = "scripted"
     calls: int = 1
     rewritten: bool = False
+    early: bool = False
 
     @property
     def script(self) -> Script:
@@ -384,6 +387,7 @@ ROWS = [
         kept_status=400,
         error=LATE,
         code="context_length_exceeded",
+        early=True,
     ),
     Row(
         "422 to stream_options that the client did not send",
@@ -524,7 +528,10 @@ ROWS = [
 
 @dataclass(frozen=True, kw_only=True)
 class World:
+    """`early_url` has the functions that wait only `EARLY_SECONDS` for an upstream's status."""
+
     stack: Stack
+    early_url: str
     database: firestore.Client
     server: Server
 
@@ -540,7 +547,8 @@ def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
         environ = {name: value for name, value in os.environ.items() if not name.endswith("_PORT")}
         # Not strict: calls are counted, and a claim that a strict Firestore refuses may cost an attempt.
         own = held.enter_context(Stack(Ports.free(), settings, environ, beside=stack))
-        yield World(stack=own, database=database_of(own), server=server)
+        early = own.add_functions("early", {"STATUS_WAIT_SECONDS": str(EARLY_SECONDS)})
+        yield World(stack=own, early_url=early, database=database_of(own), server=server)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -581,7 +589,7 @@ def message_of(database: firestore.Client, path: str) -> Json:
 
 
 def outcome_of(world: World, row: Row) -> Outcome:
-    client = Client(world.stack.url, f"user-{uuid.uuid4().hex[:12]}")
+    client = Client(world.early_url if row.early else world.stack.url, f"user-{uuid.uuid4().hex[:12]}")
 
     def asked(how: str) -> Json:
         messages = [{"role": "user", "content": f"{row.name}, {how}"}]
@@ -755,5 +763,5 @@ def test_an_image_is_resumed_from_right_before_it(world: World, outcomes: dict[s
 def test_none_of_it_took_the_service_by_surprise(world: World, outcomes: dict[str, Future[Outcome]]) -> None:
     for each in outcomes.values():
         each.exception(2 * WAIT_SECONDS)
-    for name in ("api", "worker"):
+    for name in ("api", "worker", "early-api", "early-worker"):
         assert errors(world.stack.processes[name].log.read_text()) == []

@@ -157,7 +157,7 @@ def test_a_fault_that_is_misspelt_is_refused_and_changes_nothing(proxy: Proxy, f
     answer = proxy.fault(**faults)
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
     now = requests.get(proxy.faults_url, timeout=PATIENCE).json()
-    assert now == LENIENT | {"made": {}, "building": False}
+    assert now == LENIENT | {"made": {}, "building": False, "committing": 0}
 
 
 # Strictnesses, each on by setting alone
@@ -311,6 +311,19 @@ def test_each_kind_of_call_takes_as_long_as_it_is_told(proxy: Proxy, database: A
             heard.get(timeout=PATIENCE)
             watch.unsubscribe()
     assert time.monotonic() - began >= 0.3
+
+
+def test_a_commit_that_is_under_way_is_counted(proxy: Proxy) -> None:
+    def committing() -> Any:
+        return requests.get(proxy.faults_url, timeout=PATIENCE).json()["committing"]
+
+    proxy.fault(commit_latency={"p50": 1, "p99": 1}).raise_for_status()
+    thread = threading.Thread(target=commit, args=(proxy.database.document(path()), {"n": 1}))
+    thread.start()
+    while not committing():
+        assert thread.is_alive(), "it was over before it was counted"
+    thread.join(PATIENCE)
+    assert committing() == 0
 
 
 def test_a_document_that_is_written_too_often_meets_contention_and_others_do_not(proxy: Proxy, database: Any) -> None:

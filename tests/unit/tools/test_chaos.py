@@ -337,12 +337,25 @@ def test_an_answer_that_continues_too_late_is_named() -> None:
     assert verdict.broken == ("expected it to go on within 30 s, it took 31.0 s",)
 
 
-def test_more_than_was_committed_is_named_where_nobody_may_continue() -> None:
-    promise = replace(BREAKS_OFF, no_more=True)
+@pytest.mark.parametrize(
+    ("attempts", "told"),
+    [
+        ((1,) * 20, []),  # the lost one's last commit may arrive after it is lost
+        ((1, *(2,) * 19), []),  # the first one had said nothing yet
+        (
+            (1,) * 18 + (2, 3),
+            ["expected no other attempt to write after the answer's first words, 2 events are another's, first 19"],
+        ),
+    ],
+)
+def test_where_nobody_may_continue_only_the_attempt_with_the_first_words_writes(
+    attempts: tuple[int, ...], told: list[str]
+) -> None:
     frames = journal(whole()[:20])
-    seen = observed(frames, state="incomplete", reason="worker_lost", promise=promise)
-    assert judge(replace(seen, kept=(frames,))).broken == ()
-    assert judge(seen).broken == ("expected nothing after event 10, the journal has 20",)
+    promise = replace(BREAKS_OFF, no_more=True)
+    ended = saved(frames, state="incomplete", reason="worker_lost", attempts=attempts)
+    seen = observed(frames, readings=(ended,), watched=watched(frames, "worker_lost"), promise=promise)
+    assert list(judge(seen).broken) == told
 
 
 def test_fewer_tokens_than_were_sent_before_the_fault_are_lost() -> None:
