@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,43 +49,48 @@ class Meter(Proxy):
     def __init__(self, target: str):
         super().__init__(target)
         self.counts: dict[str, Count] = {}
-        self._under_way: set[asyncio.Future[None]] = set()
+        self._under_way: set[Future[None]] = set()
+        self._lock = threading.Lock()
 
-    async def counted(self) -> dict[str, Count]:
+    def counted(self) -> dict[str, Count]:
         """The counts with all commits that were under way: a listener hears of one before its response is here."""
-        if self._under_way:
-            await asyncio.wait(set(self._under_way))
+        with self._lock:
+            under_way = set(self._under_way)
+        wait(under_way)
         return self.counts
 
-    async def commit(self, method: str, request: bytes, context: Any) -> bytes:
-        ended = asyncio.get_running_loop().create_future()
-        self._under_way.add(ended)
+    def commit(self, method: str, request: bytes, context: Any) -> bytes:
+        ended: Future[None] = Future()
+        with self._lock:
+            self._under_way.add(ended)
         try:
-            return await self._commit(method, request, context)
+            return self._commit(method, request, context)
         finally:
-            self._under_way.remove(ended)
+            with self._lock:
+                self._under_way.remove(ended)
             ended.set_result(None)
 
-    async def _commit(self, method: str, request: bytes, context: Any) -> bytes:
-        answer = await super().commit(method, request, context)
-        for number, write in enumerate(writes_of(method, request)):
-            count = self._count(write.update.name or write.delete or write.transform.document)
-            count.commits += number == 0 or method.endswith("/BatchWrite")  # each write is independent
-            count.writes += 1
-            count.written += write.ByteSize()
+    def _commit(self, method: str, request: bytes, context: Any) -> bytes:
+        answer = super().commit(method, request, context)
+        with self._lock:
+            for number, write in enumerate(writes_of(method, request)):
+                count = self._count(write.update.name or write.delete or write.transform.document)
+                count.commits += number == 0 or method.endswith("/BatchWrite")  # each write is independent
+                count.writes += 1
+                count.written += write.ByteSize()
         return answer
 
-    async def stream(self, method: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    def stream(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         asked: list[bytes] = []
 
-        async def seen() -> AsyncIterator[bytes]:
-            async for request in requests:
+        def seen() -> Iterator[bytes]:
+            for request in requests:
                 if not asked:
                     asked.append(request)
                 yield request
 
         brought = False
-        async for answer in super().stream(method, seen(), context):
+        for answer in super().stream(method, seen(), context):
             for name, size in _documents(method.removeprefix(_SERVICE), answer):
                 brought = True
                 self._read(name, size)
@@ -96,9 +103,10 @@ class Meter(Proxy):
                     self._read(str(_AGGREGATION.FromString(asked[0])), 0)
 
     def _read(self, name: str, size: int) -> None:
-        count = self._count(name)
-        count.reads += 1
-        count.read += size
+        with self._lock:
+            count = self._count(name)
+            count.reads += 1
+            count.read += size
 
     def _count(self, name: str) -> Count:
         return self.counts.setdefault(name.partition("/documents/")[2] or name, Count())
@@ -128,7 +136,8 @@ async def _serve(target: str) -> None:
     meter = Meter(target)
 
     async def show(_: web.Request) -> web.Response:
-        return web.json_response({name: asdict(count) for name, count in (await meter.counted()).items()})
+        counts = await asyncio.to_thread(meter.counted)
+        return web.json_response({name: asdict(count) for name, count in counts.items()})
 
     app = web.Application()
     app.router.add_get("/counts", show)
@@ -136,7 +145,7 @@ async def _serve(target: str) -> None:
     await runner.setup()
     try:
         await web.TCPSite(runner, HOST, 0).start()
-        async with meter.serving(0) as address:
+        with meter.serving(0) as address:
             print(f"ready grpc={address} http=http://{HOST}:{runner.addresses[0][1]}", flush=True)
             await stop.wait()
     finally:

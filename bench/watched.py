@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -45,16 +45,16 @@ class _Recorder(Proxy):
         self._who = who
         self._keep = keep
 
-    async def commit(self, method: str, request: bytes, context: Any) -> bytes:
+    def commit(self, method: str, request: bytes, context: Any) -> bytes:
         began = time.time()
-        answer = await super().commit(method, request, context)
+        answer = super().commit(method, request, context)
         number = len(writes_of(method, request))
         self._seen(f"{method.removeprefix(FIRESTORE)}, {number} document{'s' if number > 1 else ''}", began)
         return answer
 
-    async def stream(self, method: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    def stream(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         name, began = method.removeprefix(FIRESTORE), time.time()
-        async for answer in super().stream(method, requests, context):
+        for answer in super().stream(method, requests, context):
             if name == "Listen" and _LISTENED.FromString(answer).HasField("document_change"):
                 self._seen("snapshot", time.time())
             yield answer
@@ -130,9 +130,7 @@ class Watched:
 
     async def _way(self, there: AsyncExitStack, who: str) -> str:
         """Firestore's address for a function: a distance, and behind it a proxy that records."""
-        host, _, port = (
-            await there.enter_async_context(_Recorder(self._target, who, self._keep).serving(0))
-        ).partition(":")
+        host, _, port = there.enter_context(_Recorder(self._target, who, self._keep).serving(0)).partition(":")
         distance = Distance(self._seconds)
         server = await asyncio.get_running_loop().create_server(lambda: Near(distance, (host, int(port))), HOST, 0)
         there.callback(server.close)

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from functools import partial
@@ -42,6 +42,7 @@ class Tally:
         self.counted: defaultdict[str | None, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
         self._users: dict[bytes, str] = {}
         self._generations: dict[bytes, str] = {}
+        self._lock = threading.Lock()
 
     def know(self, user: str) -> None:
         """From now on, counts calls that name this user, or one of the user's generations, as this user's."""
@@ -49,7 +50,8 @@ class Tally:
 
     def add(self, what: str, number: float, *said: bytes) -> None:
         """Counts for the user that is named first in these bytes."""
-        self.counted[next(filter(None, map(self._whose, said)), None)][what] += number
+        with self._lock:
+            self.counted[next(filter(None, map(self._whose, said)), None)][what] += number
 
     def _whose(self, said: bytes) -> str | None:
         found = _GENERATION.search(said)
@@ -95,25 +97,25 @@ class Meter(Proxy):
         super().__init__(target)
         self._tally = tally
 
-    async def commit(self, method: str, request: bytes, context: Any) -> bytes:
-        answer = await super().commit(method, request, context)
+    def commit(self, method: str, request: bytes, context: Any) -> bytes:
+        answer = super().commit(method, request, context)
         for write in writes_of(method, request):
             name = write.delete or write.update.name
             self._tally.add("deletes" if write.delete else "writes", 1, name.encode(), request)
         return answer
 
-    async def stream(self, method: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    def stream(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         asked = b""
         found = 0
 
-        async def passing() -> AsyncIterator[bytes]:
+        def passing() -> Iterator[bytes]:
             nonlocal asked
-            async for request in requests:
+            for request in requests:
                 asked = request
                 yield request
 
         count = reads_of(method)
-        async for answer in super().stream(method, passing(), context):
+        for answer in super().stream(method, passing(), context):
             if count is not None and (reads := count(answer)):
                 self._tally.add("reads", reads, answer, asked)
                 found += reads
@@ -164,8 +166,8 @@ class Doors:
             firestore = Meter(f"{HOST}:{self._ports.firestore_port}", self.tally)
             tasks = Meter(f"{HOST}:{self._ports.tasks_port}", self.tally)
             settings = {
-                "FIRESTORE_EMULATOR_HOST": await doors.enter_async_context(firestore.serving(0)),
-                "TASKS_EMULATOR_HOST": await doors.enter_async_context(tasks.serving(0)),
+                "FIRESTORE_EMULATOR_HOST": doors.enter_context(firestore.serving(0)),
+                "TASKS_EMULATOR_HOST": doors.enter_context(tasks.serving(0)),
                 "WORKER_URL": await self._worker_door(doors),
             }
             self._ready.set_result((settings, asyncio.get_running_loop(), over))

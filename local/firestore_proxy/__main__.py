@@ -45,7 +45,7 @@ async def _serve(target: str, port: int, http_port: int, faults: Faults) -> None
     await runner.setup()
     try:
         await web.TCPSite(runner, HOST, http_port).start()
-        async with firestore.serving(port) as address:
+        with firestore.serving(port) as address:
             print(f"ready grpc={address} http=http://{HOST}:{runner.addresses[0][1]}", flush=True)
             await stop.wait()
     finally:

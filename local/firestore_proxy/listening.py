@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 from google.cloud.firestore_v1.types import firestore as rpc
 from google.protobuf.message import DecodeError
 
 _LISTEN = rpc.ListenRequest.pb()
 _LISTENED = rpc.ListenResponse.pb()
-_AHEAD = 1000  # messages that wait
 
 
 class Targets:
@@ -20,9 +21,9 @@ class Targets:
         self._told: set[tuple[int, str]] = set()
         self._resumed: set[int] = set()
 
-    async def asked(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    def asked(self, requests: Iterator[bytes]) -> Iterator[bytes]:
         """Passes requests on."""
-        async for request in requests:
+        for request in requests:
             target = _LISTEN.FromString(request).add_target
             if target.WhichOneof("resume_type") is not None:
                 self._resumed.add(target.target_id)
@@ -48,27 +49,23 @@ class Targets:
         return True
 
 
-async def later(answers: AsyncIterator[bytes], wait: Callable[[], float]) -> AsyncIterator[bytes]:
+def later(answers: Iterator[bytes], wait: Callable[[], float]) -> Iterator[bytes]:
     """Each answer `wait()` seconds after it came, in the order in which they came, and an error after them."""
-    loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[tuple[float, bytes] | Exception | None] = asyncio.Queue(_AHEAD)
+    arrived: queue.SimpleQueue[tuple[float, bytes] | Exception | None] = queue.SimpleQueue()
 
-    async def arrive() -> None:
+    def arrive() -> None:
         try:
-            async for answer in answers:
-                await arrived.put((loop.time() + wait(), answer))
+            for answer in answers:
+                arrived.put((time.monotonic() + wait(), answer))
         except Exception as error:
-            await arrived.put(error)
+            arrived.put(error)
         else:
-            await arrived.put(None)
+            arrived.put(None)
 
-    arriving = asyncio.ensure_future(arrive())
-    try:
-        while (said := await arrived.get()) is not None:
-            if isinstance(said, Exception):
-                raise said
-            due, answer = said
-            await asyncio.sleep(due - loop.time())
-            yield answer
-    finally:
-        arriving.cancel()
+    threading.Thread(target=arrive, daemon=True).start()
+    while (said := arrived.get()) is not None:
+        if isinstance(said, Exception):
+            raise said
+        due, answer = said
+        time.sleep(max(0.0, due - time.monotonic()))
+        yield answer

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from google.cloud.firestore_v1.types import firestore as rpc
 from google.rpc.status_pb2 import Status
@@ -21,7 +21,7 @@ from local.firestore_proxy.faults import Faults
 from local.firestore_proxy.indexes import Indexes, refusal
 from local.firestore_proxy.limits import too_much
 from local.firestore_proxy.listening import Targets, later
-from local.firestore_proxy.proxy import SERVICE, Proxy
+from local.firestore_proxy.proxy import READS, SERVICE, Proxy
 from local.firestore_proxy.query import needs
 
 NOT_DONE = (
@@ -32,7 +32,6 @@ NOT_DONE = (
 )
 ANSWER_LOST = (StatusCode.DEADLINE_EXCEEDED, StatusCode.UNAVAILABLE)
 SOCKET_CLOSED = "Socket closed"
-_READS = ("BatchGetDocuments", "RunQuery", "RunAggregationQuery")
 _COMMIT, _BATCH, _BATCHED = rpc.CommitRequest.pb(), rpc.BatchWriteRequest.pb(), rpc.BatchWriteResponse.pb()
 _QUERY, _COUNT = rpc.RunQueryRequest.pb(), rpc.RunAggregationQueryRequest.pb()
 
@@ -50,11 +49,13 @@ class StrictFirestore(Proxy):
         self.faults = Faults()
         self._indexes: Indexes | None = None
         self._ready = 0.0
+        self._lock = threading.Lock()
         self._take(faults or Faults())
 
     def fault(self, **changes: Any) -> None:
         """Sets faults, until they are changed again. Others stay as they are. Raises ValueError or TypeError."""
-        self._take(replace(self.faults, **changes))
+        with self._lock:
+            self._take(replace(self.faults, **changes))
 
     def _take(self, faults: Faults) -> None:
         if (faults.indexes, faults.build) != (self.faults.indexes, self.faults.build):
@@ -71,40 +72,47 @@ class StrictFirestore(Proxy):
         """Whether the indexes are still being built."""
         return time.monotonic() < self._ready
 
-    async def commit(self, method: str, request: bytes, context: Any) -> bytes:
-        self.committing += 1
+    def commit(self, method: str, request: bytes, context: Any) -> bytes:
+        with self._lock:
+            self.committing += 1
+            fails = self._chance.random() < self.faults.share
+            done = self._chance.random() < self.faults.done
+            code = self._chance.choice(ANSWER_LOST if done else NOT_DONE)
         try:
-            return await self._commit_or_fail(method, request, context)
+            if fails and not done:
+                self._fail(code, "", context)
+            answer = self._commit(method, request, context)
+            if fails:
+                self._fail(code, ", done", context)
+            return answer
         finally:
-            self.committing -= 1
+            with self._lock:
+                self.committing -= 1
 
-    async def _commit_or_fail(self, method: str, request: bytes, context: Any) -> bytes:
-        fails = self._chance.random() < self.faults.share
-        done = self._chance.random() < self.faults.done
-        code = self._chance.choice(ANSWER_LOST if done else NOT_DONE)
-        if fails and not done:
-            return await self._fail(code, "", context)
-        answer = await self._commit(method, request, context)
-        return await self._fail(code, ", done", context) if fails else answer
+    def _fail(self, code: StatusCode, done: str, context: Any) -> NoReturn:
+        self._count(f"{code.name}{done}")
+        _refuse(context, code, "asked for by a fault")
 
-    async def _fail(self, code: StatusCode, done: str, context: Any) -> bytes:
-        self.made[f"{code.name}{done}"] += 1
-        return await context.abort(code, "asked for by a fault")  # type: ignore[no-any-return]
+    def _count(self, what: str, number: int = 1) -> None:
+        with self._lock:
+            self.made[what] += number
 
-    async def _commit(self, method: str, request: bytes, context: Any) -> bytes:
+    def _commit(self, method: str, request: bytes, context: Any) -> bytes:
         batch = method.endswith("BatchWrite")
         asked = (_BATCH if batch else _COMMIT).FromString(request)
         if self.faults.limits and (said := too_much(request, asked.writes, self._indexes)) is not None:
-            await context.abort(StatusCode.INVALID_ARGUMENT, said)
-        multiples = self._multiples(asked.writes)
-        aborted = [self._budget.aborts(multiple) for multiple in multiples]
-        await self._wait(self.faults.commit_latency, self._budget.wait(multiples))
+            _refuse(context, StatusCode.INVALID_ARGUMENT, said)
+        with self._lock:
+            multiples = self._multiples(asked.writes)
+            aborted = [self._budget.aborts(multiple) for multiple in multiples]
+            resistance = self._budget.wait(multiples)
+        self._wait(self.faults.commit_latency, resistance)
         if not any(aborted):
-            return await super().commit(method, request, context)
-        self.made["contention"] += sum(aborted)
+            return super().commit(method, request, context)
+        self._count("contention", sum(aborted))
         if not batch:
-            await context.abort(StatusCode.ABORTED, CONTENTION)
-        return await self._partly(asked, aborted, context)
+            _refuse(context, StatusCode.ABORTED, CONTENTION)
+        return self._partly(asked, aborted, context)
 
     def _multiples(self, writes: Sequence[Any]) -> list[float]:
         if not self.faults.budget:
@@ -113,16 +121,14 @@ class StrictFirestore(Proxy):
         names = (write.delete or write.update.name or write.transform.document for write in writes)
         return [self._budget.write(name, self.faults.budget, now) for name in names]
 
-    async def _partly(self, asked: Any, aborted: Sequence[bool], context: Any) -> bytes:
+    def _partly(self, asked: Any, aborted: Sequence[bool], context: Any) -> bytes:
         """A batch of which some writes are aborted. Each write of a batch succeeds or fails by itself."""
         left = _BATCH.FromString(asked.SerializeToString())
         del left.writes[:]
         left.writes.extend(write for write, out in zip(asked.writes, aborted, strict=True) if not out)
         answer = _BATCHED()
         if left.writes:
-            answer = _BATCHED.FromString(
-                await super().commit(f"{SERVICE}BatchWrite", left.SerializeToString(), context)
-            )
+            answer = _BATCHED.FromString(super().commit(f"{SERVICE}BatchWrite", left.SerializeToString(), context))
         results = iter(list(zip(answer.write_results, answer.status, strict=True)))
         whole = _BATCHED()
         for out in aborted:
@@ -135,48 +141,37 @@ class StrictFirestore(Proxy):
             whole.status.add().CopyFrom(status)
         return whole.SerializeToString()  # type: ignore[no-any-return]
 
-    async def answers(self, method: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        match method.removeprefix(SERVICE):
-            case "Listen":
-                answers = self._listened(method, requests, context)
-                latency = self.faults.listen_latency
-                passing = later(answers, lambda: latency.draw(self._times)) if latency else answers
-            case name if name in _READS:
-                passing = self._read(method, name, requests, context)
-            case _:
-                passing = super().answers(method, requests, context)
-        async for answer in passing:
-            yield answer
+    def answers(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        if method in READS:
+            return self._read(method, requests, context)
+        if method != f"{SERVICE}Listen":
+            return super().answers(method, requests, context)
+        answers, latency = self._listened(method, requests, context), self.faults.listen_latency
+        return later(answers, lambda: self._drawn(latency)) if latency else answers
 
-    async def _listened(self, method: str, requests: AsyncIterator[bytes], context: Any) -> Any:
+    def _listened(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         if not self.faults.current_alone:
-            async for answer in super().answers(method, requests, context):
-                yield answer
-            return
+            return super().answers(method, requests, context)
         targets = Targets()
-        async for answer in super().answers(method, targets.asked(requests), context):
-            if targets.passes(answer):
-                yield answer
+        return filter(targets.passes, super().answers(method, targets.asked(requests), context))
 
-    async def _read(self, method: str, name: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        asked = [request async for request in requests]
-        if self._times.random() < self.faults.reads:
-            self.made["reads"] += 1
-            await context.abort(StatusCode.UNAVAILABLE, SOCKET_CLOSED)
-        if self._indexes is not None and asked and (said := self._unindexed(name, asked[0])) is not None:
-            self.made["unindexed"] += 1
-            await context.abort(StatusCode.FAILED_PRECONDITION, said)
-        await self._wait(self.faults.read_latency)
-
-        async def again() -> AsyncIterator[bytes]:
-            for request in asked:
-                yield request
-
-        async for answer in super().answers(method, again(), context):
-            yield answer
+    def _read(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        request = next(requests)
+        with self._lock:
+            fails = self._times.random() < self.faults.reads
+        if fails:
+            self._count("reads")
+            _refuse(context, StatusCode.UNAVAILABLE, SOCKET_CLOSED)
+        if (said := self._unindexed(method.removeprefix(SERVICE), request)) is not None:
+            self._count("unindexed")
+            _refuse(context, StatusCode.FAILED_PRECONDITION, said)
+        self._wait(self.faults.read_latency)
+        yield from super().answers(method, iter([request]), context)
 
     def _unindexed(self, name: str, request: bytes) -> str | None:
         """Why a query is refused, or None."""
+        if (indexes := self._indexes) is None:
+            return None
         match name:
             case "RunQuery":
                 asked = _QUERY.FromString(request)
@@ -186,15 +181,21 @@ class StrictFirestore(Proxy):
                 query = asked.structured_aggregation_query.structured_query
             case _:
                 return None
-        indexes = self._indexes
-        assert indexes is not None
         ready = indexes.while_building() if self.building else indexes
         for need in needs(query):
             if not ready.answer(need):
                 return refusal(need, asked.parent.split("/")[1], building=indexes.answer(need))
         return None
 
-    async def _wait(self, latency: Distribution | None, more: float = 0.0) -> None:
-        seconds = more + (latency.draw(self._times) if latency else 0.0)
-        if seconds:
-            await asyncio.sleep(seconds)
+    def _wait(self, latency: Distribution | None, more: float = 0.0) -> None:
+        if seconds := more + self._drawn(latency):
+            time.sleep(seconds)
+
+    def _drawn(self, latency: Distribution | None) -> float:
+        with self._lock:
+            return latency.draw(self._times) if latency else 0.0
+
+
+def _refuse(context: Any, code: StatusCode, said: str) -> NoReturn:
+    context.abort(code, said)
+    raise AssertionError("abort raises")

@@ -6,7 +6,6 @@ what it rejects, and gunicorn logs as much as it can.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
@@ -17,9 +16,8 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -54,33 +52,13 @@ Json = dict[str, Any]
 class QuotingFirestore(StrictFirestore):
     """Refuses commits that have a certain word in them, and says in full why."""
 
-    async def commit(self, method: str, request: bytes, context: Any) -> bytes:
+    def commit(self, method: str, request: bytes, context: Any) -> bytes:
         quoted = re.sub(r"[^ -~]", " ", request.decode("latin-1"))[:2000]
         if DENIED.encode() in request:
-            await context.abort(StatusCode.PERMISSION_DENIED, quoted)
+            context.abort(StatusCode.PERMISSION_DENIED, quoted)
         if REFUSED.encode() in request:
-            await context.abort(StatusCode.INVALID_ARGUMENT, quoted)
-        return await super().commit(method, request, context)
-
-
-@contextmanager
-def quoting_firestore(target: str) -> Iterator[tuple[QuotingFirestore, str]]:
-    """It and its address, while it serves in a thread of its own."""
-    firestore = QuotingFirestore(target)
-    ready: Future[tuple[str, Callable[[], object]]] = Future()
-
-    async def serve() -> None:
-        over, loop = asyncio.Event(), asyncio.get_running_loop()
-        async with firestore.serving(0) as address:
-            ready.set_result((address, lambda: loop.call_soon_threadsafe(over.set)))
-            await over.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    address, stop = ready.result(PATIENCE)
-    yield firestore, address
-    stop()
-    thread.join(PATIENCE)
+            context.abort(StatusCode.INVALID_ARGUMENT, quoted)
+        return super().commit(method, request, context)
 
 
 def event(**fields: Any) -> bytes:
@@ -272,7 +250,8 @@ def told(stack: Stack) -> Iterator[Told]:
         upstream = Upstream()
         parts.callback(upstream.server_close)
         parts.callback(upstream.shutdown)
-        firestore, address = parts.enter_context(quoting_firestore(stack.firestore_host))
+        firestore = QuotingFirestore(stack.firestore_host)
+        address = parts.enter_context(firestore.serving(0))
         receiver = Receiver(lambda got: Answer(410 if got.json["data"]["state"] == "stopped" else 204))
         parts.callback(receiver.server_close)
         settings = {

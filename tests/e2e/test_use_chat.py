@@ -104,7 +104,7 @@ def test_a_page_that_is_loaded_again_in_the_middle_goes_on_with_the_same_message
             say({ id: chat.messages.at(-1).id, text: textOf(chat.messages.at(-1)), count: chat.messages.length });
         """,
         tokens=300,
-        rate=150,
+        rate=50,
         moments=sorted(random.Random(version).sample(range(1, 900), 3)),
     )
     assert len({each["id"] for each in seen}) == 1
@@ -125,11 +125,11 @@ def test_a_second_tab_follows(client: Client, version: int) -> None:
             say(chat.messages.at(-1));
             say(tab.messages.at(-1));
         """,
-        tokens=80,
-        rate=100,
+        tokens=200,
+        rate=40,  # it still streams when the second tab comes, however busy the machine
     )
     assert first == second
-    assert first["parts"][-1]["text"] == expected(order["what"], 80)
+    assert first["parts"][-1]["text"] == expected(order["what"], 200)
 
 
 def test_where_nothing_runs_there_is_nothing_to_resume(client: Client, version: int) -> None:
