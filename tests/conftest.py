@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 import requests
@@ -32,6 +33,8 @@ STRICT = Strict.from_env(os.environ, default="1")
 WORKER_BYTES = 2 << 30  # what a process's stacks take at most: those of the session, of a file, and of a test
 
 
+hypothesis.settings.register_profile("any machine", deadline=None)  # no example is judged by a clock
+hypothesis.settings.load_profile("any machine")
 gc.disable()  # until the tests are collected: what that makes stays, and looking through it again takes a sixth of it
 
 
@@ -41,8 +44,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `-n auto` is: five more than cores, since tests mostly wait, if there is the memory."""
-    return max(1, min((os.cpu_count() or 1) + 5, psutil.virtual_memory().total // WORKER_BYTES))
+    """How many processes `-n auto` is: three more than cores, since tests wait a lot, if there is the memory."""
+    return max(1, min((os.cpu_count() or 1) + 3, psutil.virtual_memory().total // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session", autouse=True)

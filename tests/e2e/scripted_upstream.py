@@ -130,8 +130,10 @@ class Peer(socketserver.StreamRequestHandler):
         """What tells the calls of one request from all others."""
         return str(self.asked["messages"][0]["content"])
 
-    def head(self, *lines: str) -> None:
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode())
+    def head(self, status: str, *lines: str) -> None:
+        """A status line and headers. The last head says that the connection ends: the next call must not come on it."""
+        ending = [] if status.startswith("HTTP/1.1 1") else ["Connection: close"]
+        self.wfile.write("\r\n".join([status, *ending, *lines, "", ""]).encode())
 
     def body(self, body: str | bytes, content_type: str | None = "application/json", status: str = "200 OK") -> None:
         """A whole response, without a Content-Type where there is to be none."""

@@ -192,7 +192,7 @@ test('a connection that falls silent is broken', async (t) => {
     if (number === 1) response.write(frames.slice(0, 3).join(''));
     else send(response, bytesOf(frames.slice(after).join('') + CHAT.end));
   });
-  const response = await post(resumingFetch({ ...NO_DELAY, silence: 100 }), url);
+  const response = await post(resumingFetch({ ...NO_DELAY, silence: 1500 }), url);
   assert.equal(await response.text(), frames.join('') + CHAT.end);
   assert.equal(calls.length, 3);
 });

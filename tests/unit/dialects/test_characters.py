@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.dialects.characters import Joiner, may_be_cut
@@ -98,7 +98,6 @@ def test_a_cut_is_looked_for_only_where_there_may_be_one() -> None:
         assert not may_be_cut(whole)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from(["a", "é", FOX, FIRST, SECOND]))))
 def test_what_the_events_add_one_at_a_time_is_what_they_add_up_to(pieces: list[str]) -> None:
     """The text as in a segment and a callable's delta, as in the message, and as a viewer reads it later."""

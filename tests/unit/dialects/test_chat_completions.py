@@ -197,7 +197,7 @@ def test_an_event_that_nothing_has_to_be_changed_in_is_passed_on_as_it_came() ->
     assert CHAT.reading().read(event).event is event
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.dictionaries(
@@ -242,13 +242,11 @@ def test_a_half_that_stays_alone_is_replaced_and_nothing_else_is_lost() -> None:
     assert well_formed("\ud83d\ude00") == "😀"
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_text_that_is_well_formed_stays_as_it_is(text: str) -> None:
     assert well_formed(text) == text
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from(["a", "é", "😀", "\ud83d", "\ude00", "\udfff"])))
 def test_what_is_made_well_formed_can_be_encoded(text: str) -> None:
     assert well_formed(text).encode().decode() == well_formed(text)

@@ -409,7 +409,7 @@ def test_usage_is_taken_from_an_extra_chunk_or_from_the_last_one(last: Json) -> 
 usages = st.none() | st.just({}) | st.builds(lambda n: {"total_tokens": n}, st.integers(0, 99))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(usages, max_size=8))
 def test_the_usage_is_the_last_that_says_anything(told: list[Json | None]) -> None:
     real = [usage for usage in told if usage]
@@ -573,7 +573,7 @@ def cut_up(draw: st.DrawFn, most: int = 3) -> tuple[list[Json], list[Json]]:
     return choices, [*chunks, {**HEADER, "choices": [], "usage": USAGE}]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cut_up())
 def test_any_answer_in_any_order_of_chunks_adds_up_to_itself(choices_and_chunks: tuple[list[Json], list[Json]]) -> None:
     choices, chunks = choices_and_chunks
@@ -585,7 +585,7 @@ def test_any_answer_in_any_order_of_chunks_adds_up_to_itself(choices_and_chunks:
     }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cut_up())
 def test_the_visible_texts_of_all_events_are_the_message_s_content(
     choices_and_chunks: tuple[list[Json], list[Json]],
@@ -598,7 +598,7 @@ def test_the_visible_texts_of_all_events_are_the_message_s_content(
 # From a stream to a completion and back
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(cut_up(most=1))
 def test_the_completion_of_a_stream_is_what_the_official_client_makes_of_it(
     choices_and_chunks: tuple[list[Json], list[Json]],
@@ -652,7 +652,7 @@ def test_a_chunk_made_of_a_completion_adds_up_to_the_same_answer() -> None:
     assert from_whole.finished
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cut_up())
 def test_a_stream_made_whole_and_made_a_chunk_again_is_the_same_answer(
     choices_and_chunks: tuple[list[Json], list[Json]],

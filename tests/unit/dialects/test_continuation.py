@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.dialects.chat_completions.completion import Completion
@@ -178,7 +178,6 @@ def test_a_message_at_the_end_of_the_rest_is_not_repeated() -> None:
 words = st.text(alphabet=st.sampled_from("ab \n\t"), max_size=20)
 
 
-@settings(deadline=None)
 @given(
     before=words.map(lambda said: "a" + said),
     after=words,

@@ -249,7 +249,7 @@ def cut(draw: st.DrawFn, value: Json) -> tuple[Json, Json]:
     return one, two
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.data(), messages())
 def test_any_message_cut_anywhere_adds_up_to_itself(data: st.DataObject, message: Json) -> None:
     pieces = [message]

@@ -18,7 +18,7 @@ from lib.domain.event import Event
 BOM = b"\xef\xbb\xbf"
 ENDS = (b"\n", b"\r", b"\r\n")
 
-unhurried = settings(deadline=None, max_examples=150)
+unhurried = settings(max_examples=150)
 
 
 def reference(stream: bytes) -> list[tuple[str, str]]:

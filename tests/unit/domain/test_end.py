@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.domain.end import LIVE, End, State
@@ -21,7 +21,6 @@ ends = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(ends)
 def test_an_end_s_fields_give_back_the_end(end: End) -> None:
     assert (End.from_fields(end.fields()), End.from_fields(end.fields()).at) == (end, end.at)

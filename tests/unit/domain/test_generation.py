@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.domain.end import End, State
@@ -63,7 +63,6 @@ generations = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(generations)
 def test_a_generation_s_document_gives_back_the_generation(generation: Generation) -> None:
     assert Generation.from_fields(generation.id, generation.fields()) == generation

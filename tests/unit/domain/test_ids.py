@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.domain.errors import InvalidRequest
@@ -63,7 +63,6 @@ def test_an_id_that_they_do_not_take_is_refused_with_the_name_of_what_it_was_giv
     assert refused.value.message.isprintable()
 
 
-@settings(deadline=None)
 @given(st.text() | st.from_regex(r"_*[a./]?_*", fullmatch=True))
 def test_no_id_that_is_taken_can_break_a_path_or_be_refused_by_firestore(value: str) -> None:
     try:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lib.domain.end import End, State
@@ -64,7 +64,6 @@ def joined(fields: dict[str, Any], parts: list[Part]) -> dict[str, Any]:
     return fields
 
 
-@settings(deadline=None)
 @given(documents, st.integers(0, 4000))
 @example({"content": "😀" * 300}, 1)
 @example({"content": "é" * 257, "reasoning": "b" * 257}, 0)
@@ -73,7 +72,6 @@ def test_the_kept_text_and_the_parts_together_are_the_whole_text(fields: dict[st
     assert joined(kept, parts) == fields
 
 
-@settings(deadline=None)
 @given(documents, st.integers(0, 4000))
 def test_the_long_texts_that_are_kept_are_within_their_bound(fields: dict[str, Any], inline: int) -> None:
     kept, parts = spill(fields, "2-", inline)
@@ -83,7 +81,6 @@ def test_the_long_texts_that_are_kept_are_within_their_bound(fields: dict[str, A
     assert len(rest) <= len(list(long_texts(fields)))
 
 
-@settings(deadline=None)
 @given(documents, st.integers(0, 4000))
 def test_no_part_is_empty_and_none_has_another_s_id(fields: dict[str, Any], inline: int) -> None:
     _, parts = spill(fields, "2-", inline)
@@ -93,7 +90,6 @@ def test_no_part_is_empty_and_none_has_another_s_id(fields: dict[str, Any], inli
     assert [part.id for part in parts] == sorted(part.id for part in parts)
 
 
-@settings(deadline=None)
 @given(texts, st.integers(0, 3000))
 @example("😀😀", 5)
 @example("é", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.domain.end import End, State
@@ -40,7 +40,6 @@ heads = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(heads)
 def test_a_head_s_document_gives_back_the_head(head: Head) -> None:
     assert Head.from_fields(head.fields(), head.version) == head

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.domain.errors import InvalidRequest
@@ -16,7 +16,6 @@ from lib.domain.task import Created, Task, is_check
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-@settings(deadline=None)
 @given(texts, texts)
 def test_a_task_that_was_encoded_is_decoded_to_itself(generation_id: str, message_path: str) -> None:
     task = Task(generation_id, message_path)

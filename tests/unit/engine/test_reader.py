@@ -556,7 +556,7 @@ def pieces(body: bytes, at: list[int]) -> list[bytes]:
     return [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 600), max_size=12),
     st.sampled_from([SSE, JSON, ""]),
@@ -572,7 +572,7 @@ def test_what_a_stream_comes_to_does_not_depend_on_where_it_was_cut(
     assert got.texts == ["", "Hel", "lo", "día 😀", ""]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 600), max_size=6),
     st.sampled_from([SSE, JSON, ""]),
@@ -587,7 +587,7 @@ def test_what_a_json_body_comes_to_does_not_depend_on_where_it_was_cut(
     assert [event.data for event in got.events] == [body]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 100), max_size=6))
 def test_what_an_error_field_comes_to_does_not_depend_on_where_it_was_cut(at: list[int]) -> None:
     got = read("", *pieces(b'error: {"message":"exceeds the context size"}\n\n' + DONE, at))

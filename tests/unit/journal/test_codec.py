@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import zlib
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.domain.event import Event
@@ -19,7 +19,6 @@ payloads = st.binary(max_size=40).map(lambda data: data.translate(None, b"\x1e")
 events = st.lists(st.builds(Event, data=payloads, name=names), max_size=8)
 
 
-@settings(deadline=None)
 @given(events)
 def test_records_give_back_their_events(written: list[Event]) -> None:
     assert events_of(b"".join(map(record, written))) == written
@@ -35,7 +34,6 @@ def test_a_bare_separator_which_no_json_has_can_not_part_a_record() -> None:
     assert event == Event(b'{"a":"\\u001e"}', b"name")
 
 
-@settings(deadline=None)
 @given(st.lists(events, max_size=5))
 def test_a_decoder_gives_each_event_once_as_its_segment_grows(batches: list[list[Event]]) -> None:
     segmenter = Segmenter(HEAD, 1)

@@ -36,7 +36,7 @@ def texts_in(segments: Sequence[Segment]) -> list[str]:
     return [event.data.decode() for _, events in decoded(segments) for event in events]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 500_000), min_size=1, max_size=4), min_size=1, max_size=5))
 def test_every_event_is_in_one_segment_in_order_and_each_segment_fits_a_document(batches: list[list[int]]) -> None:
     segmenter = Segmenter(HEAD, 1)
