@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +25,7 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 from google.cloud.firestore_v1.types import firestore as rpc
 
 from local.firestore_proxy.faults import Faults
+from local.firestore_proxy.proxy import Proxy as Passing
 from local.stack import Stack
 from local.token import PROJECT
 from tests.started import started
@@ -100,6 +102,28 @@ def test_a_listener_hears_through_it(proxy: Proxy, database: Any) -> None:
     commit(database.document(where), {"n": 1})
     assert heard.get(timeout=PATIENCE) == [{"n": 1}]
     watch.unsubscribe()
+
+
+def test_who_leaves_ends_the_call_behind_the_proxy() -> None:
+    over = threading.Event()
+
+    def speak(_: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        context.add_callback(over.set)
+        yield b"said"
+        over.wait(PATIENCE)
+
+    handler = grpc.method_handlers_generic_handler(
+        "some.Service", {"Speak": grpc.stream_stream_rpc_method_handler(speak)}
+    )
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[handler])
+    behind = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    with Passing(behind).serving(0) as address, grpc.insecure_channel(address) as channel:
+        answers = channel.stream_stream("/some.Service/Speak")(iter([b"speak"]), timeout=PATIENCE)
+        assert next(answers) == b"said"
+        answers.cancel()
+        assert over.wait(PATIENCE / 2), "the call behind the proxy went on"
+    server.stop(None).wait()
 
 
 def test_an_error_of_the_emulator_s_own_passes_as_it_is(proxy: Proxy) -> None:
