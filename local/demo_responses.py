@@ -37,6 +37,7 @@ class Responses:
         self._answer = order.spoken
         self._kind = order.fault.kind if order.fault else ""
         self._created = int(time.time())
+        self._completed: int | None = None
         self._sequence = 0
         self._output: list[Json] = []
         self._open: tuple[str, int] | None = (
@@ -97,6 +98,7 @@ class Responses:
         """The events after the last delta, of which the last is the end."""
         ends = self._close()
         status = "incomplete" if self._answer.finish_reason == "length" else "completed"
+        self._completed = int(time.time()) if status == "completed" else None
         last = self._event(f"response.{status}", response=self.response(status))
         return ends if self._kind == "no_done" else [*ends, last]
 
@@ -119,7 +121,7 @@ class Responses:
             "id": self.id,
             "object": "response",
             "created_at": self._created,
-            "completed_at": int(time.time()) if status == "completed" else None,
+            "completed_at": self._completed,
             "status": status,
             "background": self._order.background,
             "error": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import openai
@@ -142,7 +143,11 @@ def test_a_stream_may_lack_its_end_or_the_names_of_its_events(upstream: DemoUpst
     assert b"event:" not in ask(upstream, stream=True, demo={"fault": "unnamed"}).content
 
 
-def test_a_response_in_the_background_is_read_from_any_place(upstream: DemoUpstream) -> None:
+def test_a_response_in_the_background_is_read_from_any_place(
+    upstream: DemoUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = count(1_700_000_000)
+    monkeypatch.setattr("local.demo_responses.time.time", lambda: next(seconds))  # each look at the clock is one later
     found = events(ask(upstream, stream=True, background=True, demo={"tokens": 12}))
     assert kinds(found)[:3] == ["created", "queued", "in_progress"]
     name = found[0]["response"]["id"]
