@@ -57,7 +57,8 @@ class Meter(Proxy):
         with self._lock:
             under_way = set(self._under_way)
         wait(under_way)
-        return self.counts
+        with self._lock:
+            return dict(self.counts)
 
     def commit(self, method: str, request: bytes, context: Any) -> bytes:
         ended: Future[None] = Future()

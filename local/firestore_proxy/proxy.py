@@ -95,6 +95,12 @@ class _Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.stream_stream_rpc_method_handler(partial(self._proxy.stream, method))
 
 
+def refuse(context: Any, code: grpc.StatusCode, said: str) -> NoReturn:
+    """Ends a call with an error."""
+    context.abort(code, said)
+    raise AssertionError("abort raises")
+
+
 def _passed_on(context: Any) -> dict[str, Any]:
     """The metadata and the time limit of a call."""
     metadata = [(name, value) for name, value in context.invocation_metadata() if not name.startswith(_OWN_METADATA)]
@@ -112,5 +118,4 @@ def _until_left(requests: Iterator[bytes]) -> Iterator[bytes]:
 
 def _fail(error: Any, context: Any) -> NoReturn:
     context.set_trailing_metadata(tuple(error.trailing_metadata() or ()))
-    context.abort(error.code(), error.details())
-    raise AssertionError("abort raises")
+    refuse(context, error.code(), error.details())

@@ -21,7 +21,7 @@ from local.firestore_proxy.faults import Faults
 from local.firestore_proxy.indexes import Indexes, refusal
 from local.firestore_proxy.limits import too_much
 from local.firestore_proxy.listening import Targets, later
-from local.firestore_proxy.proxy import READS, SERVICE, Proxy
+from local.firestore_proxy.proxy import READS, SERVICE, Proxy, refuse
 from local.firestore_proxy.query import needs
 
 NOT_DONE = (
@@ -91,7 +91,7 @@ class StrictFirestore(Proxy):
 
     def _fail(self, code: StatusCode, done: str, context: Any) -> NoReturn:
         self._count(f"{code.name}{done}")
-        _refuse(context, code, "asked for by a fault")
+        refuse(context, code, "asked for by a fault")
 
     def _count(self, what: str, number: int = 1) -> None:
         with self._lock:
@@ -101,7 +101,7 @@ class StrictFirestore(Proxy):
         batch = method.endswith("BatchWrite")
         asked = (_BATCH if batch else _COMMIT).FromString(request)
         if self.faults.limits and (said := too_much(request, asked.writes, self._indexes)) is not None:
-            _refuse(context, StatusCode.INVALID_ARGUMENT, said)
+            refuse(context, StatusCode.INVALID_ARGUMENT, said)
         with self._lock:
             multiples = self._multiples(asked.writes)
             aborted = [self._budget.aborts(multiple) for multiple in multiples]
@@ -111,7 +111,7 @@ class StrictFirestore(Proxy):
             return super().commit(method, request, context)
         self._count("contention", sum(aborted))
         if not batch:
-            _refuse(context, StatusCode.ABORTED, CONTENTION)
+            refuse(context, StatusCode.ABORTED, CONTENTION)
         return self._partly(asked, aborted, context)
 
     def _multiples(self, writes: Sequence[Any]) -> list[float]:
@@ -161,10 +161,10 @@ class StrictFirestore(Proxy):
             fails = self._times.random() < self.faults.reads
         if fails:
             self._count("reads")
-            _refuse(context, StatusCode.UNAVAILABLE, SOCKET_CLOSED)
+            refuse(context, StatusCode.UNAVAILABLE, SOCKET_CLOSED)
         if (said := self._unindexed(method.removeprefix(SERVICE), request)) is not None:
             self._count("unindexed")
-            _refuse(context, StatusCode.FAILED_PRECONDITION, said)
+            refuse(context, StatusCode.FAILED_PRECONDITION, said)
         self._wait(self.faults.read_latency)
         yield from super().answers(method, iter([request]), context)
 
@@ -194,8 +194,3 @@ class StrictFirestore(Proxy):
     def _drawn(self, latency: Distribution | None) -> float:
         with self._lock:
             return latency.draw(self._times) if latency else 0.0
-
-
-def _refuse(context: Any, code: StatusCode, said: str) -> NoReturn:
-    context.abort(code, said)
-    raise AssertionError("abort raises")
