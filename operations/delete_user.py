@@ -11,29 +11,22 @@ again, so an interrupted run can be repeated. It reads no contents of messages, 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
-
-from google.api_core.exceptions import GoogleAPICallError
-from google.auth.exceptions import GoogleAuthError
 
 from lib.cloud.accounts import Accounts
 from lib.cloud.documents import Delete, Document, Documents, Patch, Stale
 from lib.domain.collections import DEVICES, GENERATIONS, JOURNAL, PARTS, REQUEST, TITLES, USAGE
 from lib.domain.end import LIVE, State
-from lib.domain.errors import InvalidRequest, Unreachable
-from lib.domain.ids import document_id
 from lib.domain.message_path import MESSAGE_PATH, OWN_MESSAGE_PATH, is_shared, valid_message_path
 from lib.domain.turn import turns_path
+from operations.command import add_database, on_database, uid
 
-REMEDY = "Check --project and --database, and log in with: gcloud auth application-default login"
 KINDS = (
     *("generations", "request parts", "answers", "journal documents", "answer parts", "devices"),
     *("turns", "title claims", "accounts"),
@@ -166,19 +159,14 @@ def _paged(items: Iterator[T]) -> Iterator[list[T]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 if everything was counted or deleted, and 1 if something is left or Firestore can't be reached."""
     options = _options(argv)
-    try:
-        documents = Documents(options.project, options.database, os.environ.get("FIRESTORE_EMULATOR_HOST"))
-        data = UserData(documents, options.uid, delete=options.delete, message_path=options.message_path)
-        with closing(documents):
-            return _delete(data, options.at_most) if options.delete else _count(data)
-    except Unreachable as error:
-        print(
-            f"Firestore can't be reached ({error}). Run this again: it continues where it was interrupted.",
-            file=sys.stderr,
-        )
-    except (Stale, GoogleAPICallError, GoogleAuthError) as error:
-        print(f"Firestore let nobody in: {error.__cause__ or error}\n{REMEDY}", file=sys.stderr)
-    return 1
+    return on_database(
+        options, lambda documents: _run(documents, options), "Run this again: it continues where it was interrupted."
+    )
+
+
+def _run(documents: Documents, options: argparse.Namespace) -> int:
+    data = UserData(documents, options.uid, delete=options.delete, message_path=options.message_path)
+    return _delete(data, options.at_most) if options.delete else _count(data)
 
 
 def _count(data: UserData) -> int:
@@ -209,9 +197,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m operations.delete_user", description="Deletes what Holdfast keeps of one user."
     )
-    parser.add_argument("uid", type=_uid, help="the user's Firebase uid")
-    parser.add_argument("--project", required=True, help="the Google Cloud project")
-    parser.add_argument("--database", default="(default)", help="the Firestore database (%(default)s)")
+    parser.add_argument("uid", type=uid, help="the user's Firebase uid")
+    add_database(parser)
     parser.add_argument(
         "--message-path", type=_message_path, default=MESSAGE_PATH, help="the service's MESSAGE_PATH (%(default)s)"
     )
@@ -220,13 +207,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--at-most", type=_number, default=10_000, help="answers and generations in one run (%(default)s)"
     )
     return parser.parse_args(argv)
-
-
-def _uid(given: str) -> str:
-    try:
-        return document_id(given, "UID")
-    except InvalidRequest as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _message_path(given: str) -> str:

@@ -9,19 +9,13 @@ date counts from when it was last written. It prints counts alone, can be interr
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
-
-from google.api_core.exceptions import GoogleAPICallError
-from google.auth.exceptions import GoogleAuthError
 
 from lib.cloud.documents import Delete, Document, Documents, Stale
 from lib.domain.collections import DEVICES
-from lib.domain.errors import Unreachable
-from operations.delete_user import REMEDY
+from operations.command import add_database, on_database
 
 UNUSED_DAYS = 270
 PAGE = 300
@@ -70,27 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m operations.devices", description="Deletes devices that were not registered again for long."
     )
-    parser.add_argument("--project", required=True, help="the Google Cloud project")
-    parser.add_argument("--database", default="(default)", help="the Firestore database (%(default)s)")
+    add_database(parser)
     parser.add_argument("--days", type=_days, default=UNUSED_DAYS, help="since a device was registered (%(default)s)")
     parser.add_argument("--delete", action="store_true", help="delete them; else they are counted")
     options = parser.parse_args(argv)
-    before = datetime.now(UTC) - timedelta(days=options.days)
-    try:
-        documents = Documents(options.project, options.database, os.environ.get("FIRESTORE_EMULATOR_HOST"))
-        devices = Registered(documents, before, delete=options.delete)
-        with closing(documents):
-            devices.go_through()
-    except Unreachable as error:
-        print(f"Firestore can't be reached ({error}). Run this again.", file=sys.stderr)
-        return 1
-    except (Stale, GoogleAPICallError, GoogleAuthError) as error:
-        print(f"Firestore let nobody in: {error.__cause__ or error}\n{REMEDY}", file=sys.stderr)
-        return 1
-    print(f"{devices.seen:8,} devices\n{devices.old:8,} of them not registered again for {options.days} days")
-    print(
-        f"{devices.deleted:8,} deleted" if options.delete else "Nothing was deleted. To delete them for good: --delete"
-    )
+    return on_database(options, lambda documents: _go_through(documents, options.days, delete=options.delete))
+
+
+def _go_through(documents: Documents, days: int, *, delete: bool) -> int:
+    devices = Registered(documents, datetime.now(UTC) - timedelta(days=days), delete=delete)
+    devices.go_through()
+    print(f"{devices.seen:8,} devices\n{devices.old:8,} of them not registered again for {days} days")
+    print(f"{devices.deleted:8,} deleted" if delete else "Nothing was deleted. To delete them for good: --delete")
     return 0
 
 

@@ -7,22 +7,14 @@ alone, and no generation.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import closing
-
-from google.api_core.exceptions import GoogleAPICallError
-from google.auth.exceptions import GoogleAuthError
 
 from lib.cloud.accounts import Accounts
-from lib.cloud.documents import Documents, Stale
-from lib.domain.errors import InvalidRequest, Unreachable
-from lib.domain.ids import document_id
 from lib.domain.usage import MILLION, Budget, Usage
+from operations.command import add_database, on_database, uid
 
-REMEDY = "Check --project and --database, and log in with: gcloud auth application-default login"
 HEADER = f"{'answers':>9} {'input':>13} {'output':>13} {'reserved':>13} {'cost':>12}  "
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -30,17 +22,11 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 if everything was printed, and 1 if Firestore can't be reached."""
     options = _options(argv)
-    try:
-        documents = Documents(options.project, options.database, os.environ.get("FIRESTORE_EMULATOR_HOST"))
-        with closing(documents):
-            accounts = Accounts(documents)
-            rows = of_user(accounts, options.uid, options.day) if options.uid else of_day(accounts, options.day)
-    except Unreachable as error:
-        print(f"Firestore can't be reached ({error}). Run this again.", file=sys.stderr)
-        return 1
-    except (Stale, GoogleAPICallError, GoogleAuthError) as error:
-        print(f"Firestore let nobody in: {error.__cause__ or error}\n{REMEDY}", file=sys.stderr)
-        return 1
+    return on_database(options, lambda documents: _print(Accounts(documents), options))
+
+
+def _print(accounts: Accounts, options: argparse.Namespace) -> int:
+    rows = of_user(accounts, options.uid, options.day) if options.uid else of_day(accounts, options.day)
     print("\n".join([HEADER + ("period" if options.uid else "user"), *rows[: options.most]]) if rows else "Nothing.")
     return 0
 
@@ -73,22 +59,14 @@ def _line(name: str, usage: Iterable[Usage]) -> str:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m operations.usage", description="Prints what answers took.")
-    parser.add_argument("--uid", type=_uid, help="a user's Firebase uid")
+    parser.add_argument("--uid", type=uid, help="a user's Firebase uid")
     parser.add_argument("--day", type=_day, help="a day in UTC, such as 2026-11-28")
-    parser.add_argument("--project", required=True, help="the Google Cloud project")
-    parser.add_argument("--database", default="(default)", help="the Firestore database (%(default)s)")
+    add_database(parser)
     parser.add_argument("--most", type=int, default=100, help="lines (%(default)s)")
     options = parser.parse_args(argv)
     if not options.uid and not options.day:
         parser.error("give --uid, --day, or both")
     return options
-
-
-def _uid(given: str) -> str:
-    try:
-        return document_id(given, "UID")
-    except InvalidRequest as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _day(given: str) -> str:
