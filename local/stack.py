@@ -55,9 +55,8 @@ class Stack:
         strict: Strict | None = None,
         beside: Stack | None = None,
     ):
-        self.ports: Ports = replace(ports, firestore_port=beside.ports.firestore_port) if beside else ports
         self._own_ports = ports
-        self._has_firestore = beside is None
+        self._beside = beside
         self.strict = strict
         self._settings = {**(strict.settings if strict else {}), **(settings or {})}
         self._environ = environ
@@ -65,6 +64,12 @@ class Stack:
         self._folder = tempfile.TemporaryDirectory(prefix="holdfast-")
         self.processes: dict[str, Process] = {}
         self._urls = {"api": self.url, "worker": self.worker_url}
+
+    @property
+    def ports(self) -> Ports:
+        if self._beside is None:
+            return self._own_ports
+        return replace(self._own_ports, firestore_port=self._beside.ports.firestore_port)
 
     @property
     def worker_url(self) -> str:
@@ -104,7 +109,7 @@ class Stack:
         return self
 
     def _start(self) -> None:
-        if self._has_firestore:
+        if self._beside is None:
             self._firestore()
         faults = ["--faults", json.dumps(self.strict.tasks)] if self.strict else []
         tasks_port = ["--port", str(self.ports.tasks_port)]
@@ -120,7 +125,7 @@ class Stack:
         self.tasks_http = self._side("tasks")
         self._function("api")
         self._function("worker")
-        if self._has_firestore:
+        if self._beside is None:
             self.wait_for("firestore")
         self._queues(self._function_settings())
         self.wait_for("api")
