@@ -17,7 +17,7 @@ from lib.dialects.conversation import Conversation
 from lib.dialects.faults import BODY_BYTES, error_in, fault_of, fault_of_event, fault_of_status
 from lib.dialects.messages.events import inner_error, steps_of, stream_of
 from lib.dialects.messages.prefill import Seam, continued
-from lib.dialects.messages.request import kept_by_id, written
+from lib.dialects.messages.request import kept_by_id, most_tokens, written
 from lib.dialects.messages.turn import Turn
 from lib.dialects.protocol import NO_HEADERS, Answer, Asked, Background, Malformed, Outgoing, Read, Reading, Rest
 from lib.dialects.reading import SeamReading
@@ -81,8 +81,10 @@ class Messages:
         )
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002
-        """Usage is a part of every answer, so it need not be asked for."""
+        """Usage is a part of every answer, so it need not be asked for. A limit must be, and is where none was."""
         sent = {"anthropic-version": VERSION, **headers}
+        if request.get("max_tokens") is None:
+            request = {**request, "max_tokens": most_tokens(request["model"])}
         return Outgoing(path="/messages", body=orjson.dumps(request), headers=tuple(sent.items()))
 
     def streaming(self, request: Json) -> Json:

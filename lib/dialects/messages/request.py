@@ -6,6 +6,7 @@ Format: https://platform.claude.com/docs/en/api/messages
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -27,7 +28,15 @@ from lib.dialects.protocol import Malformed
 from lib.dialects.request import check_options, given, parts_of
 from lib.domain.errors import InvalidRequest
 
-MAX_TOKENS = 4096  # the API wants a limit, and any of its models can say as much
+# Limits that models take, by what their names have in Anthropic's and in others' spelling: the first that fits. The API
+# wants a limit, and refuses one above the model's. https://platform.claude.com/docs/en/about-claude/models/overview
+_MOST_TOKENS = (
+    (re.compile(r"claude-(v?2|instant|3-(opus|sonnet|haiku))"), 4_096),
+    (re.compile(r"claude-3[-.]5"), 8_192),
+    (re.compile(r"claude-opus-4(?![-.][2-9](?!\d))"), 32_000),  # 4 and 4.1, with or without a date
+    (re.compile(r"claude-"), 64_000),
+)
+_ANY_MODELS_TOKENS = 4_096
 _OWN = ("model", "messages", "system", "tools", "stream")
 _CHOICES = {ToolMode.AUTO: "auto", ToolMode.NONE: "none", ToolMode.REQUIRED: "any"}
 _EFFORTS = ("low", "medium", "high", "xhigh")  # https://platform.claude.com/docs/en/build-with-claude/effort
@@ -44,8 +53,8 @@ def written(conversation: Conversation) -> Json:
         elif content:
             messages.append({"role": str(turn.role), "content": content})
     request: Json = {
-        "max_tokens": conversation.output_tokens or MAX_TOKENS,
         **given(
+            max_tokens=conversation.output_tokens,
             temperature=conversation.temperature,
             top_p=conversation.top_p,
             tool_choice=_choice(conversation),
@@ -60,6 +69,11 @@ def written(conversation: Conversation) -> Json:
     if conversation.tools:
         request["tools"] = [_tool(tool) for tool in conversation.tools]
     return request
+
+
+def most_tokens(model: str) -> int:
+    """The limit of an answer whose request sets none, in tokens: a high one that its model takes."""
+    return next((most for name, most in _MOST_TOKENS if name.search(model.lower())), _ANY_MODELS_TOKENS)
 
 
 def kept_by_id(request: Json) -> str | None:

@@ -93,6 +93,26 @@ def test_the_upstream_gets_the_request_with_a_version_unless_the_client_has_name
     assert client.keys() == set(MESSAGES.headers)
 
 
+@pytest.mark.parametrize(
+    ("model", "most"),
+    [
+        *[(name, 4_096) for name in ("claude-3-haiku-20240307", "anthropic.claude-v2:1", "anthropic/claude-3-opus")],
+        *[(name, 8_192) for name in ("claude-3-5-sonnet-20241022", "anthropic/claude-3.5-haiku")],
+        *[(f"claude-opus-4{rest}", 32_000) for rest in ("", "-0", "-1-20250805", "-20250514", "@20250514", ".1")],
+        *[(f"claude-opus-4{rest}", 64_000) for rest in ("-5", "-5-20251101", ".6", "-7")],
+        *[(name, 64_000) for name in ("claude-3-7-sonnet-20250219", "claude-sonnet-4-20250514", "claude-haiku-4-5")],
+        *[(name, 64_000) for name in ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "Claude-Sonnet-9")],
+        ("another", 4_096),
+    ],
+)
+def test_a_request_without_a_limit_gets_one_that_its_model_takes(model: str, most: int) -> None:
+    asked = {"model": model, "messages": ASKED["messages"]}
+    for body in (asked, {**asked, "max_tokens": None}):
+        assert json.loads(MESSAGES.outgoing(body, ask_usage=True).body)["max_tokens"] == most
+        assert MESSAGES.check(body).output_tokens is None
+    assert json.loads(MESSAGES.outgoing({**asked, "max_tokens": 0}, ask_usage=True).body)["max_tokens"] == 0
+
+
 def test_a_request_becomes_one_for_a_stream() -> None:
     assert MESSAGES.streaming({**ASKED, "stream": False}) == {**ASKED, "stream": True}
 

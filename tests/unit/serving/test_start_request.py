@@ -37,6 +37,15 @@ def test_a_cap_is_told_in_the_client_s_own_words_whatever_the_upstream_speaks(sp
     assert "'most_words' may be 65536 at most here (MAX_OUTPUT_TOKENS), and is 70000" in fault.message
 
 
+@pytest.mark.parametrize("speaks", DIALECTS)
+def test_who_sets_no_limit_asks_for_no_number_of_tokens(speaks: str) -> None:
+    """Else a service with a low cap would refuse it, and a budget would reserve the most that a model may say."""
+    catalog = Catalog([Upstream(name="one", base_url="http://one.example", speaks=(speaks,))])
+    turn = Turn(role=Role.USER, parts=(Words(text="x"),))
+    request = StartRequest(body=Conversation(model="claude-sonnet-4-5", turns=(turn,)))
+    assert checked(request, catalog, DIALECTS).asked.output_tokens is None
+
+
 @pytest.mark.parametrize("dialect", ["chat_completions", "messages", "responses"])
 def test_a_model_to_fall_back_to_must_be_one_of_the_upstream_s_too(dialect: str) -> None:
     def request(models: object) -> StartRequest:
