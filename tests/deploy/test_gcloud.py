@@ -5,9 +5,9 @@ Without a login, it exits with 2 for an invalid command, and with 1 and a messag
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from tests.deploy.cloud import DEPLOYED, ROOT, Cloud, Done, real_gcloud
 from tests.deploy.test_organisation import KEY
 
 SECONDS = 300.0
-AT_ONCE = 2
 VERBS = {
     *("list", "describe", "create", "update", "delete", "enable", "deploy", "add", "access"),
     *(
@@ -30,6 +29,7 @@ VERBS = {
     ),
 }
 Gcloud = Callable[..., subprocess.CompletedProcess[str]]
+MANY = Path(__file__).with_name("gclouds.py")
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,12 @@ def gcloud(tmp_path_factory: pytest.TempPathFactory) -> Gcloud:
         pytest.skip("There is no gcloud on this machine, so nothing can be shown to it.")
     program, environ = found
 
-    def run(*words: str, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
-        # What a file on stdin holds is read before the login is checked.
-        policy = "--replication-policy-file=-" in words
+    def run(*words: str, cwd: Path = folder, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [program, *words],
             cwd=cwd,
-            env=environ,
-            input='{"automatic": {}}' if policy else "",
+            env={**environ, **more},
+            input=stdin,
             capture_output=True,
             encoding="utf-8",
             timeout=SECONDS,
@@ -67,10 +65,15 @@ def shape(call: Sequence[str]) -> tuple[str, ...]:
 
 
 def test_a_line_that_gcloud_can_not_read_is_told_from_one_that_it_can(gcloud: Gcloud) -> None:
-    wrong = gcloud("tasks", "queues", "create", "q", "--location=us-central1", "--max-attempt=many")
-    assert wrong.returncode == 2
-    missing = gcloud("run", "deploy", "--no-such-flag")
-    assert missing.returncode == 2
+    lines = [
+        ["tasks", "queues", "create", "q", "--location=us-central1", "--max-attempt=many"],
+        ["run", "deploy", "--no-such-flag"],
+        ["run", "services", "list"],
+    ]
+    alone = [gcloud(*line) for line in lines]
+    assert [each.returncode for each in alone] == [2, 2, 1]
+    # A fork that reads many says the same as a gcloud of one's own.
+    assert read_by(gcloud, lines) == [[each.returncode, each.stdout, each.stderr] for each in alone]
 
 
 def test_the_real_gcloud_reads_every_line(gcloud: Gcloud, first: tuple[Done, dict[str, Any]], live: Cloud) -> None:
@@ -91,15 +94,23 @@ def test_the_real_gcloud_reads_every_line(gcloud: Gcloud, first: tuple[Done, dic
     for done in runs:
         assert done.code == 0, done.err
     calls = {shape(call): call for done in [*runs, refused] for call in done.calls}
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        answers = list(threads.map(lambda call: gcloud(*call), calls.values()))
+    answers = read_by(gcloud, list(calls.values()))
     unread = {
-        " ".join(call): answer.stderr
-        for call, answer in zip(calls.values(), answers, strict=True)
-        if answer.returncode != 1 or "active account" not in answer.stderr
+        " ".join(call): error
+        for call, (code, _, error) in zip(calls.values(), answers, strict=True)
+        if code != 1 or "active account" not in error
     }
     assert unread == {}
     assert len(calls) > 40
+
+
+def read_by(gcloud: Gcloud, calls: Sequence[Sequence[str]]) -> list[tuple[int, str, str]]:
+    """The exit code, stdout and stderr of each call."""
+    # What a file on stdin holds is read before the login is checked.
+    given = ['{"automatic": {}}' if "--replication-policy-file=-" in call else "" for call in calls]
+    done = gcloud(stdin=json.dumps(list(zip(calls, given, strict=True))), CLOUDSDK_PYTHON_ARGS=str(MANY))
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_an_upload_holds_what_runs_and_nothing_else(gcloud: Gcloud, cloud: Cloud) -> None:
