@@ -108,7 +108,9 @@ def read_by(gcloud: Gcloud, calls: Sequence[Sequence[str]]) -> list[tuple[int, s
     """The exit code, stdout and stderr of each call."""
     # What a file on stdin holds is read before the login is checked.
     given = ['{"automatic": {}}' if "--replication-policy-file=-" in call else "" for call in calls]
-    done = gcloud(stdin=json.dumps(list(zip(calls, given, strict=True))), CLOUDSDK_PYTHON_ARGS=str(MANY))
+    asked = json.dumps(list(zip(calls, given, strict=True)))
+    # By its name, since gcloud divides this at spaces. Where Python goes without site, gcloud would add -S behind it.
+    done = gcloud(stdin=asked, cwd=MANY.parent, CLOUDSDK_PYTHON_ARGS=f"-S {MANY.name}")
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
