@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
-from bench.lag import WARM, Shown, play
+from bench.lag import Shown, play
 from bench.plan import HOLDFAST, Case, Far, Plan
 from bench.stage import Stage
 from bench.system import System
@@ -33,7 +33,7 @@ def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
         for number in range(far.rounds):
             holdfast = replace(functions, name=HOLDFAST, store=[stage.firestore])
             for warmed in (holdfast, resumable):
-                asyncio.run(play(stage, warmed, WARM, number, plan.patience))
+                asyncio.run(play(stage, warmed, plan.warm, number, plan.patience))
             for streams in far.streams:
                 # Genkit's server is new for each case: its pending writes would be load for the next one.
                 with stage.other_genkit(firestore.host) as genkit:

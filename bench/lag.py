@@ -16,7 +16,6 @@ from bench.system import System, Visit
 from bench.usage import Spent
 
 SETTLE_SECONDS = 0.4
-WARM = Case(name="warm", streams=10, tokens=50, rate=50, systems={})
 
 
 @dataclass(kw_only=True)
@@ -67,7 +66,7 @@ def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
     found: list[Shown] = []
     for number in range(max(max(case.systems.values()) for case in plan.cases)):
         for system in _systems(stage).values():
-            asyncio.run(play(stage, system, WARM, number, plan.patience))
+            asyncio.run(play(stage, system, plan.warm, number, plan.patience))
         for case in plan.cases:
             playing = [name for name, rounds in case.systems.items() if number < rounds]
             turn = number % len(playing) if playing else 0
@@ -76,7 +75,7 @@ def measure(plan: Plan, stage: Stage) -> list[dict[str, object]]:
                 found += asyncio.run(play(stage, _systems(stage)[name], case, number, plan.patience))
                 if name == GENKIT and found[-1].lost:
                     stage.restart_genkit()  # else its pending writes would be load for the next round
-                    asyncio.run(play(stage, stage.genkit, WARM, number, plan.patience))
+                    asyncio.run(play(stage, stage.genkit, plan.warm, number, plan.patience))
                 stage.empty_firestore()
         stage.renew_firestore()
     return [asdict(shown) for shown in found]

@@ -84,10 +84,11 @@ class Plan:
     `unwatched` and `replayed` are numbers of tokens. `viewers`, then a `crowd` of them, and `generations` are for
     measuring memory. `capped` viewers share `streams` HTTP/2 streams, and `starts` more answers are started meanwhile.
     `dialects` is the case that is played in each model API. `alone` is how many seconds the machine's steadiness is
-    measured before.
+    measured before, and `warm` is played before a system is measured.
     """
 
     alone: float
+    warm: Case
     cases: tuple[Case, ...]
     growth: tuple[Growth, ...]
     unwatched: int
@@ -118,6 +119,7 @@ def full(rounds: int) -> Plan:
     deployed = _each(rounds, DIRECT, HOLDFAST, GENKIT, RESUMABLE)
     return Plan(
         alone=4.0,
+        warm=Case(name="warm", streams=10, tokens=50, rate=50, systems={}),
         cases=(
             # A round has one first token of each system.
             Case(name="1", streams=1, tokens=300, rate=50, systems=_each(max(rounds, ROUNDS), *names)),
@@ -162,6 +164,7 @@ def full(rounds: int) -> Plan:
 
 QUICK = Plan(
     alone=0.1,
+    warm=Case(name="warm", streams=2, tokens=10, rate=50, systems={}),
     cases=(
         Case(name="1", streams=1, tokens=40, rate=50, systems=_each(2, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),
         Case(name="3", streams=3, tokens=40, rate=50, systems=_each(1, DIRECT, HOLDFAST, INSTANT, GENKIT, RESUMABLE)),

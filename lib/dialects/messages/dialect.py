@@ -81,9 +81,12 @@ class Messages:
         )
 
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002
-        """Usage is a part of every answer, so it need not be asked for. A limit must be, and is where none was."""
+        """Usage is a part of every answer, so it need not be asked for.
+
+        A conversation without a limit gets one. A request in this API that has none is left to the upstream's refusal.
+        """
         sent = {"anthropic-version": VERSION, **headers}
-        if request.get("max_tokens") is None:
+        if request.get("max_tokens", 0) is None:
             request = {**request, "max_tokens": most_tokens(request["model"])}
         return Outgoing(path="/messages", body=orjson.dumps(request), headers=tuple(sent.items()))
 

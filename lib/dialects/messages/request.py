@@ -43,7 +43,7 @@ _EFFORTS = ("low", "medium", "high", "xhigh")  # https://platform.claude.com/doc
 
 
 def written(conversation: Conversation) -> Json:
-    """The request. Errors: `InvalidRequest`, which names what this API can't express."""
+    """The request. Its limit is None if the conversation has none. Errors: `InvalidRequest`, for what it can't say."""
     check_options(conversation, _OWN)
     messages: list[Json] = []
     for turn in conversation.turns:
@@ -53,8 +53,8 @@ def written(conversation: Conversation) -> Json:
         elif content:
             messages.append({"role": str(turn.role), "content": content})
     request: Json = {
+        "max_tokens": conversation.output_tokens,
         **given(
-            max_tokens=conversation.output_tokens,
             temperature=conversation.temperature,
             top_p=conversation.top_p,
             tool_choice=_choice(conversation),
@@ -72,7 +72,7 @@ def written(conversation: Conversation) -> Json:
 
 
 def most_tokens(model: str) -> int:
-    """The limit of an answer whose request sets none, in tokens: a high one that its model takes."""
+    """The limit of an answer whose conversation sets none, in tokens: a high one that its model takes."""
     return next((most for name, most in _MOST_TOKENS if name.search(model.lower())), _ANY_MODELS_TOKENS)
 
 

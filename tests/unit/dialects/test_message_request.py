@@ -47,6 +47,7 @@ def test_a_conversation_with_tools_is_a_request_that_the_dialect_itself_accepts(
     use = {"type": "tool_use", "id": "t", "name": "look", "input": {"a": 1}}
     result = {"type": "tool_result", "tool_use_id": "t", "content": "No.", "is_error": True}
     assert request == {
+        "max_tokens": None,
         "temperature": 0,
         "model": "demo",
         "system": "Be brief.",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lib.dialects import DIALECTS
+from lib.dialects.conversation import Conversation, Role, Turn, Words
 from lib.dialects.protocol import Asked, Malformed, Read, folded
 from lib.dialects.steps import EndMark, Fault, Finish, Other, Reasoning, Refusal, Text, ToolCall, Usage
 from lib.domain.end import End, State
@@ -105,12 +106,17 @@ def test_the_upstream_gets_the_request_with_a_version_unless_the_client_has_name
         ("another", 4_096),
     ],
 )
-def test_a_request_without_a_limit_gets_one_that_its_model_takes(model: str, most: int) -> None:
-    asked = {"model": model, "messages": ASKED["messages"]}
-    for body in (asked, {**asked, "max_tokens": None}):
-        assert json.loads(MESSAGES.outgoing(body, ask_usage=True).body)["max_tokens"] == most
-        assert MESSAGES.check(body).output_tokens is None
-    assert json.loads(MESSAGES.outgoing({**asked, "max_tokens": 0}, ask_usage=True).body)["max_tokens"] == 0
+def test_a_conversation_without_a_limit_gets_one_that_its_model_takes(model: str, most: int) -> None:
+    turn = Turn(role=Role.USER, parts=(Words(text="Hi"),))
+    request = MESSAGES.written(Conversation(model=model, turns=(turn,)))
+    assert MESSAGES.check(request).output_tokens is None
+    assert json.loads(MESSAGES.outgoing(request, ask_usage=True).body)["max_tokens"] == most
+
+
+def test_a_request_in_the_api_itself_is_sent_as_it_came_with_a_limit_or_without() -> None:
+    without = {name: value for name, value in ASKED.items() if name != "max_tokens"}
+    for asked in ({**ASKED, "max_tokens": 0}, without):
+        assert json.loads(MESSAGES.outgoing(asked, ask_usage=True).body) == asked
 
 
 def test_a_request_becomes_one_for_a_stream() -> None:
