@@ -76,7 +76,9 @@ def _serve(name: str, build: Build, request: Request) -> Any:
             logging.getLogger(__name__).error("the settings are wrong", extra={"settings": str(error)})
             return HoldfastError("The service is not set up; its log says why.", code="not_configured").body(), 500
         finally:
-            gc.enable()
+            if not gc.isenabled():
+                gc.freeze()  # a full collection would stop every stream while it looks through what stays anyway
+                gc.enable()
     with app.request_context(request.environ):
         return app.full_dispatch_request()
 
