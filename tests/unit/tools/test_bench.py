@@ -166,6 +166,15 @@ def test_the_first_token_is_judged_by_what_it_is_over_direct() -> None:
     assert verdicts(direct, row("1", "holdfast", [100] * 300, ttft=[33_000]))[line] is False
 
 
+@pytest.mark.parametrize(("last", "reached"), [(320, True), (330, False)])
+def test_an_answer_s_end_may_lag_as_much_longer_than_its_beginning_as_the_interval_between_two_commits_is(
+    last: int, reached: bool
+) -> None:
+    line = "lag p95 of the last tenth over the first's, each in its intervals, 1 × 64,000 at 1,000/s"
+    lags = [100_000] * 6_400 + [250_000] * 51_200 + [1_000 * last] * 6_400
+    assert verdicts(row("64000", "holdfast", lags))[line] is reached
+
+
 def cost(system: str, how: str, tokens: int, **counted: int) -> dict[str, Any]:
     nothing = {"commits": 1, "writes": 1, "written": 1, "reads": 1, "read": 1}
     return {"system": system, "how": how, "tokens": tokens, "rate": 50.0, "whole": True, **nothing, **counted}
