@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -132,9 +132,8 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 
 
 def _eased() -> float:
-    """How many times the first interval between two commits the later ones are, in an answer of a minute."""
-    defaults: dict[str, Any] = {each.name: each.metadata.get("default") for each in fields(Settings)}
-    return float(defaults["eased_flush_seconds"] / defaults["flush_seconds"])
+    """The interval between two commits once it has eased off, as a multiple of the first one."""
+    return float(Settings.default("eased_flush_seconds") / Settings.default("flush_seconds"))
 
 
 def _over_first(figures: Figures, case: str, path: str) -> float | None:

@@ -9,7 +9,6 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from cost.answers import Miscounted, Plan, count
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))
     lengths, viewers, together = SHORT if options.short else FULL
     plan = Plan.of(lengths, viewers, options.rate, together)
-    days = next(each.metadata["default"] for each in fields(Settings) if each.name == "retention").days
+    days = Settings.default("retention").days
     try:
         prices = Prices.read(options.prices)
         seconds = max(lengths) / options.rate

@@ -530,6 +530,11 @@ class Settings:
         return timedelta(seconds=self.lease_seconds)
 
     @classmethod
+    def default(cls, field_name: str) -> Any:
+        """What a setting is where its variable is not set, for tools that compute with what is usual."""
+        return next(each.metadata["default"] for each in fields(cls) if each.name == field_name)
+
+    @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Reads the settings from `environ`. Errors: `ConfigurationError`, with one line per wrong variable."""
         values: dict[str, Any] = {}

@@ -83,7 +83,8 @@ class Messages:
     def outgoing(self, request: Json, *, ask_usage: bool, headers: Mapping[str, str] = NO_HEADERS) -> Outgoing:  # noqa: ARG002
         """Usage is a part of every answer, so it need not be asked for.
 
-        A conversation without a limit gets one. A request in this API that has none is left to the upstream's refusal.
+        A limit must be sent. Where it is null, as in what a conversation without one is written as, it becomes one that
+        the model takes. Whether the field may be missing is the upstream's to say.
         """
         sent = {"anthropic-version": VERSION, **headers}
         if request.get("max_tokens", 0) is None:

@@ -72,7 +72,7 @@ def written(conversation: Conversation) -> Json:
 
 
 def most_tokens(model: str) -> int:
-    """The limit of an answer whose conversation sets none, in tokens: a high one that its model takes."""
+    """The limit for a conversation that sets none, in tokens: as high as this model surely takes."""
     return next((most for name, most in _MOST_TOKENS if name.search(model.lower())), _ANY_MODELS_TOKENS)
 
 
