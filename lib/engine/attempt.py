@@ -214,8 +214,8 @@ class Attempt:
                 name=f"read-{self._generation.id}",
                 daemon=True,
             )
+            self._call = buffer, reader  # before the upstream is called: who has seen that can tell it to leave
             thread.start()
-            self._call = buffer, reader
             if self._to_leave:
                 self.leave(at_once=True)
             if not buffer.wait(UNHEARD_SECONDS):
