@@ -65,21 +65,19 @@ class Meter(Proxy):
         with self._lock:
             self._under_way.add(ended)
         try:
-            return self._commit(method, request, context)
+            return super().commit(method, request, context)
         finally:
             with self._lock:
                 self._under_way.remove(ended)
             ended.set_result(None)
 
-    def _commit(self, method: str, request: bytes, context: Any) -> bytes:
-        answer = super().commit(method, request, context)
+    def applied(self, method: str, request: bytes) -> None:
         with self._lock:
             for number, write in enumerate(writes_of(method, request)):
                 count = self._count(write.update.name or write.delete or write.transform.document)
                 count.commits += number == 0 or method.endswith("/BatchWrite")  # each write is independent
                 count.writes += 1
                 count.written += write.ByteSize()
-        return answer
 
     def stream(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         asked: list[bytes] = []

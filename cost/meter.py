@@ -97,12 +97,10 @@ class Meter(Proxy):
         super().__init__(target)
         self._tally = tally
 
-    def commit(self, method: str, request: bytes, context: Any) -> bytes:
-        answer = super().commit(method, request, context)
+    def applied(self, method: str, request: bytes) -> None:
         for write in writes_of(method, request):
             name = write.delete or write.update.name
             self._tally.add("deletes" if write.delete else "writes", 1, name.encode(), request)
-        return answer
 
     def stream(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         asked = b""

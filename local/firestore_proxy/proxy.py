@@ -18,6 +18,8 @@ from local.ports import HOST
 SERVICE = "/google.firestore.v1.Firestore/"
 COMMITS = tuple(f"{SERVICE}{name}" for name in ("Commit", "BatchWrite"))
 READS = tuple(f"{SERVICE}{name}" for name in ("BatchGetDocuments", "RunQuery", "RunAggregationQuery"))
+# The emulator fails a commit with one of these although it has applied it, if a listener leaves while it is told of it.
+APPLIED = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -30,9 +32,10 @@ _FOR_EVER = 1e8  # seconds; a call without a deadline has more left
 
 
 class Proxy:
-    """Forwards calls. Subclasses may override `commit`, for Firestore's commits, and `answers`, for all other calls.
+    """Forwards calls. Subclasses may override `commit`, for Firestore's commits, `answers`, for all other calls, and
+    `applied`, which is told of each commit that took effect.
 
-    Both are called in several threads at once.
+    All are called in several threads at once.
     """
 
     def __init__(self, target: str):
@@ -56,9 +59,16 @@ class Proxy:
     def commit(self, method: str, request: bytes, context: Any) -> bytes:
         """A commit, or a batch of writes."""
         try:
-            return self._channel.unary_unary(method)(request, **_passed_on(context))  # type: ignore[no-any-return]
+            answer: bytes = self._channel.unary_unary(method)(request, **_passed_on(context))
         except grpc.RpcError as error:
+            if error.code() in APPLIED:
+                self.applied(method, request)
             _fail(error, context)
+        self.applied(method, request)
+        return answer
+
+    def applied(self, method: str, request: bytes) -> None:
+        """A commit took effect. Its client does not know yet."""
 
     def stream(self, method: str, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """Any other call. In gRPC's protocol, a single message is a stream of one."""

@@ -1,49 +1,101 @@
-"""The bench's count of an answer has its last commit, of which the reader heard before the meter did."""
+"""The bench counts the commits that took effect, also those of which a reader heard before the meter did."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from typing import Any
 
+import grpc
 import pytest
 from google.cloud.firestore_v1.types import firestore as rpc
 
 from bench.meter import Meter
-from local.firestore_proxy.proxy import Proxy
+from cost.meter import Meter as CostMeter
+from cost.meter import Tally
+from local.firestore_proxy.proxy import Proxy, refuse
 
-WRITTEN = "projects/p/databases/(default)/documents/a/b"
 PATIENCE = 30.0
 COMMIT = "/google.firestore.v1.Firestore/Commit"
+REQUEST = rpc.CommitRequest.pb()(writes=[{"delete": "projects/p/databases/(default)/documents/a/b"}])
 
 
-def test_the_counts_wait_for_commits_that_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = rpc.CommitRequest.pb()(writes=[{"delete": WRITTEN}]).SerializeToString()
+class Firestore(Proxy):
+    """Answers commits with a status, when it may."""
 
-    answered, asked = threading.Event(), threading.Event()
+    def __init__(self) -> None:
+        super().__init__("localhost:1")
+        self.status = grpc.StatusCode.OK
+        self.asked, self.may_answer = threading.Event(), threading.Event()
+        self.may_answer.set()
 
-    def answer(*_: Any) -> bytes:
-        asked.set()
-        answered.wait(PATIENCE)
+    def commit(self, method: str, request: bytes, context: Any) -> bytes:
+        self.asked.set()
+        self.may_answer.wait(PATIENCE)
+        if self.status is not grpc.StatusCode.OK:
+            refuse(context, self.status, "as the test asks")
         return b""
 
-    monkeypatch.setattr(Proxy, "commit", answer)
-    meter = Meter("localhost:1")
+
+@pytest.fixture
+def served() -> Iterator[ExitStack]:
+    with ExitStack() as proxies:
+        yield proxies
+
+
+@pytest.fixture
+def firestore() -> Firestore:
+    return Firestore()
+
+
+@pytest.fixture
+def meter(firestore: Firestore, served: ExitStack) -> Meter:
+    return Meter(served.enter_context(firestore.serving(0)))
+
+
+@pytest.fixture
+def commit(meter: Meter, served: ExitStack) -> Any:
+    channel = served.enter_context(grpc.insecure_channel(served.enter_context(meter.serving(0))))
+    return channel.unary_unary(COMMIT, type(REQUEST).SerializeToString)
+
+
+def test_the_counts_wait_for_commits_that_are_under_way(firestore: Firestore, meter: Meter, commit: Any) -> None:
+    firestore.may_answer.clear()
     with ThreadPoolExecutor() as pool:
-        pool.submit(meter.commit, COMMIT, request, None)
-        assert asked.wait(PATIENCE)
+        asked = commit.future(REQUEST)
+        assert firestore.asked.wait(PATIENCE)
         counts = pool.submit(meter.counted)
         assert not wait([counts], 0.05).done
-        answered.set()
+        firestore.may_answer.set()
         assert counts.result(PATIENCE)["a/b"].writes == 1
+        asked.result(PATIENCE)
 
 
-def test_a_commit_that_fails_is_not_counted_and_holds_no_count_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> bytes:
-        raise RuntimeError("refused")
-
-    monkeypatch.setattr(Proxy, "commit", refuse)
-    meter = Meter("localhost:1")
-    with pytest.raises(RuntimeError):
-        meter.commit(COMMIT, b"", None)
+@pytest.mark.parametrize("status", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAVAILABLE])
+def test_a_commit_that_fails_is_not_counted_and_holds_no_count_up(
+    status: grpc.StatusCode, firestore: Firestore, meter: Meter, commit: Any
+) -> None:
+    firestore.status = status
+    with pytest.raises(grpc.RpcError) as error:
+        commit(REQUEST)
+    assert error.value.code() is status  # type: ignore[attr-defined]
     assert meter.counted() == {}
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN])
+def test_a_commit_that_the_emulator_applied_and_failed_is_counted(
+    status: grpc.StatusCode, firestore: Firestore, meter: Meter, commit: Any
+) -> None:
+    firestore.status = status
+    with pytest.raises(grpc.RpcError) as error:
+        commit(REQUEST)
+    assert error.value.code() is status  # type: ignore[attr-defined]
+    assert meter.counted()["a/b"].writes == 1
+
+
+def test_the_cost_is_counted_of_the_same_commits() -> None:
+    tally = Tally()
+    CostMeter("localhost:1", tally).applied(COMMIT, REQUEST.SerializeToString())
+    assert tally.counted == {None: {"deletes": 1}}
