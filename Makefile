@@ -4,7 +4,7 @@ export PYTHON
 # What one process compiled is kept for the next: each part of a stack would take half a second of CPU more to start.
 unexport PYTHONDONTWRITEBYTECODE
 RUN := .venv/bin/python
-# A file at a time to each process: what a file's tests share is started once. In order: the long files come first.
+# A file at a time to each process: what a file's tests share is started once. In the order of tests/conftest.py.
 PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check run web chaos bench waterfall cost scale measure usage token setup lint audit format docs lock clean

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -27,6 +28,7 @@ from local.strict import Strict
 from local.token import PROJECT
 from tests.warm import WarmStart
 
+TESTS = Path(__file__).resolve().parent
 WAIT_SECONDS = 60.0
 MODELS = "demo,gpt-*,claude-*,gemini-*"
 STRICT = Strict.from_env(os.environ, default="1")
@@ -36,6 +38,22 @@ WORKER_BYTES = 2 << 30  # what a process's stacks take at most: those of the ses
 hypothesis.settings.register_profile("any machine", deadline=None)  # no example is judged by a clock
 hypothesis.settings.load_profile("any machine")
 gc.disable()  # until the tests are collected: what that makes stays, and looking through it again takes a sixth of it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spreads each folder's files over the run, as those of `deploy` need the CPU and those of `e2e` mostly wait.
+
+    The short ones of `unit` come last, when others have nothing left to do.
+    """
+    files: dict[str, dict[Path, None]] = {}
+    for item in items:
+        files.setdefault(item.path.relative_to(TESTS).parts[0], {})[item.path] = None
+    places = {
+        path: number / len(paths) + (folder == "unit")
+        for folder, paths in files.items()
+        for number, path in enumerate(paths)
+    }
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:
