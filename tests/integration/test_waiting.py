@@ -147,5 +147,5 @@ def test_tasks_that_are_delivered_twice_do_not_multiply_while_an_answer_is_held(
     place.queue.enqueue(generation)
     for deliveries in (2, 4, 6, 8):
         eventually(lambda deliveries=deliveries: place.statuses[200] >= deliveries)
-        assert len(place.names()) <= 1
+        eventually(lambda: len(place.names()) <= 1)  # one that was answered is still there for an instant
     assert set(place.statuses) == {200}
