@@ -43,7 +43,7 @@ gc.disable()  # until the tests are collected: what that makes stays, and lookin
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Spreads each folder's files over the run, as those of `deploy` need the CPU and those of `e2e` mostly wait.
 
-    The short ones of `unit` come last, when others have nothing left to do.
+    The short ones of `unit` come last, so that all processes end at about the same time.
     """
     files: dict[str, dict[Path, None]] = {}
     for item in items:

@@ -214,7 +214,7 @@ class Attempt:
                 name=f"read-{self._generation.id}",
                 daemon=True,
             )
-            self._call = buffer, reader  # before the upstream is called: who has seen that can tell it to leave
+            self._call = buffer, reader  # before the thread runs: it can be told to leave from its first byte on
             thread.start()
             if self._to_leave:
                 self.leave(at_once=True)

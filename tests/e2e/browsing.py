@@ -26,6 +26,8 @@ class _Browser:
         assert (SCRIPTS / "node_modules").is_dir(), "The browser's driver is not there: run './local/setup.sh tests'."
         path = chromium()
         assert path, "There is no Chromium: run './local/setup.sh tests'."
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        (SCREENSHOTS.parent / ".gitignore").write_text("*\n")
         self._node = subprocess.Popen(
             ["node", "browse.mjs", path],
             cwd=SCRIPTS,
@@ -67,6 +69,4 @@ _browser = cache(_Browser)
 
 def browse(scenario: str, scenarios: str = "scenarios", **order: Any) -> list[Any]:
     """What a scenario of `scenarios.mjs`, or of another such module, says: a value at a time."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    (SCREENSHOTS.parent / ".gitignore").write_text("*\n")
     return _browser().run({**order, "scenario": scenario, "scenarios": scenarios, "screenshots": str(SCREENSHOTS)})

@@ -79,7 +79,7 @@ def test_what_firestore_is_asked_to_do_is_counted_to_the_last_write(raw: dict[st
         theirs, ours = (costs[system, "one viewer", tokens] for system in ("genkit", "holdfast"))
         assert theirs["writes"] == theirs["commits"] == tokens + 2  # its opening and its end
         assert ours["commits"] < ours["writes"] < theirs["writes"]
-        assert 0 < ours["reads"] < theirs["reads"]
+        assert 0 < ours["reads"] <= ours["writes"]
     replayed = costs["holdfast", "replayed", QUICK.unwatched]
     assert (replayed["writes"], replayed["written"]) == (0, 0)
     assert replayed["reads"] > 0

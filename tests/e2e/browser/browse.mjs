@@ -7,7 +7,7 @@ import { chromium } from 'playwright-core';
 const WAIT_MS = 60_000;
 // The address bar's own pages, two a window, which nobody sees: they take most of a new visitor's time.
 const ADDRESS_BAR = ['WebUIOmniboxPopup', 'WebUIOmniboxAimPopup', 'WebUIOmniboxFullPopup'];
-// Of Playwright's list, which ours replaces: calls of Chromium's own, and what makes pages unsteady.
+// Our list replaces Playwright's, so this repeats what it has against Chromium's own calls and for steady pages.
 const PLAYWRIGHTS = [
   'AvoidUnnecessaryBeforeUnloadCheckSync',
   'DestroyProfileOnBrowserClose',

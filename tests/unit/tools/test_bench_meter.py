@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -13,8 +12,6 @@ import pytest
 from google.cloud.firestore_v1.types import firestore as rpc
 
 from bench.meter import Meter
-from cost.meter import Meter as CostMeter
-from cost.meter import Tally
 from local.firestore_proxy.proxy import Proxy, refuse
 
 PATIENCE = 30.0
@@ -40,25 +37,20 @@ class Firestore(Proxy):
 
 
 @pytest.fixture
-def served() -> Iterator[ExitStack]:
-    with ExitStack() as proxies:
-        yield proxies
-
-
-@pytest.fixture
 def firestore() -> Firestore:
     return Firestore()
 
 
 @pytest.fixture
-def meter(firestore: Firestore, served: ExitStack) -> Meter:
-    return Meter(served.enter_context(firestore.serving(0)))
+def meter(firestore: Firestore) -> Iterator[Meter]:
+    with firestore.serving(0) as address:
+        yield Meter(address)
 
 
 @pytest.fixture
-def commit(meter: Meter, served: ExitStack) -> Any:
-    channel = served.enter_context(grpc.insecure_channel(served.enter_context(meter.serving(0))))
-    return channel.unary_unary(COMMIT, type(REQUEST).SerializeToString)
+def commit(meter: Meter) -> Iterator[Any]:
+    with meter.serving(0) as address, grpc.insecure_channel(address) as channel:
+        yield channel.unary_unary(COMMIT, type(REQUEST).SerializeToString)
 
 
 def test_the_counts_wait_for_commits_that_are_under_way(firestore: Firestore, meter: Meter, commit: Any) -> None:
@@ -90,9 +82,3 @@ def test_a_commit_that_fails_is_counted_only_if_the_emulator_has_applied_it_and_
         commit(REQUEST)
     assert error.value.code() is status  # type: ignore[attr-defined]
     assert sum(count.writes for count in meter.counted().values()) == counted
-
-
-def test_the_cost_is_counted_of_the_same_commits() -> None:
-    tally = Tally()
-    CostMeter("localhost:1", tally).applied(COMMIT, REQUEST.SerializeToString())
-    assert tally.counted == {None: {"deletes": 1}}
