@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 from bench.cost import REPLAYED, UNWATCHED, WATCHED
-from bench.figures import FIRST, LAST, Figures
-from bench.markdown import hundredths, seconds, whole_number, with_ms
+from bench.figures import FIRST, LAST, Figures, Memory
+from bench.markdown import hundredths, seconds, size, whole_number, with_ms
 from lib.runtime.settings import Settings
 
 Shown = Callable[[float], str]
@@ -76,8 +76,18 @@ def bars(figures: Figures) -> Iterator[Bar]:
     over = _ratio(*(figures.cpu("30", path, "own") for path in ("holdfast", "resumable, live")))
     yield Bar("CPU per 1,000 tokens, 30 streams, over resumable-stream's", 1.0, over, None, hundredths)
     yield from _far(figures.raw.get("far"))
+    yield from _memory(figures.memory("deployed"))
     imports = figures.raw.get("cold", {}).get("import")
     yield Bar("cold import, everything", 0.45, median(imports) if imports else None, None, seconds)
+
+
+def _memory(found: Memory | None) -> Iterator[Bar]:
+    if found is None:
+        return
+    yield Bar("memory of a live generation", 218_000, found.generation, None, size)
+    yield Bar("memory of its viewer", 152_000, found.viewer, None, size)
+    crowd, each = max(found.crowds.items())
+    yield Bar(f"memory of each of {crowd:,} idle viewers of one generation", 77_000, each, None, size)
 
 
 def _far(found: dict[str, Any] | None) -> Iterator[Bar]:

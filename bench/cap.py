@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from bench.plan import Plan
 from bench.question import Question
 from bench.response import Response
-from bench.stage import Stage, program
+from bench.stage import MULTIPLEXED, Stage, program
 from bench.system import Holdfast, Visit
 from local.ports import HOST, free_port
 
 LATE_SECONDS = 10.0  # after the upstream's end; an answer that takes longer counts as stuck
 STARTS_A_SECOND = 30  # of viewers
 _BETWEEN_SECONDS = 0.4  # between two additional starts
-_DEPLOYED = {"FUNCTION_SOURCE": str(Path(__file__).with_name("multiplexed.py"))}
 
 
 def measure(plan: Plan, stage: Stage) -> list[dict[str, Any]]:
     """Measures with one document per listen stream, as the emulator needs it, and with as many as when deployed."""
-    found = [_capped(plan, stage, "one", {}), _capped(plan, stage, "deployed", _DEPLOYED)]
+    found = [_capped(plan, stage, "one", {}), _capped(plan, stage, "deployed", MULTIPLEXED)]
     stage.empty_firestore()
     return found
 

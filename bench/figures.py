@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from statistics import linear_regression, median
 from typing import Any
 
 Row = dict[str, Any]
 LAST, FIRST = "last", "first"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The bytes of a live generation in the worker, of its viewer in the api, and there of each in a crowd of idle
+    viewers of one generation, by how many they are.
+    """
+
+    generation: float
+    viewer: float
+    crowds: dict[int, float]
 
 
 class Figures:
@@ -115,6 +127,18 @@ class Figures:
         if not counted or not counted["list"]:
             return None
         return float((counted["start"] / counted["starts"]) / (counted["list"] / counted["models"]))
+
+    def memory(self, how: str) -> Memory | None:
+        """`how` many documents a listen stream has is said in `bench.memory`."""
+        found = self.raw.get("memory", {}).get(how)
+        if not found:
+            return None
+        warm, live, number = found["warm"], found["live"], found["generations"]
+        return Memory(
+            generation=(live["worker"] - warm["worker"]) / number,
+            viewer=(live["api"] - warm["api"]) / number,
+            crowds={each["viewers"]: (each["api"] - live["api"]) / each["viewers"] for each in found["watched"]},
+        )
 
     def dialect_cpu(self, dialect: str) -> float | None:
         """CPU seconds per 1,000 tokens."""

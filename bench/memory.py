@@ -1,4 +1,8 @@
-"""The memory of a live generation and of an idle viewer, in addition to that of a warm process."""
+"""The memory of a live generation and of an idle viewer, in addition to that of a warm process.
+
+It is measured with one document a listen stream, as the emulator needs it, and with as many as when deployed: a stream
+of its own is a fourth of what a viewer takes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 from bench.plan import Plan
 from bench.question import Question
 from bench.response import Response
-from bench.stage import Stage
+from bench.stage import MULTIPLEXED, Stage
 from bench.system import Holdfast
 from bench.usage import resident
 
@@ -20,12 +24,17 @@ AT_ONCE = 50  # viewers that come together
 WAIT_SECONDS = 60.0
 
 
-def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
-    """The bytes of both functions when warm, and with many live generations and idle viewers."""
-    threads = plan.generations + plan.crowd + SPARE_THREADS
-    with stage.functions("fresh", {"THREADS": str(threads)}) as holdfast:
-        found = asyncio.run(_memory(plan, holdfast))
-    stage.empty_firestore()
+def measure(plan: Plan, stage: Stage) -> dict[str, dict[str, Any]]:
+    """The bytes of both functions when warm, and with many live generations and idle viewers.
+
+    By how many documents a listen stream has: `one`, or as `deployed`.
+    """
+    found = {}
+    for how, settings in (("one", {}), ("deployed", MULTIPLEXED)):
+        threads = plan.generations + plan.crowd + SPARE_THREADS
+        with stage.functions(f"fresh-{how}", {**settings, "THREADS": str(threads)}) as holdfast:
+            found[how] = asyncio.run(_memory(plan, holdfast))
+        stage.empty_firestore()
     return found
 
 

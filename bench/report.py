@@ -209,7 +209,7 @@ def _operations(row: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _rest(figures: Figures) -> str:
-    rows = [*_replay(figures.raw), *_stop(figures.raw), *_cold(figures.raw), *_memory(figures.raw)]
+    rows = [*_replay(figures.raw), *_stop(figures.raw), *_cold(figures.raw), *_memory(figures)]
     return "## Replay, stop, start, memory\n\n" + table(("", "median", "least", "most"), rows) if rows else ""
 
 
@@ -246,20 +246,24 @@ def _cold(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         yield ("Holdfast: both functions started, to the first token", *spread(found["first"], seconds))
 
 
-def _memory(raw: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    found = raw.get("memory")
-    if not found:
+def _memory(figures: Figures) -> Iterator[tuple[str, ...]]:
+    deployed, alone = figures.memory("deployed"), figures.memory("one")
+    if deployed is None or alone is None:
         return
-    warm, live, watched = found["warm"], found["live"], found["watched"]
-    yield ("Holdfast: api, warm", size(warm["api"]), "", "")
-    yield ("Holdfast: worker, warm", size(warm["worker"]), "", "")
-    generation = (live["worker"] - warm["worker"]) / found["generations"]
-    first = (live["api"] - warm["api"]) / found["generations"]
-    yield (f"Holdfast: worker, each of {found['generations']} live generations", size(generation), "", "")
-    yield (f"Holdfast: api, each of their {found['generations']} viewers", size(first), "", "")
-    for each in watched:
-        viewer = (each["api"] - live["api"]) / each["viewers"]
-        yield (f"Holdfast: api, each of {each['viewers']:,} idle viewers of one generation", size(viewer), "", "")
+    raw = figures.raw["memory"]["deployed"]
+    number = raw["generations"]
+    for what, measured in (
+        ("api, warm", raw["warm"]["api"]),
+        ("worker, warm", raw["warm"]["worker"]),
+        (f"worker, each of {number} live generations", deployed.generation),
+        (f"api, each of their {number} viewers", deployed.viewer),
+        ("the same with a listen stream for each, which the emulator needs", alone.viewer),
+        *(
+            (f"api, each of {viewers:,} idle viewers of one generation", each)
+            for viewers, each in deployed.crowds.items()
+        ),
+    ):
+        yield (f"Holdfast: {what}", size(measured), "", "")
 
 
 def _cap(raw: dict[str, Any]) -> str:

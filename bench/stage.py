@@ -32,6 +32,7 @@ from local.stack import ROOT, Stack
 from local.token import PROJECT
 
 NODE = ROOT / "bench" / "node"
+MULTIPLEXED = {"FUNCTION_SOURCE": str(ROOT / "bench" / "multiplexed.py")}  # the setting of such functions
 READY_SECONDS = 60.0
 
 

@@ -189,6 +189,26 @@ def test_writes_are_judged_against_genkit_s_in_the_same_run() -> None:
     assert verdicts(cost=[cost("holdfast", "nobody watching", 4_000, writes=101)])[unwatched] is False
 
 
+def memory(generation: int, viewer: int, idle: int) -> dict[str, Any]:
+    """What 10 live generations take, each with a viewer, and then 100 idle viewers."""
+    live = {"api": 1_000 + 10 * viewer, "worker": 2_000 + 10 * generation}
+    crowd = {"viewers": 100, "api": live["api"] + 100 * idle, "worker": live["worker"]}
+    return {"generations": 10, "warm": {"api": 1_000, "worker": 2_000}, "live": live, "watched": [crowd]}
+
+
+def test_memory_is_judged_as_deployed_and_shown_with_a_listen_stream_for_each_too() -> None:
+    both = {"one": memory(300_000, 171_000, 90_000), "deployed": memory(217_000, 153_000, 78_000)}
+    assert verdicts(memory=both).items() >= {
+        ("memory of a live generation", True),
+        ("memory of its viewer", False),
+        ("memory of each of 100 idle viewers of one generation", False),
+    }
+    rows = {cells[0]: cells[1] for cells in cells(page(raw(memory=both), []))}
+    assert rows["Holdfast: api, each of their 10 viewers"] == "153.0 kB"
+    assert rows["Holdfast: the same with a listen stream for each, which the emulator needs"] == "171.0 kB"
+    assert rows["Holdfast: api, each of 100 idle viewers of one generation"] == "78.0 kB"
+
+
 def cells(text: str) -> Iterator[list[str]]:
     for line in text.splitlines():
         if line.startswith("| "):
