@@ -7,13 +7,13 @@ RUN := .venv/bin/python
 # A file at a time to each process: what a file's tests share is started once. In the order of tests/conftest.py.
 PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check run web chaos bench waterfall cost scale measure usage token setup lint audit format docs lock clean
+.PHONY: demo test check run web chaos bench waterfall cost scale measure usage token setup packages lint audit format docs lock clean
 
 demo: setup            ## stream an answer, leave and come back, on the local stack
 	@$(RUN) -m local.demo
 
-test: lint audit       ## lint, types and all tests
-	@./local/setup.sh tests
+test: setup            ## lint, types and all tests
+	@$(MAKE) --no-print-directory --jobs lint audit packages
 	$(RUN) -m pytest $(PARALLEL)
 
 check: lint            ## lint, types and unit tests, in a minute: before each commit
@@ -59,11 +59,14 @@ token: setup           ## an ID token for the local stack: make token USER=alice
 setup:
 	@./local/setup.sh
 
+packages: setup
+	@./local/setup.sh tests
+
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	.venv/bin/shellcheck -x -a deploy.sh local/setup.sh .ci/run
+	.venv/bin/shellcheck -x -a deploy.sh local/setup.sh local/packages.sh .ci/run
 
 audit: setup           ## ask PyPI for known vulnerabilities in the deployed packages
 	@$(RUN) -m operations.audit

@@ -62,17 +62,7 @@ node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' ||
     fail "Node.js $(node --version) is too old for the JavaScript packages: install Node.js 20 or newer."
 mkdir -p build
 packed=build/$(npm pack ./clients/js --pack-destination build --silent) || fail "clients/js could not be packed: see npm's output above."
-for lock in $locks; do
-    folder=${lock%/*}
-    grep -q "file:.*$packed" "$lock" && uses=$packed || uses=
-    wanted=$(cat "$folder/package.json" "$lock" ${uses:+"$uses"} | cksum)
-    if [ "$(cat "$folder/node_modules/.installed" 2>/dev/null)" != "$wanted" ]; then
-        echo "Setting up $folder"
-        npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||
-            fail "The packages of $folder could not be installed: see npm's output above."
-        echo "$wanted" >"$folder/node_modules/.installed"
-    fi
-done
+echo "$locks" | tr ' ' '\n' | xargs -P 4 -I LOCK ./local/packages.sh LOCK "$packed" || exit 1
 
 # install_system PACKAGE WHAT-FOR [INSTEAD]
 install_system() {
