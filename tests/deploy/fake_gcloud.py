@@ -651,12 +651,13 @@ class Call(StreamRequestHandler):
         self.wfile.write(f"{code}\n{warning}\n{said}".encode())
 
     def text(self):
-        read = bytearray()
-        while (byte := self.rfile.read(1)) != b"\0":
-            if not byte:
+        read = b""
+        while not read.endswith(b"\0"):
+            there = self.rfile.peek()
+            if not there:
                 raise EOFError("the call broke off")
-            read += byte
-        return read.decode()
+            read += self.rfile.read(there.find(b"\0") + 1 or len(there))
+        return read[:-1].decode()
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """A Python for deploy.sh that has started already: it forks for each question instead.
 
 deploy.sh asks Python thirty times, and starting it takes longer than the answers do. The program that `PYTHON` names
-sends its process id and its stdin to a running Python. A fork of that takes over the process's folder, environment and
-arguments, and runs the module as `python -BS -m` does. Of the project only `lib` is loaded before the fork, from the
+sends its process id to a running Python. A fork of that takes over the process's folder, environment, arguments and
+stdin, and runs the module as `python -BS -m` does. Of the project only `lib` is loaded before the fork, from the
 folder that every cloud is a copy of: no module there looks for files beside itself. Only Linux shows a process's
 environment.
 
 Run as `python -BS warm_python.py` this is the running Python: it prints its port, and ends when its stdin does.
 """
 
+import gc
 import io
 import os
 import runpy
@@ -22,22 +23,17 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 LOADS = "import datetime, hashlib, json, lib.runtime.settings"
-# What asks for no module, and what has children of its own, gets a Python of its own. Those that have no question on
-# stdin must leave it alone: it is a user's answer. The response is the exit code and stderr, which each end with NUL,
-# and then stdout.
+# What asks for no module, and what has children of its own, gets a Python of its own. The response is the exit code,
+# stderr and stdout, which each end with NUL. It is read with -u, as <&3 would put the socket in stdin's place.
 PROGRAM = """#!{bash}
 [ "$1 $2" = '-BS -m' ] && [ "$4" != walk ] || exec {python} "$@"
-input=
-case $4 in
-    help | keys | environment | model | digest | vertex | invoked | ruleset | indexes | building | unindexed) ;;
-    *) IFS= read -rd '' input ;;
-esac
 exec 3<>/dev/tcp/127.0.0.1/{port}
-printf '%s\\n%s\\0' $$ "$input" >&3
-IFS= read -rd '' code <&3
-IFS= read -rd '' error <&3
+echo $$ >&3
+IFS= read -u 3 -rd '' code
+IFS= read -u 3 -rd '' error
+IFS= read -u 3 -rd '' out
 printf %s "$error" >&2
-{cat} <&3
+printf %s "$out"
 exit "$code"
 """
 
@@ -51,13 +47,14 @@ def warm(python, needed):
     command = [python, "-BS", __file__]
     with subprocess.Popen(command, cwd=needed, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         port = running.stdout.readline().strip()
-        yield PROGRAM.format(bash=shutil.which("bash"), cat=shutil.which("cat"), python=python, port=port)
+        yield PROGRAM.format(bash=shutil.which("bash"), python=python, port=port)
         running.stdin.close()
 
 
 def serve():
     sys.path[0] = str(Path.cwd())
     exec(LOADS)
+    gc.disable()  # a fork that looks through all objects copies them
     with socket.create_server(("127.0.0.1", 0)) as listening:
         print(listening.getsockname()[1], flush=True)
         threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
@@ -66,8 +63,9 @@ def serve():
             if (fork := os.fork()) == 0:
                 listening.close()
                 try:
-                    process, _, stdin = read(asking).partition("\n")
-                    asking.sendall("\0".join(answered(process, stdin)).encode())
+                    with asking.makefile(encoding="utf-8") as asked:
+                        process = asked.readline().strip()
+                    asking.sendall("".join(f"{part}\0" for part in answered(process)).encode())
                 except BaseException:
                     traceback.print_exc()
                 os._exit(0)
@@ -75,16 +73,7 @@ def serve():
             os.waitpid(fork, 0)
 
 
-def read(asking):
-    data = b""
-    while not data.endswith(b"\0"):
-        if not (more := asking.recv(1 << 16)):
-            raise EOFError("the question broke off")
-        data += more
-    return data[:-1].decode()
-
-
-def answered(process, stdin):
+def answered(process):
     """Runs what the process with this id is there for. Returns the exit code, stderr and stdout."""
     there = Path("/proc", process)
     os.environ.clear()
@@ -97,8 +86,12 @@ def answered(process, stdin):
     module, *given = map(os.fsdecode, arguments.split(b"\0"))
     sys.path[0] = str(Path.cwd())
     sys.argv = ["", *given]
-    sys.stdin, code = io.StringIO(stdin), 0
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as error:
+    code = 0
+    with (
+        (there / "fd" / "0").open(encoding="utf-8") as sys.stdin,  # of which nothing is read unless it is asked about
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as error,
+    ):
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as end:
