@@ -33,7 +33,7 @@ WAIT_SECONDS = 60.0
 MODELS = "demo,gpt-*,claude-*,gemini-*"
 STRICT = Strict.from_env(os.environ, default="1")
 WORKER_BYTES = 2 << 30  # what a process's stacks take at most: those of the session, of a file, and of a test
-
+_shared: list[Stack] = []  # the session's stack, once a test has asked for it
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # no example is judged by a clock
 hypothesis.settings.load_profile("any machine")
@@ -89,7 +89,19 @@ def stack() -> Iterator[Stack]:
         "STATUS_WAIT_SECONDS": "60",  # enough for an upstream's three refusals on a busy machine
     }
     with Stack(Ports.free(), settings, environ, STRICT) as running:
+        _shared.append(running)
         yield running
+        _shared.clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emptied(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Deletes what a file has left in the shared Firestore: its emulator looks through all documents to count some."""
+    yield
+    if request.path.is_relative_to(TESTS / "unit"):
+        return
+    for stack in _shared:
+        stack.empty_firestore()
 
 
 @pytest.fixture(scope="session")
