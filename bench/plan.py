@@ -183,7 +183,7 @@ QUICK = Plan(
     capped_tokens=3,
     capped_rate=1.0,
     starts=2,
-    far=Far(streams=(2,), tokens=20, rounds=2),
+    far=Far(streams=(2,), tokens=20, rounds=1),
     one_by_one=Starts(distances=(0.0, 0.2), each=2, counted=5, models=50),
     dialects=Case(name="dialects", streams=2, tokens=40, rate=50, systems=_each(1, HOLDFAST)),
 )

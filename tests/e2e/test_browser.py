@@ -95,7 +95,7 @@ def test_twenty_reloads_at_random_moments_of_2000_tokens_lose_and_repeat_nothing
     question, seed = asked(), random.SystemRandom().randrange(1 << 32)
     chance = random.Random(seed)
     moments = [chance.randrange(1_900) for _ in range(ROUNDS)]
-    seen = run("reloads", question=question, tokens=2000, rate=500, rounds=ROUNDS, moments=moments)
+    seen = run("reloads", question=question, tokens=2000, rate=1000, rounds=ROUNDS, moments=moments)
     equal = [each["text"] == said(upstream_calls(each["question"]), 2000) for each in seen]
     print(f"seed {seed}: left at {[each['left'] for each in seen]}; equal {sum(equal)} of {len(equal)}")
     assert equal == [True] * ROUNDS
