@@ -35,11 +35,7 @@ patiently() {
     local code pause=5 waited=0 since=$SECONDS words
     while :; do
         code=0
-        if [ "$input${loud:-}" ]; then
-            { error=$("$@" 2>&1 >&6 < <(printf %s "$input") | heard) || code=$?; } 6>&1
-        else # without the two processes that only pass something on
-            { error=$("$@" 2>&1 >&6 </dev/null) || code=$?; } 6>&1
-        fi
+        { error=$("$@" 2>&1 >&6 < <(printf %s "$input") | heard) || code=$?; } 6>&1
         if [ "$code" = 0 ] || ! passes || [ "$waited" -ge "$PATIENCE" ] || [ $((SECONDS - since)) -ge $((2 * PATIENCE)) ]; then
             break
         fi
