@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # A file at a time to each process: what a file's tests share is started once. In the order of tests/conftest.py.
 PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check run web chaos bench waterfall cost scale measure usage token setup packages lint audit format docs lock clean
+.PHONY: demo test check run web chaos bench waterfall cost scale measure usage token setup packages unit lint audit format docs lock clean
 
 demo: setup            ## stream an answer, leave and come back, on the local stack
 	@$(RUN) -m local.demo
@@ -16,8 +16,8 @@ test: setup            ## lint, types and all tests
 	@$(MAKE) --no-print-directory --jobs lint audit packages
 	$(RUN) -m pytest $(PARALLEL)
 
-check: lint            ## lint, types and unit tests, in a minute: before each commit
-	$(RUN) -m pytest tests/unit $(PARALLEL)
+check: setup           ## lint, types and unit tests, in a minute: before each commit
+	@$(MAKE) --no-print-directory --jobs lint unit
 
 run: setup             ## the local stack in the foreground, until Ctrl-C: STRICT=1 as strict as Google Cloud
 	@HOLDFAST_STRICT=$(STRICT) exec $(RUN) -m local.stack
@@ -61,6 +61,9 @@ setup:
 
 packages: setup
 	@./local/setup.sh tests
+
+unit: setup
+	$(RUN) -m pytest tests/unit $(PARALLEL)
 
 lint: setup
 	$(RUN) -m ruff check .
