@@ -1,7 +1,7 @@
 """The memory of a live generation and of an idle viewer, in addition to that of a warm process.
 
 It is measured with one document a listen stream, as the emulator needs it, and with as many as when deployed: a stream
-of its own is a fourth of what a viewer takes.
+takes memory, too.
 """
 
 from __future__ import annotations
