@@ -29,10 +29,10 @@ def measure(plan: Plan, stage: Stage) -> dict[str, dict[str, Any]]:
 
     By how many documents a listen stream has: `one`, or as `deployed`.
     """
+    threads = {"THREADS": str(plan.generations + plan.crowd + SPARE_THREADS)}
     found = {}
     for how, settings in (("one", {}), ("deployed", MULTIPLEXED)):
-        threads = plan.generations + plan.crowd + SPARE_THREADS
-        with stage.functions(f"fresh-{how}", {**settings, "THREADS": str(threads)}) as holdfast:
+        with stage.functions(f"fresh-{how}", {**settings, **threads}) as holdfast:
             found[how] = asyncio.run(_memory(plan, holdfast))
         stage.empty_firestore()
     return found

@@ -91,7 +91,6 @@ def stack() -> Iterator[Stack]:
     with Stack(Ports.free(), settings, environ, STRICT) as running:
         _shared.append(running)
         yield running
-        _shared.clear()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -109,7 +109,7 @@ class Cloud:
     def __init__(self, folder: Path, needed: Path, gcloud: str, python: str, port: int):
         self.folder = folder
         self.root = folder / "root"
-        # Nobody changes what is in a folder, and copies would take as long as a short run does.
+        # No test changes a file that is in a folder of it, and copies would take as long as a short run does.
         shutil.copytree(needed, self.root, copy_function=lambda file, to: copied(needed, file, to))
         self._bin = folder / "bin"
         self._bin.mkdir()

@@ -54,7 +54,7 @@ def warm(python, needed):
 def serve():
     sys.path[0] = str(Path.cwd())
     exec(LOADS)
-    gc.disable()  # a fork that looks through all objects copies them
+    gc.freeze()  # so that no fork copies what it only looks through
     with socket.create_server(("127.0.0.1", 0)) as listening:
         print(listening.getsockname()[1], flush=True)
         threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
@@ -88,7 +88,7 @@ def answered(process):
     sys.argv = ["", *given]
     code = 0
     with (
-        (there / "fd" / "0").open(encoding="utf-8") as sys.stdin,  # of which nothing is read unless it is asked about
+        (there / "fd" / "0").open(encoding="utf-8") as sys.stdin,  # only a question about it reads it
         redirect_stdout(io.StringIO()) as out,
         redirect_stderr(io.StringIO()) as error,
     ):
