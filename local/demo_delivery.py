@@ -13,7 +13,7 @@ import struct
 import time
 import zlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from aiohttp import web
 
 from local.demo_faults import Fault, Order
 from local.demo_framing import framing
+from local.demo_hold import Hold
 from local.demo_json import dumps
 from local.demo_text import Json
 
@@ -69,10 +70,11 @@ class Pace:
         """The seconds until the step is due, or 0 or less if it is."""
         return self._start + step / self._rate - self._clock() if self._rate else 0.0
 
-    async def hold(self, seconds: float) -> None:
-        """Pauses, and postpones the rest of the schedule."""
-        await asyncio.sleep(seconds)
-        self._start += seconds
+    async def hold(self, pause: Awaitable[None]) -> None:
+        """Waits for a pause, and postpones the rest of the schedule by its length."""
+        began = self._clock()
+        await pause
+        self._start += self._clock() - began
 
 
 class Wire:
@@ -181,7 +183,7 @@ class Log(Protocol):
 class Delivery:
     """Sends one order: as a stream, as a JSON body, or as a fault requires instead.
 
-    With a `log`, its events from `after` on are sent, instead of any that are made here.
+    With a `log`, its events from `after` on are sent, instead of any that are made here. `hold` may hold a stream.
     """
 
     def __init__(
@@ -192,6 +194,7 @@ class Delivery:
         tongue: Tongue,
         record: array[int] | None = None,
         *,
+        hold: Hold | None = None,
         log: Log | None = None,
         after: int = 0,
     ):
@@ -200,6 +203,7 @@ class Delivery:
         self._call = call
         self._order = order
         self._record = record
+        self._hold = hold
         self._log = log
         self._after = after
         self._answer = order.spoken
@@ -250,6 +254,9 @@ class Delivery:
             while (early := pace.wait(step)) > 0:
                 await wire.flush()
                 await asyncio.sleep(early)
+            if self._hold is not None and self._hold.holds(step):
+                await wire.flush()
+                await pace.hold(self._hold.over(step))
             if step == self._strike and not await self._struck(wire, pace):
                 return False
             for choice, delta in enumerate(deltas):
@@ -289,7 +296,7 @@ class Delivery:
         match self._fault:
             case Fault(kind="stall", seconds=seconds):
                 await wire.flush()
-                await pace.hold(seconds)
+                await pace.hold(asyncio.sleep(seconds))
             case Fault(kind="malformed_json"):
                 await wire.put(self._marked().replace(self._tongue.opens, self._tongue.opens[:-1]))
             case Fault(kind="invalid_utf8"):

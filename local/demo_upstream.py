@@ -32,6 +32,7 @@ from local.demo_chat import Chat
 from local.demo_delivery import Call, Delivery
 from local.demo_fields import BadField
 from local.demo_gemini import Gemini
+from local.demo_hold import Hold
 from local.demo_messages import Messages
 from local.demo_responses import Responses
 from local.demo_text import Json
@@ -57,11 +58,12 @@ _ELSEWHERE: tuple[tuple[str, Spoken], ...] = (
 
 
 class Provider:
-    """The routes and their shared state: the key, the calls, and whether the server is shutting down."""
+    """The routes and their shared state: the key, the calls, what is held, and whether the server is shutting down."""
 
     def __init__(self, key: str | None = None):
         self.calls = CallLog()
         self._background = Background(self.calls)
+        self._hold: Hold | None = None
         self._key = key
         self._stopping = False
 
@@ -81,6 +83,8 @@ class Provider:
         app.router.add_get("/demo/calls", self._show_calls)
         app.router.add_delete("/demo/calls", self._clear_calls)
         app.router.add_get("/demo/records/{seed}", self._show_record)
+        app.router.add_post("/demo/hold", self._hold_back)
+        app.router.add_delete("/demo/hold", self._release)
         app.on_shutdown.append(self._stop)
         return app
 
@@ -97,6 +101,25 @@ class Provider:
 
     async def _show_record(self, request: web.Request) -> web.Response:
         return web.json_response(self.calls.recorded(request.match_info["seed"]))
+
+    async def _hold_back(self, request: web.Request) -> web.Response:
+        """Holds, or holds from another token on. What was held for another text is released: there is one hold."""
+        try:
+            hold = Hold.read(_parsed(await request.read()))
+        except BadField as error:
+            return _error(Chat, 400, str(error), "invalid_value", error.param)
+        if self._hold is not None and self._hold.text == hold.text:
+            self._hold.move(hold.at)
+            return web.Response(status=204)
+        await self._release(request)
+        self._hold = hold
+        return web.Response(status=204)
+
+    async def _release(self, _: web.Request) -> web.Response:
+        if self._hold is not None:
+            self._hold.move()
+            self._hold = None
+        return web.Response(status=204)
 
     async def _models(self, request: web.Request) -> web.Response:
         return self._locked_out(request, Chat) or web.json_response(_MODELS)
@@ -141,7 +164,8 @@ class Provider:
         order = order if self.calls.still_strikes(order) else order.faultless()
         if order.background and not (order.fault and order.fault.replaces_answer):
             return await self._background.begin(request, call, order)
-        return await Delivery(request, call, order, tongue(order), self.calls.record(order)).run()
+        hold = self._hold if self._hold is not None and self._hold.is_for(raw) else None
+        return await Delivery(request, call, order, tongue(order), self.calls.record(order), hold=hold).run()
 
     def _locked_out(self, request: web.Request, tongue: Spoken) -> web.Response | None:
         given = {name: request.headers[name] for name in _KEY_HEADERS if name in request.headers}

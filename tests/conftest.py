@@ -124,6 +124,17 @@ def functions(stack: Stack, name: str, settings: Mapping[str, str]) -> Iterator[
         stack.end(*({f"{name}-api", f"{name}-worker"} & stack.processes.keys()))
 
 
+@contextmanager
+def held(stack: Stack, text: str, at: int) -> Iterator[None]:
+    """In the block, the upstream's streams for this text go no further than `at` tokens: what is done amid them is."""
+    url = f"{stack.upstream_url}/demo/hold"
+    requests.post(url, json={"text": text, "at": at}, timeout=WAIT_SECONDS).raise_for_status()
+    try:
+        yield
+    finally:
+        requests.delete(url, timeout=WAIT_SECONDS).raise_for_status()
+
+
 @pytest.fixture
 def client(stack: Stack) -> Iterator[Client]:
     """A unique user."""

@@ -228,7 +228,13 @@ def test_the_page_follows_an_answer_in_a_shared_conversation(
     try:
         served.wait_until(lambda: "ready " in served.printed and "\n" in served.printed, READY_SECONDS)
         url = served.printed.split("ready ")[1].split()[0]
-        order = {"url": url, "api": stack.url, "user": me.user, "token": id_token(me.user)}
+        order = {
+            "url": url,
+            "api": stack.url,
+            "upstream": stack.upstream_url,
+            "user": me.user,
+            "token": id_token(me.user),
+        }
         (seen,) = browse("inChat", **order, chat=CHAT, question="What do we have?", tokens=400, rate=200)
     finally:
         served.kill()

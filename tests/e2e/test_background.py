@@ -35,6 +35,7 @@ models = ["foreground"]
 speaks = ["responses"]
 """
 TOOLS = [{"type": "function", "name": "look_up", "parameters": {"type": "object"}}]
+STALL = {"kind": "stall", "at": 60, "times": 1}  # of the first reading, which so ends with its worker alone
 Json = dict[str, Any]
 
 
@@ -153,7 +154,7 @@ def test_the_upstream_is_asked_for_the_background_whatever_the_client_asks_for(a
 def test_a_worker_that_is_killed_in_the_middle_costs_no_second_generation(
     stack: Stack, ask: Callable[..., Asked]
 ) -> None:
-    asked = ask(300, demo={"rate": 60, "reasoning": 20})
+    asked = ask(300, demo={"rate": 200, "reasoning": 20, "fault": STALL})
     asked.wait_for_events(40)
     stack.processes["worker"].kill()
     stack.restart("worker")
@@ -163,7 +164,7 @@ def test_a_worker_that_is_killed_in_the_middle_costs_no_second_generation(
 
 
 def test_a_worker_that_is_told_to_end_hands_its_answers_over_at_once(stack: Stack, ask: Callable[..., Asked]) -> None:
-    asked = ask(300, demo={"rate": 60})
+    asked = ask(300, demo={"rate": 200, "fault": STALL})
     asked.wait_for_events(20)
     end(stack, "worker")
     assert asked.client.show(asked.generation)["state"] == "streaming"

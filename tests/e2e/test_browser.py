@@ -46,7 +46,13 @@ def run(stack: Stack, client: Client, url: str) -> Run:
     """Runs a scenario of `scenarios.mjs` as a user of one's own, and gives what it saw."""
 
     def run(scenario: str, **order: Any) -> list[Any]:
-        order |= {"url": url, "api": stack.url, "user": client.user, "token": id_token(client.user)}
+        order |= {
+            "url": url,
+            "api": stack.url,
+            "upstream": stack.upstream_url,
+            "user": client.user,
+            "token": id_token(client.user),
+        }
         return browse(scenario, **order)
 
     return run
@@ -79,7 +85,7 @@ def asked() -> str:
 
 def test_a_reload_amid_an_answer_continues_where_it_was(run: Run, upstream_calls: Calls) -> None:
     question = asked()
-    first, second, last = run("reload", question=question, tokens=1200, rate=100)
+    first, second, last = run("reload", question=question, tokens=1200, rate=400)
     assert 0 < first["before"]["seq"] <= second["at"]["seq"] < last["after"]["seq"]
     assert second["at"]["text"].startswith(first["before"]["text"])
     assert last["after"]["text"] == said(upstream_calls(question), 1200)
@@ -136,7 +142,7 @@ def test_another_device_finds_what_is_running_and_follows_it(run: Run, stopped: 
 
 def test_two_tabs_queue_two_prompts_and_both_end_in_order(run: Run, client: Client, upstream_calls: Calls) -> None:
     questions = [asked(), asked()]
-    states, *answers = run("tabs", questions=questions, tokens=600, rate=100)
+    states, *answers = run("tabs", questions=questions, tokens=600, rate=400)
     assert states == ["queued", "streaming"]
     for question, answer in zip(questions, answers, strict=True):
         assert answer["text"] == said(upstream_calls(question), 600)

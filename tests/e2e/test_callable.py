@@ -18,7 +18,7 @@ from lib.journal.segments import SEAL_BYTES
 from local.client import Client, question
 from local.demo_text import arguments, seed_of, text
 from local.stack import Stack
-from tests.conftest import functions
+from tests.conftest import WAIT_SECONDS, functions, held
 from tests.e2e.callable_lines import Heard, begun, heard
 
 INT64 = "type.googleapis.com/google.protobuf.Int64Value"
@@ -212,15 +212,15 @@ def test_an_answer_that_is_deleted_while_a_unary_call_waits_for_it_is_not_found(
 
 
 def test_an_app_that_leaves_is_noticed_and_its_answer_continues_to_the_end(
-    client: Client, database: Any, upstream_calls: Callable[[str], list[dict[str, Any]]]
+    stack: Stack, client: Client, database: Any, upstream_calls: Callable[[str], list[dict[str, Any]]]
 ) -> None:
     what = unique()
-    data = asked(what, 400, rate=50)
-    with stream(client, data) as response:
-        start, *_ = Live(response).until(lambda messages: len(seqs(messages)) >= 5)
-    generation = database.document(f"holdfastGenerations/{start['id']}")
-    while generation.get().get("watchers"):
-        assert client.show(start["id"])["state"] == "streaming", "nobody noticed while it went on"
+    data = asked(what, 400, rate=0)
+    with held(stack, what, 20):
+        with stream(client, data) as response:
+            start, *_ = Live(response).until(lambda messages: len(seqs(messages)) >= 5)
+        generation = database.document(f"holdfastGenerations/{start['id']}")
+        stack.processes["api"].wait_until(lambda: not generation.get().get("watchers"), WAIT_SECONDS)
     assert client.wait_until_ended(start["id"])["state"] == "completed"
     assert call(client, {"resume": start["id"]}).json()["result"]["content"] == expected(data)
     (called,) = upstream_calls(what)

@@ -57,7 +57,14 @@ def run(stack: Stack, client: Client, url: str) -> Run:
     """Runs a scenario of `chats.mjs` as a user of one's own, and gives what it saw."""
 
     def run(scenario: str, **order: Any) -> list[Any]:
-        told = {"url": url, "api": stack.url, "user": client.user, "token": id_token(client.user), **order}
+        told = {
+            "url": url,
+            "api": stack.url,
+            "upstream": stack.upstream_url,
+            "user": client.user,
+            "token": id_token(client.user),
+            **order,
+        }
         return browse(scenario, "chats", **told)
 
     return run
@@ -88,7 +95,7 @@ def test_a_reload_amid_an_answer_goes_on_with_it_and_one_after_it_asks_for_nothi
     run: Run, upstream_calls: Calls
 ) -> None:
     question = asked()
-    before, after, last = run("reload", question=question, tokens=300, rate=60)
+    before, after, last = run("reload", question=question, tokens=300, rate=300)
     answer = only(last)
     assert only(before)["id"] == only(after)["id"] == answer["id"]
     assert answer["texts"] == [text(seed(question), 300)]
@@ -118,7 +125,7 @@ def test_a_second_tab_follows_an_answer_that_runs_and_one_that_is_asked_for_late
     run: Run, upstream_calls: Calls
 ) -> None:
     question = asked()
-    first, second = run("twoTabs", question=question, tokens=300, rate=60)
+    first, second = run("twoTabs", question=question, tokens=300, rate=300)
     assert first == second
     assert first["questions"] == [question, f"{question} again"]
     assert first["answers"][0]["texts"] == [text(seed(question), 300)]
@@ -142,7 +149,7 @@ def test_a_stop_ends_the_upstream_s_read_and_keeps_what_is_on_the_page(
 
 def test_an_answer_goes_on_while_there_is_no_network_and_then_on_the_page(run: Run, upstream_calls: Calls) -> None:
     question = asked()
-    away, back = run("offline", question=question, tokens=400, rate=60)
+    away, back = run("offline", question=question, tokens=400, rate=300)
     assert away["at"] == away["before"]
     assert only(back)["texts"] == [text(seed(question), 400)]
     assert len(upstream_calls(question)) == 1
@@ -150,7 +157,7 @@ def test_an_answer_goes_on_while_there_is_no_network_and_then_on_the_page(run: R
 
 def test_an_answer_that_ends_while_there_is_no_network_is_there_afterwards(run: Run, upstream_calls: Calls) -> None:
     question = asked()
-    (seen,) = run("longOffline", question=question, tokens=200, rate=60)
+    (seen,) = run("longOffline", question=question, tokens=200, rate=300)
     assert only(seen)["texts"] == [text(seed(question), 200)]
     assert len(upstream_calls(question)) == 1
 
@@ -167,7 +174,7 @@ def test_a_page_that_could_not_come_back_at_once_is_no_reason_for_another_answer
     run: Run, upstream_calls: Calls
 ) -> None:
     question = asked()
-    (seen,) = run("refusedReturn", question=question, tokens=300, rate=60)
+    (seen,) = run("refusedReturn", question=question, tokens=300, rate=300)
     assert only(seen)["texts"] == [text(seed(question), 300)]
     assert len(upstream_calls(question)) == 1
 
@@ -176,7 +183,7 @@ def test_a_question_that_is_asked_before_the_page_knows_what_runs_is_answered_on
     run: Run, upstream_calls: Calls
 ) -> None:
     question = asked()
-    (seen,) = run("atOnce", question=question, tokens=300, rate=60)
+    (seen,) = run("atOnce", question=question, tokens=300, rate=300)
     assert only(seen)["texts"] == [text(seed(question), 300)]
     assert seen["asked"] == len(upstream_calls(question)) == 1
 

@@ -33,10 +33,11 @@ Calls = Callable[[str], list[dict[str, Any]]]
 
 @dataclass
 class Page:
-    """The page and its API."""
+    """The page, its API, and the upstream of that."""
 
     url: str
     api: str
+    upstream: str
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def page(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pag
     served = Process("web", command, os.environ, tmp_path_factory.mktemp("web"), ROOT)
     try:
         served.wait_until(lambda: "ready " in served.printed and "\n" in served.printed, READY_SECONDS)
-        yield Page(served.printed.split("ready ")[1].split()[0], api)
+        yield Page(served.printed.split("ready ")[1].split()[0], api, stack.upstream_url)
     finally:
         served.kill()
         stack.end("notified-api", "notified-worker")
@@ -67,7 +68,13 @@ def run(page: Page, client: Client) -> Run:
     """Runs a scenario of `notifications.mjs` as a user of one's own, and gives what it saw."""
 
     def run(scenario: str, **order: Any) -> list[Any]:
-        order |= {"url": page.url, "api": page.api, "user": client.user, "token": id_token(client.user)}
+        order |= {
+            "url": page.url,
+            "api": page.api,
+            "upstream": page.upstream,
+            "user": client.user,
+            "token": id_token(client.user),
+        }
         return browse(scenario, scenarios="notifications", **order)
 
     return run
@@ -107,7 +114,7 @@ def test_one_that_no_page_follows_is_told_by_fcm_and_a_click_opens_its_chat(
     run: Run, client: Client, upstream_calls: Calls, devices: Callable[[], list[dict[str, Any]]]
 ) -> None:
     question = asked()
-    seen, opened = run("unfollowed", question=question, tokens=TOKENS, rate=10)
+    seen, opened = run("unfollowed", question=question, tokens=TOKENS, rate=30)
     only(seen, client)
     (call,) = upstream_calls(question)
     assert opened["text"] == text(seed_of(call["request"]["messages"]), TOKENS)
@@ -120,7 +127,7 @@ def test_one_whose_page_is_closed_is_shown_by_the_service_worker_that_a_push_wak
     run: Run, client: Client, upstream_calls: Calls
 ) -> None:
     question = asked()
-    seen, opened = run("closed", question=question, tokens=TOKENS, rate=10)
+    seen, opened = run("closed", question=question, tokens=TOKENS, rate=30)
     assert len(only(seen, client)["tag"]) == 32
     (call,) = upstream_calls(question)
     assert opened["text"] == text(seed_of(call["request"]["messages"]), TOKENS)

@@ -10,9 +10,10 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from lib.delivery.deliveries import GIVEN_UP_AFTER
 from local.client import Client, question
 from local.stack import ROOT, Stack
 from local.token import PROJECT
+from tests.conftest import held
 from tests.e2e.log_filter import matches
 from tests.e2e.metadata_server import MetadataServer
 from tests.receiver import PATIENCE, Answer, Got, Receiver
@@ -40,6 +42,7 @@ def refusal(status: int, name: str, code: str | None = None) -> Answer:
 
 
 UNREGISTERED = refusal(404, "NOT_FOUND", "UNREGISTERED")
+Left = Callable[..., str]
 AWAY = refusal(503, "UNAVAILABLE", "UNAVAILABLE")
 
 
@@ -130,20 +133,37 @@ def settled(database: Any, eventually: Callable[..., None]) -> Callable[[str], N
     return settled
 
 
-def left(client: Client, tokens: int = 30, **more: Any) -> str:
-    """Starts an answer and leaves it before its end, which is seconds away: longer than it takes to notice that."""
-    headers = {"X_Chat_Id": "chat", **more.pop("headers", {})}
-    asked = question(f"left {uuid.uuid4().hex}", tokens, **{"rate": 5, **more})
-    with client.stream(asked, **headers) as stream:
-        next(stream.frames())
+@pytest.fixture
+def unwatched(database: Any, eventually: Callable[..., None]) -> Callable[[str], None]:
+    """Waits until the service knows that nobody watches a generation."""
+
+    def unwatched(generation: str) -> None:
+        document = database.document(f"holdfastGenerations/{generation}")
+        eventually(lambda: not document.get().get("watchers"))
+
+    return unwatched
+
+
+@pytest.fixture
+def left(stack: Stack, client: Client, unwatched: Callable[[str], None]) -> Left:
+    """Starts an answer and leaves it, which the service knows before it goes on to its end."""
+
+    def left(tokens: int = 30, headers: Mapping[str, str] = MappingProxyType({}), **demo: Any) -> str:
+        what = f"left {uuid.uuid4().hex}"
+        with held(stack, what, 3):
+            with client.stream(question(what, tokens, **demo), X_Chat_Id="chat", **headers) as stream:
+                next(stream.frames())
+            unwatched(stream.generation)
         return stream.generation
+
+    return left
 
 
 def test_of_an_end_that_nobody_watches_each_device_is_told(
-    pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None], database: Any
+    pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None], database: Any, left: Left
 ) -> None:
     tokens = {device(), device()}
-    generation = left(client)
+    generation = left()
     settled(generation)
     got = pushed.told(*tokens)
     assert Counter(each.json["message"]["token"] for each in got) == dict.fromkeys(tokens, 1)
@@ -178,19 +198,19 @@ def test_whoever_watches_is_told_nothing(
 
 
 def test_a_stop_is_told_to_nobody(
-    pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None]
+    pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None], left: Left
 ) -> None:
-    token, generation = device(), left(client, 4000)
+    token, generation = device(), left(4000, rate=50)
     client.request("POST", f"/v1/generations/{generation}/stop")
     settled(generation)
     assert token not in [each.json["message"]["token"] for each in pushed.fcm.got]
 
 
 def test_an_answer_that_broke_off_has_another_title(
-    pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None]
+    pushed: Pushed, device: Callable[..., str], settled: Callable[..., None], left: Left
 ) -> None:
     token = device()
-    settled(left(client, fault={"kind": "break", "at": 25}))
+    settled(left(fault={"kind": "break", "at": 25}))
     (got,) = pushed.told(token)
     assert got.json["message"]["notification"]["title"] == FAILED_TITLE
     assert got.json["message"]["data"]["state"] == "incomplete"
@@ -198,23 +218,29 @@ def test_an_answer_that_broke_off_has_another_title(
 
 @pytest.mark.parametrize("path", ["users/{0}", "users/{0}/chats/chat"])
 def test_a_user_and_a_chat_can_have_it_off(
-    pushed: Pushed, client: Client, database: Any, device: Callable[..., str], settled: Callable[..., None], path: str
+    pushed: Pushed,
+    client: Client,
+    database: Any,
+    device: Callable[..., str],
+    settled: Callable[..., None],
+    path: str,
+    left: Left,
 ) -> None:
     registered, handed_in = device(), uuid.uuid4().hex
     database.document(path.format(client.user)).set({"notify": False})
-    settled(left(client, headers={"X_Push_Token": handed_in}))
+    settled(left(headers={"X_Push_Token": handed_in}))
     assert not {registered, handed_in} & {each.json["message"]["token"] for each in pushed.fcm.got}
     database.document(path.format(client.user)).set({"notify": True})
-    settled(left(client, headers={"X_Push_Token": handed_in}))
+    settled(left(headers={"X_Push_Token": handed_in}))
     pushed.told(registered, handed_in)
 
 
 def test_a_token_that_fcm_calls_unregistered_is_removed_and_no_other(
     pushed: Pushed,
-    client: Client,
     device: Callable[..., str],
     devices: Callable[[], set[str]],
     settled: Callable[..., None],
+    left: Left,
 ) -> None:
     answers = {
         device(): UNREGISTERED,
@@ -223,7 +249,7 @@ def test_a_token_that_fcm_calls_unregistered_is_removed_and_no_other(
         device(): TAKEN,
     }
     pushed.fcm.answer = lambda got: answers[got.json["message"]["token"]]
-    settled(left(client))
+    settled(left())
     assert len(pushed.told(*answers)) == len(answers)
     assert devices() == {token for token, answer in answers.items() if answer is not UNREGISTERED}
 
@@ -231,10 +257,10 @@ def test_a_token_that_fcm_calls_unregistered_is_removed_and_no_other(
 @pytest.mark.usefixtures("fast")
 def test_only_those_that_failed_are_told_again(
     pushed: Pushed,
-    client: Client,
     device: Callable[..., str],
     devices: Callable[[], set[str]],
     settled: Callable[..., None],
+    left: Left,
 ) -> None:
     away, well, none = device(), device(), refusal(404, "NOT_FOUND")
     failures = [AWAY, refusal(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"), none, refusal(500, "INTERNAL", "INTERNAL")]
@@ -243,55 +269,59 @@ def test_only_those_that_failed_are_told_again(
         return failures.pop() if got.json["message"]["token"] == away and failures else TAKEN
 
     pushed.fcm.answer = answer
-    settled(left(client))
+    settled(left())
     got = Counter(each.json["message"]["token"] for each in pushed.told(away, well))
     assert got == {away: 5, well: 1}
     assert devices() == {away, well}
 
 
 def test_a_token_can_come_with_the_request(
-    pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None]
+    pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None], left: Left
 ) -> None:
     registered, handed_in = device(), uuid.uuid4().hex
-    settled(left(client, headers={"X_Push_Token": handed_in}))
+    settled(left(headers={"X_Push_Token": handed_in}))
     assert len(pushed.told(registered, handed_in)) == 2
-    settled(left(client, headers={"X_Push_Token": registered}))
+    settled(left(headers={"X_Push_Token": registered}))
     assert len(pushed.told(registered)) == 2, "one device was told twice"
     refused = client.complete(question("no token", 3), X_Push_Token="x" * 5000)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "X-Push-Token")
 
 
 TEXT = [{"role": "user", "content": "left"}]
-SLOW = {"demo": {"rate": 5}}
 PARTS = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "left"}]}]
 STARTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "callable": ("/", {"model": "demo", "max_tokens": 30, "messages": TEXT, "chatId": "chat", **SLOW}),
-    "useChat": ("/api/chat", {"id": "chat", "model": "demo", "messages": PARTS, "options": {"max_tokens": 30, **SLOW}}),
+    "callable": ("/", {"model": "demo", "max_tokens": 30, "messages": TEXT, "chatId": "chat"}),
+    "useChat": ("/api/chat", {"id": "chat", "model": "demo", "messages": PARTS, "options": {"max_tokens": 30}}),
     "responses": ("/v1/responses", {"model": "demo", "input": "left", "max_output_tokens": 30, "stream": True}),
-    "messages": ("/v1/messages", {"model": "demo", "messages": TEXT, "max_tokens": 30, "stream": True, **SLOW}),
+    "messages": ("/v1/messages", {"model": "demo", "messages": TEXT, "max_tokens": 30, "stream": True}),
     "gemini": (
         "/v1beta/models/demo:streamGenerateContent?alt=sse",
-        {"contents": [{"parts": [{"text": "left"}]}], "generationConfig": {"maxOutputTokens": 30}, **SLOW},
+        {"contents": [{"parts": [{"text": "left"}]}], "generationConfig": {"maxOutputTokens": 30}},
     ),
 }
 
 
 @pytest.mark.parametrize("wire", STARTS)
-def test_a_token_can_come_with_the_request_of_every_protocol(pushed: Pushed, client: Client, wire: str) -> None:
+def test_a_token_can_come_with_the_request_of_every_protocol(
+    stack: Stack, pushed: Pushed, client: Client, unwatched: Callable[[str], None], wire: str
+) -> None:
     token, (path, asked) = uuid.uuid4().hex, STARTS[wire]
     headers = {"X-Chat-Id": "chat", "X-Push-Token": token, "Accept": "text/event-stream"}
     if wire == "callable":
         headers, asked = {"Accept": "text/event-stream"}, {"data": {**asked, "pushToken": token}}
-    with client.request("POST", path, json=asked, headers=headers, stream=True) as response:
-        assert response.status_code == 200, response.text
-        next(response.iter_content(1))
+    with held(stack, "left", 3):
+        with client.request("POST", path, json=asked, headers=headers, stream=True) as response:
+            assert response.status_code == 200, response.text
+            next(response.iter_content(1))
+        (generation,) = client.list()
+        unwatched(generation["id"])
     (got,) = pushed.told(token)
     assert got.json["message"]["data"]["chatId"] == "chat"
 
 
 @pytest.mark.usefixtures("fast")
 def test_an_fcm_that_is_down_for_an_hour_tells_each_device_once_afterwards(
-    pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None]
+    pushed: Pushed, device: Callable[..., str], settled: Callable[..., None], left: Left
 ) -> None:
     tokens = {device(), device(), device()}
     begun: list[float] = []
@@ -302,7 +332,7 @@ def test_an_fcm_that_is_down_for_an_hour_tells_each_device_once_afterwards(
 
     pushed.fcm.answer = answer
     before = len(pushed.fcm.got)
-    settled(left(client))
+    settled(left())
     came = [each.json["message"]["token"] for each in pushed.told(*tokens)]
     assert len(pushed.fcm.got) - before == len(came) > 3 * len(tokens)
     refused = [time for time in begun if time <= begun[0] + HOUR / SPEED]
@@ -312,13 +342,13 @@ def test_an_fcm_that_is_down_for_an_hour_tells_each_device_once_afterwards(
 def test_a_notification_that_no_device_has_taken_for_a_day_is_given_up_in_the_log_and_counted(
     stack: Stack,
     pushed: Pushed,
-    client: Client,
     database: Any,
     device: Callable[..., str],
     settled: Callable[..., None],
+    left: Left,
 ) -> None:
     device()
-    generation = left(client, 5)
+    generation = left(5)
     document = database.document(f"holdfastGenerations/{generation}")
 
     def answer(_: Got) -> Answer:
@@ -342,6 +372,7 @@ def test_five_hundred_devices_are_told_once_each(
     device: Callable[..., str],
     devices: Callable[[], set[str]],
     settled: Callable[..., None],
+    left: Left,
 ) -> None:
     tokens = [uuid.uuid4().hex for _ in range(500)]
     batch = database.batch()
@@ -351,17 +382,17 @@ def test_five_hundred_devices_are_told_once_each(
     batch.commit()
     gone = set(tokens[::5])
     pushed.fcm.answer = lambda got: UNREGISTERED if got.json["message"]["token"] in gone else TAKEN
-    settled(left(client))
+    settled(left())
     assert Counter(each.json["message"]["token"] for each in pushed.told(*tokens)) == dict.fromkeys(tokens, 1)
     assert devices() == set(tokens) - gone
 
 
 def test_no_log_has_a_token_or_a_word(
-    stack: Stack, pushed: Pushed, client: Client, device: Callable[..., str], settled: Callable[..., None]
+    stack: Stack, pushed: Pushed, device: Callable[..., str], settled: Callable[..., None], left: Left
 ) -> None:
     pushed.fcm.answer = lambda _: refusal(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT")
     token = device()
-    settled(left(client))
+    settled(left())
     pushed.told(token)
     printed = stack.processes["pushed-worker"].printed + stack.processes["pushed-api"].printed
     sent = [each.json["message"] for each in pushed.fcm.got]

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import standardwebhooks
 from local.client import Client, question
 from local.stack import Stack
 from local.token import id_token
+from tests.conftest import held
 from tests.receiver import PATIENCE, Answer, Got, Receiver
 
 SECRET = f"whsec_{base64.b64encode(uuid.uuid4().bytes * 2).decode()}"
@@ -198,12 +200,16 @@ def test_of_a_worker_killed_between_the_last_commit_and_the_queue_the_end_is_tol
     queue: Callable[..., None],
     eventually: Callable[..., None],
 ) -> None:
-    with client.stream(question(f"killed {uuid.uuid4().hex}", 10, rate=2)) as stream:  # it must not end too soon
-        frames = stream.frames()
-        next(frames)
-        generation = stream.generation
-        queue(unavailable=True)
-        list(frames)  # the end of the stream means saved
+    what = f"killed {uuid.uuid4().hex}"
+    with ExitStack() as holding:
+        holding.enter_context(held(stack, what, 3))
+        with client.stream(question(what, 10)) as stream:
+            frames = stream.frames()
+            next(frames)
+            queue(unavailable=True)
+            holding.close()
+            list(frames)  # the end of the stream means saved
+    generation = stream.generation
     stack.processes["hooked-worker"].kill()
     assert hooked.got(generation, 0) == []
     assert pending(database, generation) == {"webhook": {}}

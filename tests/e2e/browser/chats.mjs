@@ -8,6 +8,7 @@ export async function reload(visitor, order, say) {
   await me.page.getByLabel('Your name').waitFor();
   await me.screenshot('chat-0-sign-in');
   await me.signIn();
+  await me.hold(order.question, (order.tokens * 2) / 3);
   await me.ask(order.question, { ...order, does: 'thinks first' });
   await me.until(600);
   say(await me.shown());
@@ -15,6 +16,7 @@ export async function reload(visitor, order, say) {
   await me.page.reload();
   await me.until(600);
   say(await me.shown());
+  await me.letGo();
   await me.ended('completed');
   const { asked } = me;
   await me.page.reload();
@@ -42,10 +44,12 @@ export async function reloads(visitor, { rounds, moments, question, ...how }, sa
 export async function twoTabs(visitor, order, say) {
   const me = await visitor();
   await me.signIn();
+  await me.hold(order.question, order.tokens / 2);
   await me.ask(order.question, order);
   await me.until(200);
   const tab = await me.anotherTab();
   await tab.until(200);
+  await me.letGo();
   await Promise.all([me.ended('completed'), tab.ended('completed')]);
   await me.ask(`${order.question} again`, { ...order, rate: 60 });
   await tab.page.getByText(`${order.question} again`).waitFor();
@@ -72,14 +76,17 @@ export async function stop(visitor, order, say) {
 export async function offline(visitor, order, say) {
   const me = await visitor();
   await me.signIn();
+  await me.hold(order.question, order.tokens / 4);
   await me.ask(order.question, order);
   await me.until(200);
   await me.page.context().setOffline(true);
   await me.page.getByText('There is no network. The answer goes on').waitFor();
   const { answers: [before] } = await me.shown();
+  await me.hold(order.question, (order.tokens * 3) / 4);
   await me.servedBeyond(order.tokens / 2);
   say({ before, at: (await me.shown()).answers[0] });
   await me.screenshot('chat-4-offline');
+  await me.letGo();
   await me.page.context().setOffline(false);
   await me.ended('completed');
   say({ ...(await me.shown()), asked: me.asked });
@@ -89,10 +96,12 @@ export async function offline(visitor, order, say) {
 export async function longOffline(visitor, order, say) {
   const me = await visitor();
   await me.signIn();
+  await me.hold(order.question, order.tokens / 2);
   await me.ask(order.question, order);
   await me.until(200);
   await me.page.context().setOffline(true);
   await me.page.getByText('There is no network. The answer goes on').waitFor();
+  await me.letGo();
   await me.served();
   await me.page.context().setOffline(false);
   await me.ended('completed');
@@ -116,6 +125,7 @@ export async function down(visitor, order, say) {
 export async function refusedReturn(visitor, order, say) {
   const me = await visitor();
   await me.signIn();
+  await me.hold(order.question, order.tokens / 2);
   await me.ask(order.question, order);
   await me.until(200);
   await me.page.route('**/stream', (route) => route.fulfill({
@@ -124,6 +134,7 @@ export async function refusedReturn(visitor, order, say) {
   await me.page.reload();
   await me.page.getByRole('alert').filter({ hasText: 'Not now.' }).waitFor();
   await me.page.unroute('**/stream');
+  await me.letGo();
   await me.button('Try again').click();
   await me.ended('completed');
   say(await me.shown());
@@ -141,11 +152,13 @@ export async function atOnce(visitor, order, say) {
   });
   await me.signInOnly();
   const release = await held;
+  await me.hold(order.question, order.tokens / 2);
   await me.ask(order.question, order);
   await me.until(200);
   const told = me.page.waitForResponse((response) => response.url().endsWith('/stream'));
   release();
   await told;
+  await me.letGo();
   await me.ended('completed');
   await me.drawn();
   say({ ...(await me.shown()), asked: me.asked });

@@ -59,10 +59,12 @@ function hide(page, hidden = true) {
 /** The answer ends while its tab is hidden, and still follows it. */
 export async function hidden(visitor, order, say) {
   const me = await notified(visitor);
+  await me.hold(order.question, 10);
   await me.ask(order.question, order.tokens, order.rate);
   await me.until(5);
   const chat = await me.page.evaluate((user) => localStorage.getItem(`holdfast/${user}/chat`), order.user);
   await hide(me.page);
+  await me.letGo();
   await me.ended('completed');
   say({ chat, shown: await shown(me.page) });
 }
@@ -71,10 +73,12 @@ export async function hidden(visitor, order, say) {
 export async function unfollowed(visitor, order, say) {
   const me = await notified(visitor);
   const chat = await me.page.evaluate((user) => localStorage.getItem(`holdfast/${user}/chat`), order.user);
+  await me.hold(order.question, 10);
   await me.ask(order.question, order.tokens, order.rate);
   await me.until(5);
   await me.page.getByRole('button', { name: 'New chat' }).click();
   await hide(me.page);
+  await me.letGo();
   say({ chat, shown: await shown(me.worker) });
   await click(me.worker);
   await hide(me.page, false);
@@ -101,10 +105,12 @@ export async function closed(visitor, order, say) {
   });
   await devTools.send('ServiceWorker.enable');
   const registrationId = await registered;
+  await me.hold(order.question, 10);
   await me.ask(order.question, order.tokens, order.rate);
   await me.until(5);
   const chat = await me.page.evaluate((user) => localStorage.getItem(`holdfast/${user}/chat`), order.user);
   await me.page.goto('about:blank');
+  await me.letGo();
   const stream = await fetch(`${order.url}/push/${me.token}`);
   let got = '';
   for await (const piece of stream.body) {

@@ -11,6 +11,7 @@ export async function reload(visitor, order, say) {
   await me.page.getByLabel('Your name').waitFor();
   await me.screenshot('0-sign-in');
   await me.signIn();
+  await me.hold(order.question, order.tokens / 2);
   await me.ask(order.question, order.tokens, order.rate);
   await me.until(order.tokens / 4);
   await me.screenshot('1-writing');
@@ -20,6 +21,7 @@ export async function reload(visitor, order, say) {
   say({ at: await me.answer() });
   await me.until(order.tokens / 2);
   await me.screenshot('2-after-the-reload');
+  await me.letGo();
   await me.ended('completed');
   say({ after: await me.answer(), calls: me.calls });
   await me.screenshot('3-complete');
@@ -30,9 +32,11 @@ export async function inChat(visitor, { user, chat, question, tokens, rate }, sa
   const me = await visitor();
   await me.page.addInitScript(([key, id]) => localStorage.setItem(key, id), [`holdfast/${user}/chat`, chat]);
   await me.signIn();
+  await me.hold(question, tokens / 2);
   await me.ask(question, tokens, rate);
   await me.until(tokens / 4);
   await me.page.reload();
+  await me.letGo();
   await me.ended('completed');
   say(await me.answer());
 }
@@ -140,12 +144,14 @@ export async function tabs(visitor, { questions, tokens, rate, ...order }, say) 
   const other = new Visitor(await one.page.context().newPage(), order);
   await other.page.goto(other.url);
   await other.page.getByLabel('Your question').waitFor();
+  await one.hold(questions[0], tokens / 2);
   await one.ask(questions[0], tokens, rate);
   await one.until(1);
   await other.ask(questions[1], tokens, rate);
   await other.turn.getByText('Queued').waitFor();
   say((await other.running()).map(({ state }) => state));
   await other.screenshot('10-queued');
+  await one.letGo();
   for (const me of [one, other]) {
     await me.ended('completed');
     say(await me.answer());

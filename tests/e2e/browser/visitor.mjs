@@ -6,8 +6,8 @@ import { join } from 'node:path';
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
 
 export class Visitor {
-  constructor(page, { url, api, token, user, screenshots }) {
-    Object.assign(this, { page, url, api, token, user, screenshots });
+  constructor(page, { url, api, upstream, token, user, screenshots }) {
+    Object.assign(this, { page, url, api, upstream, token, user, screenshots });
     this.calls = []; // what the page has asked of the callable
     page.on('request', (request) => {
       if (isCall(request, api)) this.calls.push(request.postDataJSON().data);
@@ -28,6 +28,16 @@ export class Visitor {
     await this.page.getByLabel('A second').fill(String(rate));
     await this.page.getByLabel('Your question').fill(question);
     await this.page.getByRole('button', { name: 'Ask', exact: true }).click();
+  }
+
+  /** The answer to this goes no further than so many tokens until it is let go: what is done amid it is. */
+  async hold(text, at) {
+    const response = await fetch(`${this.upstream}/demo/hold`, { method: 'POST', body: JSON.stringify({ text, at }) });
+    if (!response.ok) throw new Error(await response.text());
+  }
+
+  async letGo() {
+    await fetch(`${this.upstream}/demo/hold`, { method: 'DELETE' });
   }
 
   get turn() {

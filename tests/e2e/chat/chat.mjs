@@ -21,6 +21,17 @@ export function chatOf({ id = order.chat, messages = [], body = order.body, ...m
   return new Chat({ id, messages, transport, onError() {}, ...more });
 }
 
+/** The answer to `order.what` goes no further than so many tokens until it is let go: what is done amid it is. */
+export async function hold(at) {
+  const body = JSON.stringify({ text: order.what, at });
+  const response = await fetch(`${order.upstream}/demo/hold`, { method: 'POST', body });
+  if (!response.ok) throw new Error(await response.text());
+}
+
+export async function letGo() {
+  await fetch(`${order.upstream}/demo/hold`, { method: 'DELETE' });
+}
+
 export const textOf = (message) => message.parts.filter((part) => part.type === 'text').map((part) => part.text).join('');
 
 /** Waits until `met` is true, at most half a minute. */

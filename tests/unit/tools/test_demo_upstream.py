@@ -149,9 +149,9 @@ def status_of(upstream: DemoUpstream, request: Json, **headers: str) -> int:
     return reply.status
 
 
-def ask(upstream: DemoUpstream, method: str, path: str, **headers: str) -> tuple[int, bytes]:
+def ask(upstream: DemoUpstream, method: str, path: str, given: Any = None, **headers: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(*address(upstream), timeout=60)
-    connection.request(method, path, headers=headers)
+    connection.request(method, path, None if given is None else json.dumps(given), headers)
     response = connection.getresponse()
     answer = response.status, response.read()
     connection.close()
@@ -399,8 +399,13 @@ def test_what_is_late_is_due_at_once_and_delays_nothing_after_it() -> None:
     assert [pace.wait(step) for step in (0, 1, 1_000)] == pytest.approx([0, 0.01, 10])
     now = 7.05
     assert [pace.wait(step) for step in (0, 5, 1_000)] == pytest.approx([-0.05, 0, 9.95])
-    asyncio.run(pace.hold(0.02))
-    assert pace.wait(1_000) == pytest.approx(9.97)
+
+    async def pause() -> None:
+        nonlocal now
+        now += 3
+
+    asyncio.run(pace.hold(pause()))
+    assert pace.wait(1_000) == pytest.approx(9.95)
     assert hurry.wait(1_000_000) == 0
 
 
@@ -451,6 +456,42 @@ def test_times_count_for_each_seed_and_start_anew_when_the_calls_are_cleared(ups
     assert [status("a"), status("b"), status("a")] == [500, 500, 200]
     assert ask(upstream, "DELETE", "/demo/calls")[0] == 204
     assert status("a") == 500
+
+
+def hold(upstream: DemoUpstream, at: int, said: str = "rivers") -> None:
+    assert ask(upstream, "POST", "/demo/hold", {"text": said, "at": at})[0] == 204
+
+
+def test_an_answer_is_held_before_a_token_until_it_is_moved_on_or_released(upstream: DemoUpstream) -> None:
+    hold(upstream, 5)
+    held, other = Reply(upstream, body()), Reply(upstream, body(messages=[{"role": "user", "content": "Hi"}]))
+    assert other.read().endswith(b"data: [DONE]\n\n")
+    for at in (5, 9):
+        hold(upstream, at)
+        held.until(token(SEED, at - 1).encode())
+        sent = eventually(upstream.calls, lambda calls, at=at: calls[0]["tokens_sent"] == at)
+        assert sent[0]["ended"] is None
+    assert ask(upstream, "DELETE", "/demo/hold")[0] == 204
+    assert held.read().endswith(b"data: [DONE]\n\n")
+    assert Reply(upstream, body()).read().endswith(b"data: [DONE]\n\n")
+
+
+def test_what_is_held_is_released_by_a_hold_for_another_text(upstream: DemoUpstream) -> None:
+    hold(upstream, 5)
+    held = Reply(upstream, body())
+    eventually(upstream.calls, lambda calls: calls[0]["tokens_sent"] == 5)
+    hold(upstream, 5, "mountains")
+    assert held.read().endswith(b"data: [DONE]\n\n")
+    assert ask(upstream, "DELETE", "/demo/hold")[0] == 204
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [({"text": "a"}, "hold.at"), ({"at": 1}, "hold.text"), ({"text": "a", "at": -1}, "hold.at"), ([], "hold")],
+)
+def test_a_hold_that_is_none_is_refused(upstream: DemoUpstream, given: Any, param: str) -> None:
+    status, raw = ask(upstream, "POST", "/demo/hold", given)
+    assert (status, json.loads(raw)["error"]["param"]) == (400, param)
 
 
 def test_html_and_a_redirect_are_what_they_say(upstream: DemoUpstream) -> None:
