@@ -110,9 +110,9 @@ class Provider:
             return _error(Chat, 400, str(error), "invalid_value", error.param)
         if self._hold is not None and self._hold.text == hold.text:
             self._hold.move(hold.at)
-            return web.Response(status=204)
-        await self._release(request)
-        self._hold = hold
+        else:
+            await self._release(request)
+            self._hold = hold
         return web.Response(status=204)
 
     async def _release(self, _: web.Request) -> web.Response:
