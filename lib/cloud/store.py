@@ -150,6 +150,10 @@ class Store:
         generation, head = self._documents.get(f"{GENERATIONS}/{generation_id}", f"{message_path}/{JOURNAL}/head")
         return _generation(generation), _head(head)
 
+    def written_by_others(self, generation: Generation) -> Document | None:
+        """What others than its worker write to a generation's document: `stopRequestedAt`, `watchers`, `every`."""
+        return self._documents.get(generation.path, select=("stopRequestedAt", "watchers", "every"))[0]
+
     def reading_request(self, generation: Generation) -> Callable[[], Request]:
         """Starts reading what is not known of a generation that was created just now. The returned function waits.
 

@@ -18,7 +18,6 @@ from datetime import timedelta
 
 import orjson
 
-from lib.cloud.documents import Document
 from lib.cloud.listen import Listener
 from lib.cloud.store import Store
 from lib.dialects.attempts import begin_call, folded_attempts
@@ -27,9 +26,10 @@ from lib.domain.end import End, Fields, State
 from lib.engine.asking import Asking, cancel, pause
 from lib.engine.buffer import Buffer, Signal
 from lib.engine.claim import Claim
-from lib.engine.committer import Commits, Committer
+from lib.engine.committer import Committer
 from lib.engine.deadlines import Watch
 from lib.engine.interval import Interval
+from lib.engine.others import Others
 from lib.engine.reader import Reader
 from lib.journal import ending
 from lib.journal.codec import Entry, replay_attempts
@@ -219,38 +219,26 @@ class Attempt:
             if self._to_leave:
                 self.leave(at_once=True)
             if not buffer.wait(UNHEARD_SECONDS):
-                # The first thing heard is what others wrote meanwhile.
-                at_the_end.callback(
-                    self._listener.watch(
-                        self._generation.path, lambda document: self._on_change(document, buffer, commits)
-                    )
-                )
-                self._wait(buffer, reader)
+                others = Others(self._store, self._listener, self._generation, buffer, commits, self.interval)
+                at_the_end.callback(others.close)
+                self._wait(buffer, reader, others)
             call.cut()
             thread.join(READER_SECONDS)
             return self._conclude(buffer, reader, commits.leave(), resumed=resumed)
 
-    def _on_change(self, document: Document | None, buffer: Buffer, commits: Commits) -> None:
-        """Handles what others write to the generation's document: a stop, a deletion, a viewer's lease."""
-        if document is None:
-            buffer.close(Signal.DELETED)
-            return
-        if document.fields["stopRequestedAt"] is not None:
-            buffer.close(Signal.STOPPED)
-        self.interval.watched_by(document.fields["watchers"], document.fields.get("every", {}))
-        commits.hurry()
-
-    def _wait(self, buffer: Buffer, reader: Reader) -> None:
+    def _wait(self, buffer: Buffer, reader: Reader, others: Others) -> None:
         """Waits for the outcome. A deadline that passes becomes the outcome."""
         watch = Watch(self._upstream.deadlines, reader)
         while True:
-            seconds = watch.next() - time.monotonic()
+            seconds = min(watch.next(), others.due) - time.monotonic()
             if buffer.wait(seconds if self._chat_touched else min(seconds, CHAT_SECONDS)):
                 return
             if self._journal.last:
                 self._touch_chat()
             if (fault := watch.passed()) is not None:
                 buffer.close(fault)
+            if time.monotonic() >= others.due:
+                others.reread()
 
     def _touch_chat(self) -> None:
         """Sets the chat's `lastMessageAt`, once, after the first event was saved."""

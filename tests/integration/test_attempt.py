@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -19,9 +20,11 @@ from lib.dialects.protocol import folded
 from lib.domain.end import State
 from lib.domain.errors import Unreachable
 from lib.domain.task import Task
+from lib.engine import attempt
 from lib.engine.attempt import CHAT_SECONDS, Attempt, Ended, RetryLater
 from lib.engine.committer import Committer
 from lib.engine.interval import EASES_AFTER
+from lib.engine.others import Others
 from lib.engine.worker import Worker
 from lib.journal.codec import replay
 from lib.journal.writer import Fenced
@@ -367,6 +370,18 @@ def test_a_stop_ends_a_call_that_nothing_was_answered_to(start, store, clock, sp
     assert run.ends() == Ended(State.STOPPED)
     assert upstream.left.wait(PATIENCE)
     assert store.read_head(run.generation).last == 0
+
+
+def test_a_stop_that_its_listener_does_not_tell_is_heard(start, listener, store, clock, saved, eventually, monkeypatch):
+    tells = listener.watch
+    monkeypatch.setattr(listener, "watch", lambda path, _told: tells(path, lambda _document: None))
+    monkeypatch.setattr(attempt, "Others", partial(Others, reread_seconds=0.1))
+    upstream, run = start(*words(2), *END)
+    upstream.say(1)
+    eventually(lambda: saved(run) == "0 ")
+    store.patch(run.generation, {"stopRequestedAt": clock()})
+    assert run.ends() == Ended(State.STOPPED)
+    assert upstream.left.wait(PATIENCE)
 
 
 def test_a_stop_that_came_before_the_attempt_is_one_without_a_call(start, begin, clock):
