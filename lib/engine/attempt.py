@@ -237,7 +237,7 @@ class Attempt:
                 self._touch_chat()
             if (fault := watch.passed()) is not None:
                 buffer.close(fault)
-            if time.monotonic() >= others.due:
+            elif time.monotonic() >= others.due:
                 others.reread()
 
     def _touch_chat(self) -> None:
