@@ -46,21 +46,25 @@ def headers_of(entry: Entry, issuer: Issuer) -> urllib3.HTTPHeaderDict:
     return headers
 
 
-def deliver(
-    pool: urllib3.PoolManager, http: v2.HttpRequest, headers: urllib3.HTTPHeaderDict, deadline: float
-) -> Outcome:
-    """Sends the request and reads the whole response, for `deadline` seconds at the most."""
+def deliver(http: v2.HttpRequest, headers: urllib3.HTTPHeaderDict, deadline: float) -> Outcome:
+    """Sends the request on a connection of its own, and reads the whole response, for `deadline` seconds at the most.
+
+    A pool would give the connection to another delivery although the worker was asked to close it.
+    """
     end = time.monotonic() + deadline
     try:
-        with pool.request(
-            http.http_method.name,
-            http.url,
-            body=http.body or None,
-            headers=headers,
-            timeout=urllib3.Timeout(total=deadline),
-            redirect=False,
-            preload_content=False,
-        ) as response:
+        with (
+            urllib3.PoolManager(num_pools=1, retries=False) as connections,
+            connections.request(
+                http.http_method.name,
+                http.url,
+                body=http.body or None,
+                headers=headers,
+                timeout=urllib3.Timeout(total=deadline),
+                redirect=False,
+                preload_content=False,
+            ) as response,
+        ):
             while response.read1(65536, decode_content=False):
                 if time.monotonic() > end:  # a time-out limits a single read; a slow body takes many
                     raise urllib3.exceptions.TimeoutError

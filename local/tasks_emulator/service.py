@@ -25,7 +25,7 @@ from local.tasks_emulator.delivery import deliver, headers_of
 from local.tasks_emulator.entry import Entry
 from local.tasks_emulator.faults import Faults
 from local.tasks_emulator.issuer import Issuer
-from local.tasks_emulator.line import RATE_LIMITS, Line
+from local.tasks_emulator.line import Line
 from local.tasks_emulator.message import Refusal, filled, invalid, is_url, page, view_of
 from local.tasks_emulator.side_port import SideRequest, SideServer
 
@@ -59,7 +59,6 @@ class TasksEmulator:
         self._min_deadline = timedelta(seconds=min_dispatch_deadline)
         self._lines: dict[str, Line] = {}
         self._changed, self._stopping = threading.Condition(), False
-        self._http = urllib3.PoolManager(maxsize=RATE_LIMITS.max_concurrent_dispatches, retries=False)
         self._rpc_threads = ThreadPoolExecutor(8)
 
     def start(self) -> Self:
@@ -88,7 +87,6 @@ class TasksEmulator:
         self._rpc_threads.shutdown()
         self._side.shutdown()
         self._side.server_close()
-        self._http.clear()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -267,7 +265,7 @@ class TasksEmulator:
 
     def _deliver(self, line: Line, entry: Entry, headers: urllib3.HTTPHeaderDict, late: float) -> None:
         time.sleep(late)
-        outcome = deliver(self._http, entry.task.http_request, headers, entry.task.dispatch_deadline.total_seconds())
+        outcome = deliver(entry.task.http_request, headers, entry.task.dispatch_deadline.total_seconds())
         with self._changed:
             line.settle(entry, outcome)
             self._changed.notify()

@@ -69,6 +69,7 @@ class Arrival:
     path: str
     headers: Message
     body: bytes
+    sender: tuple[str, int]
     at: float = field(default_factory=time.monotonic)
     when: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         answer = self._target.next_answer(self.path)
-        self._target.arrivals.put(Arrival(self.command, self.path, self.headers, body))
+        self._target.arrivals.put(Arrival(self.command, self.path, self.headers, body, self.client_address))
         if callable(answer):
             answer(self)
         else:
@@ -154,6 +155,12 @@ def waiting_for(event: threading.Event, status: int = 200) -> Answer:
         reply(request, status)
 
     return answer
+
+
+def staying(request: BaseHTTPRequestHandler) -> None:
+    """Answers, and leaves the connection open although the request says that it ends with the answer."""
+    reply(request, 200)
+    request.close_connection = False
 
 
 def all_together(parties: int, *statuses: int) -> list[Answer]:
@@ -265,6 +272,14 @@ def test_a_first_delivery_names_its_queue_its_task_and_when_it_was_due(stack: St
         "X-CloudTasks-TaskETA": f"{task.schedule_time.timestamp():.6f}",
     }
     assert (arrival.method, arrival.headers["User-Agent"]) == ("POST", "Google-Cloud-Tasks")
+
+
+def test_each_delivery_has_a_connection_of_its_own(stack: Stack) -> None:
+    stack.target.will_answer(staying, staying)
+    for _ in range(2):
+        stack.wait_until_gone(stack.create())
+    first, second = stack.target.waiting()
+    assert first.sender != second.sender
 
 
 def test_a_retry_says_what_the_last_attempt_came_to_and_counts_5xx_as_no_execution(stack: Stack) -> None:
