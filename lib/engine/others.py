@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class Others:
-    """Listens to a generation's document, and acts on it, until it is closed. `reread` is to be called when it is due.
+    """Listens to a generation's document, and acts on it, until it is closed. Call `reread` at the time `due`.
 
-    What is heard first is what others wrote meanwhile.
+    The first state heard has what others wrote since the claim.
     """
 
     def __init__(
