@@ -105,7 +105,7 @@ def test_twenty_reloads_at_random_moments_of_2000_tokens_lose_and_repeat_nothing
     equal = [each["text"] == said(upstream_calls(each["question"]), 2000) for each in seen]
     print(f"seed {seed}: left at {[each['left'] for each in seen]}; equal {sum(equal)} of {len(equal)}")
     assert equal == [True] * ROUNDS
-    assert sum(each["left"] < each["seq"] for each in seen) > ROUNDS / 2, "too few reloads were amid an answer"
+    assert all(each["left"] < each["seq"] for each in seen), "a reload was not amid its answer"
 
 
 def test_a_page_that_forgets_its_cursor_is_found_out(run: Run, stopped: Callable[[str], str]) -> None:

@@ -25,16 +25,20 @@ export async function reload(visitor, order, say) {
   await me.screenshot('chat-2-complete');
 }
 
-/** Asks a question a round, and reloads once the page has this many characters of its answer; 0 is at once. */
+/** Asks a question a round, and reloads once the page has this many characters of its answer; 0 is at once.
+ *  The answer's last token waits for the reload. */
 export async function reloads(visitor, { rounds, moments, question, ...how }, say) {
   const me = await visitor();
   await me.signIn();
   for (let round = 0; round < rounds; round += 1) {
     if (round > 0) await me.button('New chat').click();
-    await me.ask(`${question} ${round}`, how);
+    const asked = `${question} ${round}`;
+    await me.hold(asked, how.tokens - 1);
+    await me.ask(asked, how);
     if (moments[round] > 0) await me.until(moments[round]);
     const [before] = (await me.shown()).answers;
     await me.page.reload();
+    await me.letGo();
     await me.ended('completed');
     say({ left: before ?? null, ...(await me.shown()) });
   }

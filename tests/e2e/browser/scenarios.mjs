@@ -41,17 +41,20 @@ export async function inChat(visitor, { user, chat, question, tokens, rate }, sa
   say(await me.answer());
 }
 
-/** Reloads once in each answer, as soon as it is as far as the moment says; 0 is before its first word. */
+/** Reloads once in each answer, as soon as it is as far as the moment says; 0 is before its first word.
+ *  Its last token waits for the reload, so that each is amid its answer. */
 export async function reloads(visitor, { rounds, moments, tokens, rate, question }, say) {
   const me = await visitor();
   await me.signIn();
   for (let round = 0; round < rounds; round += 1) {
     if (round > 0) await me.page.getByRole('button', { name: 'New chat' }).click();
     const asked = `Round ${round} of ${question}`; // no other round's is a part of it
+    await me.hold(asked, tokens - 1);
     await me.ask(asked, tokens, rate);
     await me.until(moments[round]);
     const before = await me.answer();
     await me.page.reload();
+    await me.letGo();
     await me.ended('completed');
     const { text, seq } = await me.answer();
     say({ question: asked, left: before.seq, seq, text });
