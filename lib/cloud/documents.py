@@ -75,6 +75,11 @@ def version_at(nanoseconds: int) -> Version:
     return version
 
 
+def newer(version: Version, known: Version) -> bool:
+    """Whether one version of a document is newer than another; than None, every version is."""
+    return known is None or (version.seconds, version.nanos) > (known.seconds, known.nanos)
+
+
 class Exists(Exception):
     """The document to create already exists."""
 

@@ -6,9 +6,10 @@ A listener may fail silently or miss a version, so after some silence the docume
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
-from lib.cloud.documents import Document, Version
+from lib.cloud.documents import Document, Version, newer
 from lib.cloud.listen import Listener
 from lib.cloud.store import Store
 from lib.domain.errors import Unavailable
@@ -45,6 +46,7 @@ class Others:
         self._interval = interval
         self._reread_seconds = reread_seconds
         self._heard = time.monotonic()
+        self._lock = threading.Lock()  # a version may be told while another one is read
         self._version: Version = None
         self._watch = listener.watch(generation.path, self._on_change)
 
@@ -58,24 +60,27 @@ class Others:
 
     def reread(self) -> None:
         """Reads the document. If the listener did not tell of what it says, the listener starts anew."""
-        known = self._version
         try:
             document = self._store.written_by_others(self._generation)
         except Unavailable:
             self._heard = time.monotonic()
             log.warning("the generation could not be read again")
             return
-        self._on_change(document)
-        if self._version != known:
+        if self._on_change(document):
             self._watch.restart()
 
-    def _on_change(self, document: Document | None) -> None:
+    def _on_change(self, document: Document | None) -> bool:
+        """Acts on a version of the document. Returns whether it was news; older versions are ignored."""
         self._heard = time.monotonic()
         if document is None:
             self._buffer.close(Signal.DELETED)
-            return
-        self._version = document.version
-        if document.fields["stopRequestedAt"] is not None:
-            self._buffer.close(Signal.STOPPED)
-        self._interval.watched_by(document.fields["watchers"], document.fields.get("every", {}))
-        self._commits.hurry()
+            return True
+        with self._lock:
+            if not newer(document.version, self._version):
+                return False
+            self._version = document.version
+            if document.fields["stopRequestedAt"] is not None:
+                self._buffer.close(Signal.STOPPED)
+            self._interval.watched_by(document.fields["watchers"], document.fields.get("every", {}))
+            self._commits.hurry()
+            return True

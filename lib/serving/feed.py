@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lib.cloud.documents import Document
+from lib.cloud.documents import Document, newer
 from lib.cloud.listen import Watch
 from lib.domain.end import End
 from lib.domain.errors import NotFound
@@ -79,7 +79,7 @@ class Feed:
         if head is None or head.created_at > self.generation.created_at:
             self._gone = True  # in the second case another generation was started under the same id
             return True
-        if head.created_at < self.generation.created_at or not _newer(head, self._head):
+        if head.created_at < self.generation.created_at or not newer(head.version, self._head and self._head.version):
             return False
         if self._head is not None:
             self.lags.add(max(0.0, time.time() - head.version.seconds - head.version.nanos / 1e9))
@@ -168,9 +168,3 @@ class Feed:
 def data_bytes(events: Iterable[Event]) -> int:
     """The total size of the events' data."""
     return sum([len(event.data) for event in events])
-
-
-def _newer(head: Head, known: Head | None) -> bool:
-    if known is None:
-        return True
-    return (head.version.seconds, head.version.nanos) > (known.version.seconds, known.version.nanos)

@@ -92,6 +92,22 @@ def test_a_listener_that_has_told_everything_goes_on(attending, eventually):
     assert it.listener.restarts == 0
 
 
+def test_what_is_told_while_it_is_read_is_not_undone_by_what_was_read(attending, store, clock, eventually):
+    lease = {"a viewer's process": clock() + timedelta(minutes=1)}
+
+    def overtaken(generation):
+        read = store.written_by_others(generation)
+        store.patch(generation, {"watchers": lease})
+        eventually(lambda: it.watchers[1:])
+        return read
+
+    it = attending(changes=2, store=SimpleNamespace(written_by_others=overtaken))
+    eventually(lambda: it.watchers)
+    it.others.reread()
+    assert it.watchers == [{}, lease]
+    assert it.listener.restarts == 0
+
+
 def test_it_is_read_after_some_silence_and_what_is_told_ends_the_silence(attending, eventually):
     it = attending(changes=1, reread_seconds=1000.0)
     began = it.others.due
