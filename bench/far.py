@@ -1,7 +1,7 @@
 """The world in which stores are far away: Firestore as in another zone or region, and Redis as in another zone.
 
-Each system is measured there, and Holdfast also with Firestore beside it: the same functions reach it in the same way,
-so that what the distance costs is the difference.
+Each system is measured there, and Holdfast also with Firestore beside it, which its functions reach in the same way, so
+that what the distance costs is the difference. They are others, since a worker goes by the distance that it knows.
 """
 
 from __future__ import annotations
@@ -26,26 +26,33 @@ def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
     far = plan.far
     found: list[Shown] = []
     with ExitStack() as there:
-        firestore = there.enter_context(stage.distant(stage.stack.firestore_host, 0.0))
+        hosts = {
+            place: there.enter_context(stage.distant(stage.stack.firestore_host, seconds)).host
+            for place, seconds in (("near", 0.0), ("far", far.firestore))
+        }
         redis = there.enter_context(stage.distant(stage.redis_host, far.redis))
-        functions = there.enter_context(stage.functions("far", {"FIRESTORE_EMULATOR_HOST": firestore.host}))
+        functions = {
+            place: there.enter_context(stage.functions(place, {"FIRESTORE_EMULATOR_HOST": host}))
+            for place, host in hosts.items()
+        }
         resumable = there.enter_context(stage.other_resumable(redis.host))
         for number in range(far.rounds):
-            holdfast = replace(functions, name=HOLDFAST, store=[stage.firestore])
-            for warmed in (holdfast, resumable):
+            near, away = (
+                replace(functions[place], name=HOLDFAST, store=[stage.firestore]) for place in ("near", "far")
+            )
+            for warmed in (near, away, resumable):
                 asyncio.run(play(stage, warmed, plan.warm, number, plan.patience))
             for streams in far.streams:
                 # Genkit's server is new for each case: its pending writes would be load for the next one.
-                with stage.other_genkit(firestore.host) as genkit:
+                with stage.other_genkit(hosts["far"]) as genkit:
                     turns: list[tuple[str, System]] = [
-                        ("near", holdfast),
-                        ("far", holdfast),
+                        ("near", near),
+                        ("far", away),
                         ("far", resumable),
                         ("far", genkit),
                     ]
                     for place, system in turns[number % 3 :] + turns[: number % 3]:
                         print(f"round {number + 1}  {place}, {streams} streams  {system.name}", file=sys.stderr)
-                        firestore.put(far.firestore if place == "far" else 0.0)
                         asyncio.run(play(stage, system, AGAIN, number, plan.patience))
                         case = _case(far, place, streams)
                         found += asyncio.run(play(stage, system, case, number, plan.patience))

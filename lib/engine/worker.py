@@ -7,10 +7,8 @@ queue's own service account is accepted. Nothing here may serve a client. At shu
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +27,7 @@ from lib.domain.generation import Generation
 from lib.domain.message import Said
 from lib.domain.segment import Head
 from lib.domain.task import Task, is_check
+from lib.engine.admission import Admission
 from lib.engine.asking import Asking, cancel, most_attempts
 from lib.engine.attempt import Attempt, Ended, RetryLater
 from lib.engine.claim import TAKEOVER_SECONDS, AwaitsTurn, Claim, Exhausted, Held, RanOut, claim
@@ -50,8 +49,6 @@ from lib.upstream.call import Call, Session, new_session
 from lib.upstream.credential import Credential
 
 MAX_TASK_BYTES = 64 << 10
-CLAIMS_AT_ONCE = 4  # per process, so that a hundred new tasks do not starve the running answers
-CLAIM_WAIT_SECONDS = 2.0  # how long a task waits for one of them before it claims anyway
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +76,7 @@ class Worker:
         dialects: Mapping[str, Dialect],
         *,
         session: Session | None = None,
-        claim_wait_seconds: float = CLAIM_WAIT_SECONDS,
+        admission: Admission | None = None,
         takeover_seconds: float = TAKEOVER_SECONDS,
     ):
         self._settings = settings
@@ -92,9 +89,8 @@ class Worker:
         self._session = session or new_session()
         self._tokens = GoogleTokens()
         self._running = Running()
-        self._claim_wait_seconds = claim_wait_seconds
+        self._admission = admission or Admission()
         self._takeover_seconds = takeover_seconds
-        self._claims = threading.BoundedSemaphore(CLAIMS_AT_ONCE)
         self._committer = Committer(store.batch, settings.lease_seconds / 3)
         shutdown.add_callback(self._running.hand_over)
 
@@ -113,23 +109,16 @@ class Worker:
         given_time = None
         while True:
             try:
-                with self._place_to_claim():
+                with self._admission.place() as claimed:
                     if self._shutdown.begun:
                         return RetryLater(0)
-                    settings = self._settings
-                    return claim(self._store, task, settings.lease, now, self._most_claims, given_time)
+                    found = claim(self._store, task, self._settings.lease, now, self._most_claims, given_time)
+                    if isinstance(found, Claim):
+                        claimed()
+                    return found
             except RanOut as ran_out:
                 given_time = ran_out.version
             time.sleep(self._takeover_seconds)
-
-    @contextmanager
-    def _place_to_claim(self) -> Iterator[None]:
-        has_place = self._claims.acquire(timeout=self._claim_wait_seconds)
-        try:
-            yield
-        finally:
-            if has_place:
-                self._claims.release()
 
     def _attempt(self, claimed: Claim) -> Ended | RetryLater:
         its, number = claimed.generation.id, claimed.generation.attempt

@@ -12,9 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from typing import Any, cast
 
 import grpc
@@ -37,10 +37,10 @@ from lib.domain.event import Event
 from lib.domain.generation import Generation
 from lib.domain.segment import Head, empty_head
 from lib.domain.task import Task
+from lib.engine.admission import AT_ONCE, Admission
 from lib.engine.attempt import Ended, RetryLater
-from lib.engine.claim import Held
 from lib.engine.waiting import MOST_WAITS, OUTAGE_SECONDS
-from lib.engine.worker import CLAIMS_AT_ONCE, Worker, create_worker
+from lib.engine.worker import Worker, create_worker
 from lib.journal.codec import Entry, record
 from lib.journal.writer import Journal
 from lib.runtime.settings import Settings
@@ -728,7 +728,7 @@ class Crowd:
         with self._lock:
             self._inside += 1
             self.most = max(self.most, self._inside)
-            if self._inside == CLAIMS_AT_ONCE:
+            if self._inside == AT_ONCE:
                 self._full.set()
         self._full.wait(PATIENCE)
         time.sleep(0.02)  # for one more, if one more could come
@@ -742,51 +742,19 @@ TASK = Task("1" * 32, "users/u/messages/m")
 
 def test_of_many_tasks_a_few_at_a_time_claim_their_generations(service: Service) -> None:
     crowd = Crowd()
-    worker = service.worker(store=crowd, claim_wait_seconds=PATIENCE)
-    with ThreadPoolExecutor(3 * CLAIMS_AT_ONCE) as pool:
-        outcomes = list(pool.map(worker.work, [TASK] * 3 * CLAIMS_AT_ONCE))
-    assert outcomes == [Ended(None)] * 3 * CLAIMS_AT_ONCE
-    assert crowd.most == CLAIMS_AT_ONCE
+    worker = service.worker(store=crowd, admission=Admission(PATIENCE))
+    with ThreadPoolExecutor(3 * AT_ONCE) as pool:
+        outcomes = list(pool.map(worker.work, [TASK] * 3 * AT_ONCE))
+    assert outcomes == [Ended(None)] * 3 * AT_ONCE
+    assert crowd.most == AT_ONCE
 
 
-class Waiting:
-    """A store whose reads block until they are released, and then fail or find nothing."""
-
-    batch = None
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self._error = error
-        self.inside = threading.Semaphore(0)
-        self.go_on = threading.Event()
-
-    def generation_and_head(self, *_: str) -> tuple[None, None]:
-        self.inside.release()
-        assert self.go_on.wait(PATIENCE)
-        if self._error is not None:
-            raise self._error
-        return None, None
-
-
-def test_who_has_waited_for_long_claims_all_the_same_and_gives_nobody_s_place_back(service: Service) -> None:
-    store = Waiting()
-    worker = service.worker(store=store, claim_wait_seconds=0.01)
-    with ThreadPoolExecutor(CLAIMS_AT_ONCE + 1) as pool:
-        working = [pool.submit(worker.work, TASK) for _ in range(CLAIMS_AT_ONCE + 1)]
-        for _ in working:
-            assert store.inside.acquire(timeout=PATIENCE)
-        store.go_on.set()
-        for each in working:
-            each.result(PATIENCE)  # which would fail, had it given back what it never had
-    places = [worker._claims.acquire(blocking=False) for _ in range(CLAIMS_AT_ONCE + 1)]
-    assert places == [True] * CLAIMS_AT_ONCE + [False]
-
-
-@pytest.mark.parametrize("error", [Unreachable("as the test asked"), Held(now()), MISTAKE])
-def test_who_fails_to_claim_leaves_its_place_to_the_next(service: Service, error: Exception) -> None:
-    store = Waiting(error)
-    store.go_on.set()
-    worker = service.worker(store=store, claim_wait_seconds=0.01)
-    for _ in range(2 * CLAIMS_AT_ONCE):
-        with suppress(type(error)):
-            worker.work(TASK)
-    assert all(worker._claims.acquire(blocking=False) for _ in range(CLAIMS_AT_ONCE))
+@pytest.mark.parametrize(("is_there", "places"), [(True, 20), (False, AT_ONCE)])
+def test_how_long_a_claim_takes_says_how_many_may_claim_at_the_same_time(
+    service: Service, is_there: bool, places: int
+) -> None:
+    ticks = count()
+    admission = Admission(clock=lambda: 0.1 * next(ticks))
+    task = task_of(service.begin()) if is_there else TASK
+    service.worker(admission=admission).work(task)
+    assert admission.places == places, "a task that finds nothing to claim only reads"
