@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 AT_ONCE = 4  # at least, however near Firestore is
+MOST = 20  # as where it is 100 ms away: a process's first claim also connects, and takes longer than its distance
 A_SECOND = 200.0
 WAIT_SECONDS = 2.0  # after which a task claims anyway
 
@@ -34,7 +35,7 @@ class Admission:
         The shortest claim tells how far away Firestore is. Longer ones waited for the CPU, which more places only make
         scarcer.
         """
-        return AT_ONCE if self._shortest is None else max(AT_ONCE, round(A_SECOND * self._shortest))
+        return AT_ONCE if self._shortest is None else min(max(AT_ONCE, round(A_SECOND * self._shortest)), MOST)
 
     @contextmanager
     def place(self) -> Iterator[Callable[[], None]]:

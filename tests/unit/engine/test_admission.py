@@ -34,7 +34,7 @@ def test_until_a_claim_was_made_there_are_few_places(clock: Clock) -> None:
     assert Admission(clock=clock).places == AT_ONCE
 
 
-@pytest.mark.parametrize(("seconds", "places"), [(0.0, AT_ONCE), (0.005, AT_ONCE), (0.04, 8), (0.1, 20)])
+@pytest.mark.parametrize(("seconds", "places"), [(0.0, AT_ONCE), (0.005, AT_ONCE), (0.04, 8), (0.1, 20), (0.8, 20)])
 def test_there_are_as_many_places_as_a_rate_of_claims_takes(clock: Clock, seconds: float, places: int) -> None:
     admission = Admission(clock=clock)
     claim(admission, clock, seconds)
