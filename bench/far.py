@@ -1,7 +1,8 @@
 """The world in which stores are far away: Firestore as in another zone or region, and Redis as in another zone.
 
 Each system is measured there, and Holdfast also with Firestore beside it, which its functions reach in the same way, so
-that what the distance costs is the difference. They are others, since a worker goes by the distance that it knows.
+that what the distance costs is the difference. Each place has functions of its own: a worker goes by the shortest
+claim that it has made.
 """
 
 from __future__ import annotations
@@ -37,17 +38,18 @@ def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
         }
         resumable = there.enter_context(stage.other_resumable(redis.host))
         for number in range(far.rounds):
-            near, away = (
-                replace(functions[place], name=HOLDFAST, store=[stage.firestore]) for place in ("near", "far")
-            )
-            for warmed in (near, away, resumable):
-                asyncio.run(play(stage, warmed, plan.warm, number, plan.patience))
+            holdfast = {
+                place: replace(each, name=HOLDFAST, store=[stage.firestore]) for place, each in functions.items()
+            }
+            warmed: list[System] = [*holdfast.values(), resumable]
+            for system in warmed:
+                asyncio.run(play(stage, system, plan.warm, number, plan.patience))
             for streams in far.streams:
                 # Genkit's server is new for each case: its pending writes would be load for the next one.
                 with stage.other_genkit(hosts["far"]) as genkit:
                     turns: list[tuple[str, System]] = [
-                        ("near", near),
-                        ("far", away),
+                        ("near", holdfast["near"]),
+                        ("far", holdfast["far"]),
                         ("far", resumable),
                         ("far", genkit),
                     ]

@@ -1,8 +1,8 @@
 """How many tasks of a process claim their generations at the same time.
 
-An attempt's beginning takes much more CPU than its going on, so a hundred tasks at once would make the running answers
-late. What may begin is a rate, and how many are under way at a rate is how long each takes (Little's law): more where
-Firestore is far away, as a claim waits for it and takes no more CPU.
+To begin an attempt takes much more CPU than to go on with one, so a hundred tasks at once would make the running
+answers late. Therefore the rate of claims is limited. By Little's law, as many are under way as the rate times what one
+takes: more where Firestore is far away, since a claim that waits for it needs no CPU meanwhile.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ WAIT_SECONDS = 2.0  # after which a task claims anyway
 class Admission:
     """The places of a process for claims. A task waits for one for `wait_seconds` at most."""
 
-    def __init__(self, wait_seconds: float = WAIT_SECONDS, clock: Callable[[], float] = time.monotonic):
-        self.wait_seconds = wait_seconds
-        self._clock = clock
+    def __init__(self, wait_seconds: float = WAIT_SECONDS, monotonic: Callable[[], float] = time.monotonic):
+        self.claiming = 0
+        self._wait_seconds = wait_seconds
+        self._monotonic = monotonic
         self._changed = threading.Condition()
-        self._claiming = 0
         self._shortest: float | None = None  # in seconds
 
     @property
@@ -39,20 +39,20 @@ class Admission:
 
     @contextmanager
     def place(self) -> Iterator[Callable[[], None]]:
-        """Waits for a place and has it in the block. What it yields is called there once a claim has been made."""
+        """Waits for a place and holds it during the block, which calls what it is given when it has made a claim."""
         with self._changed:
-            self._changed.wait_for(lambda: self._claiming < self.places, self.wait_seconds)
-            self._claiming += 1
-        began = self._clock()
+            self._changed.wait_for(lambda: self.claiming < self.places, self._wait_seconds)
+            self.claiming += 1
+        began = self._monotonic()
 
         def claimed() -> None:
             with self._changed:
-                taken = self._clock() - began
+                taken = self._monotonic() - began
                 self._shortest = taken if self._shortest is None else min(taken, self._shortest)
 
         try:
             yield claimed
         finally:
             with self._changed:
-                self._claiming -= 1
-                self._changed.notify(max(1, self.places - self._claiming))
+                self.claiming -= 1
+                self._changed.notify(max(1, self.places - self.claiming))

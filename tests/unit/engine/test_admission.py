@@ -31,19 +31,19 @@ def claim(admission: Admission, clock: Clock, seconds: float) -> None:
 
 
 def test_until_a_claim_was_made_there_are_few_places(clock: Clock) -> None:
-    assert Admission(clock=clock).places == AT_ONCE
+    assert Admission(monotonic=clock).places == AT_ONCE
 
 
 @pytest.mark.parametrize(("seconds", "places"), [(0.0, AT_ONCE), (0.005, AT_ONCE), (0.04, 8), (0.1, 20), (0.8, 20)])
 def test_there_are_as_many_places_as_a_rate_of_claims_takes(clock: Clock, seconds: float, places: int) -> None:
-    admission = Admission(clock=clock)
+    admission = Admission(monotonic=clock)
     claim(admission, clock, seconds)
     assert A_SECOND == 200.0
     assert admission.places == places
 
 
 def test_only_the_shortest_claim_counts(clock: Clock) -> None:
-    admission = Admission(clock=clock)
+    admission = Admission(monotonic=clock)
     found = []
     for seconds in (0.1, 0.5, 0.05, 0.1):
         claim(admission, clock, seconds)
@@ -52,7 +52,7 @@ def test_only_the_shortest_claim_counts(clock: Clock) -> None:
 
 
 def test_what_made_no_claim_tells_nothing_of_the_distance(clock: Clock) -> None:
-    admission = Admission(clock=clock)
+    admission = Admission(monotonic=clock)
     claim(admission, clock, 0.1)
     with admission.place():
         clock.seconds += 0.01
@@ -107,24 +107,5 @@ def test_who_has_waited_for_long_claims_anyway_and_gives_nobody_s_place_back() -
     with ExitStack() as there:
         for _ in range(2 * AT_ONCE):
             there.enter_context(admission.place())
-    admission.wait_seconds = 2 * PATIENCE
-    leave = threading.Event()
-    waiting = [inside(admission, leave) for _ in range(AT_ONCE)]
-    assert all(entered.wait(PATIENCE) for _, entered in waiting)
-    last, entered = inside(admission, leave)
-    assert not entered.wait(0.05)
-    leave.set()
-    for thread in (last, *(each for each, _ in waiting)):
-        thread.join(PATIENCE)
-
-
-def test_who_fails_leaves_its_place_to_the_next() -> None:
-    admission = Admission(2 * PATIENCE)
-    for _ in range(AT_ONCE):
-        with suppress(RuntimeError), admission.place():
-            raise RuntimeError
-    leave = threading.Event()
-    thread, entered = inside(admission, leave)
-    assert entered.wait(PATIENCE)
-    leave.set()
-    thread.join(PATIENCE)
+        assert admission.claiming == 2 * AT_ONCE
+    assert admission.claiming == 0

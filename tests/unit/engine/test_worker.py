@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -39,6 +40,7 @@ from lib.domain.segment import Head, empty_head
 from lib.domain.task import Task
 from lib.engine.admission import AT_ONCE, Admission
 from lib.engine.attempt import Ended, RetryLater
+from lib.engine.claim import Held
 from lib.engine.waiting import MOST_WAITS, OUTAGE_SECONDS
 from lib.engine.worker import Worker, create_worker
 from lib.journal.codec import Entry, record
@@ -749,12 +751,54 @@ def test_of_many_tasks_a_few_at_a_time_claim_their_generations(service: Service)
     assert crowd.most == AT_ONCE
 
 
+class Waiting:
+    """A store whose reads block until they are released, and then fail or find nothing."""
+
+    batch = None
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+        self.inside = threading.Semaphore(0)
+        self.go_on = threading.Event()
+
+    def generation_and_head(self, *_: str) -> tuple[None, None]:
+        self.inside.release()
+        assert self.go_on.wait(PATIENCE)
+        if self._error is not None:
+            raise self._error
+        return None, None
+
+
+def test_who_has_waited_for_long_claims_all_the_same_and_gives_nobody_s_place_back(service: Service) -> None:
+    store, admission = Waiting(), Admission(0.01)
+    worker = service.worker(store=store, admission=admission)
+    with ThreadPoolExecutor(AT_ONCE + 1) as pool:
+        working = [pool.submit(worker.work, TASK) for _ in range(AT_ONCE + 1)]
+        for _ in working:
+            assert store.inside.acquire(timeout=PATIENCE)
+        store.go_on.set()
+        for each in working:
+            each.result(PATIENCE)
+    assert (admission.claiming, admission.places) == (0, AT_ONCE)
+
+
+@pytest.mark.parametrize("error", [Unreachable("as the test asked"), Held(now()), MISTAKE])
+def test_who_fails_to_claim_leaves_its_place_to_the_next(service: Service, error: Exception) -> None:
+    store, admission = Waiting(error), Admission(0.01)
+    store.go_on.set()
+    worker = service.worker(store=store, admission=admission)
+    for _ in range(2 * AT_ONCE):
+        with suppress(type(error)):
+            worker.work(TASK)
+    assert (admission.claiming, admission.places) == (0, AT_ONCE)
+
+
 @pytest.mark.parametrize(("is_there", "places"), [(True, 20), (False, AT_ONCE)])
 def test_how_long_a_claim_takes_says_how_many_may_claim_at_the_same_time(
     service: Service, is_there: bool, places: int
 ) -> None:
     ticks = count()
-    admission = Admission(clock=lambda: 0.1 * next(ticks))
+    admission = Admission(monotonic=lambda: 0.1 * next(ticks))
     task = task_of(service.begin()) if is_there else TASK
     service.worker(admission=admission).work(task)
     assert admission.places == places, "a task that finds nothing to claim only reads"
