@@ -48,7 +48,7 @@ if ! .venv/bin/python -m local.firestore_emulator jar; then
 fi
 
 case "${1:-}" in
-    tests) locks="clients/js/package-lock.json $(echo examples/*/package-lock.json tests/e2e/*/package-lock.json) bench/node/package-lock.json" ;;
+    tests) locks="bench/node/package-lock.json clients/js/package-lock.json $(echo tests/e2e/*/package-lock.json examples/*/package-lock.json)" ;;
     bench) locks=bench/node/package-lock.json ;;
     web) locks=$(echo examples/*/package-lock.json) ;;
     *) exit 0 ;;
@@ -62,23 +62,10 @@ node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' ||
     fail "Node.js $(node --version) is too old for the JavaScript packages: install Node.js 20 or newer."
 mkdir -p build
 packed=build/$(npm pack ./clients/js --pack-destination build --silent) || fail "clients/js could not be packed: see npm's output above."
-echo "$locks" | tr ' ' '\n' | xargs -P 4 -I LOCK ./local/packages.sh LOCK "$packed" || exit 1
-
-# install_system PACKAGE WHAT-FOR [INSTEAD]
-install_system() {
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        fail "There is no $1 for $2: install it ('sudo apt-get install $1')${3:-}."
-    fi
-    echo "Installing $1"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"; } >/dev/null ||
-        fail "$1 could not be installed: see apt-get's output above${3:-}."
-}
-
-if [ "$1" = bench ] || [ "$1" = tests ]; then
-    PATH=$PATH:/usr/sbin:/usr/local/sbin
-    command -v redis-server >/dev/null || install_system redis-server "the bench"
-    command -v nghttpx >/dev/null || install_system nghttp2-proxy "the bench"
-fi
+{
+    [ "$1" = web ] || echo "./local/system.sh $1"
+    echo "$locks" | tr ' ' '\n' | sed "s|.*|./local/packages.sh & $packed|"
+} | xargs -P 4 -I COMMAND sh -c COMMAND || exit 1
 
 wanted=$(cksum <requirements-clients.txt)
 if [ "$1" = tests ] && [ "$(cat build/clients/installed 2>/dev/null)" != "$wanted" ]; then
@@ -86,8 +73,4 @@ if [ "$1" = tests ] && [ "$(cat build/clients/installed 2>/dev/null)" != "$wante
     { .venv/bin/uv venv --quiet --clear --python .venv/bin/python build/clients && sync build/clients/bin/python requirements-clients.txt; } ||
         fail "Python's clients could not be installed: see uv's output above."
     echo "$wanted" >build/clients/installed
-fi
-
-if [ "$1" = tests ] && ! .venv/bin/python -m tests.e2e.browser.chromium; then
-    install_system chromium "the browser's tests" ", or set CHROMIUM to one"
 fi
