@@ -3,6 +3,9 @@ PYTHON ?= python3
 export PYTHON
 # What one process compiled is kept for the next: each part of a stack would take half a second of CPU more to start.
 unexport PYTHONDONTWRITEBYTECODE
+# Behind a proxy too, the parts of a stack find each other: they are on this machine.
+export no_proxy := $(or $(no_proxy),$(NO_PROXY),::1),127.0.0.1,localhost
+export NO_PROXY := $(no_proxy)
 RUN := .venv/bin/python
 # A file at a time to each process: what a file's tests share is started once. In the order of tests/conftest.py.
 PARALLEL = -n $(or $(PROCESSES),auto) --dist loadfile --no-loadscope-reorder
@@ -69,7 +72,7 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	.venv/bin/shellcheck -x -a deploy.sh local/setup.sh local/packages.sh .ci/run
+	.venv/bin/shellcheck -x -a deploy.sh local/*.sh .ci/run
 
 audit: setup           ## ask PyPI for known vulnerabilities in the deployed packages
 	@$(RUN) -m operations.audit

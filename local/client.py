@@ -91,6 +91,7 @@ class Client:
         self.url = url
         self.user = user
         self.session = requests.Session()
+        self.session.trust_env = False  # no proxy leads to this machine, and no login of .netrc's is a user's
         # A function that ends closes its idle connections; a request that meets this moment is retried.
         again = Retry(total=3, connect=0, status=0, allowed_methods={"GET"})
         self.session.mount("http://", HTTPAdapter(max_retries=again))
