@@ -11,10 +11,10 @@ class Plan:
 
     `frozen` is how long a part is paused, which is longer than `lease` and a takeover. `refused` is how long Firestore
     refuses commits. `grace` is the time between SIGTERM and SIGKILL. `patience` is how long after a fault a generation
-    may take before it counts as stuck. `first` is how long another user's first token may take while a worker is lost,
-    and `others` how many ask. `hogged` is how long one user hogs, with `hog_answers` answers, `hog_viewers` viewers,
-    `hog_uploads` uploads that do not end and `hog_bodies` posts of `hog_bytes` at a time. `lag` is
-    always allowed then: who hogs, who watches and the other lanes share one machine.
+    may take before it counts as stuck. `first` is what another user's first token may always take while a worker is
+    lost, and `others` how many ask. `hogged` is how long one user hogs, with `hog_answers` answers, `hog_viewers`
+    viewers, `hog_uploads` uploads that do not end and `hog_bodies` posts of `hog_bytes` at a time. `lag` is always
+    allowed then: who hogs, who watches and the other lanes share one machine.
     """
 
     load: int = 20
