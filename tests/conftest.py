@@ -62,8 +62,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `-n auto` is: three more than cores, since tests wait a lot, if there is the memory."""
-    return max(1, min((os.cpu_count() or 1) + 3, psutil.virtual_memory().total // WORKER_BYTES))
+    """How many processes `-n auto` is: four more than cores, since tests wait a lot, if there is the memory."""
+    return max(1, min((os.cpu_count() or 1) + 4, psutil.virtual_memory().total // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session", autouse=True)
