@@ -68,11 +68,12 @@ class Far:
 class Starts:
     """Answers that are asked for one after the other: `each` for each of the `distances` to Firestore, in seconds.
 
-    `counted` more, and `models` lists of models, are for counting their CPU.
+    The CPU of `counted` more, and of `models` lists of models, is counted in each of the `turns`.
     """
 
     distances: tuple[float, ...]
     each: int
+    turns: int
     counted: int
     models: int
 
@@ -157,7 +158,7 @@ def full(rounds: int) -> Plan:
         capped_rate=0.5,
         starts=20,
         far=Far(streams=(1, 10, 30), tokens=300, rounds=min(3, rounds)),
-        one_by_one=Starts(distances=(0.0, 0.05, 0.1, 0.15), each=10, counted=100, models=1_000),
+        one_by_one=Starts(distances=(0.0, 0.05, 0.1, 0.15), each=10, turns=10, counted=10, models=100),
         dialects=Case(name="dialects", streams=30, tokens=300, rate=50, systems=_each(min(3, rounds), HOLDFAST)),
     )
 
@@ -184,6 +185,6 @@ QUICK = Plan(
     capped_rate=1.0,
     starts=2,
     far=Far(streams=(2,), tokens=20, rounds=1),
-    one_by_one=Starts(distances=(0.0, 0.2), each=2, counted=5, models=50),
+    one_by_one=Starts(distances=(0.0, 0.2), each=2, turns=1, counted=5, models=50),
     dialects=Case(name="dialects", streams=2, tokens=40, rate=50, systems=_each(1, HOLDFAST)),
 )

@@ -2,12 +2,14 @@
 
 Answers of a few tokens are asked for one after the other. The first token's time grows with the distance of Firestore,
 and how much it grows is how many round trips there are, whatever the machine's speed. A start's CPU is compared with
-that of the cheapest request with a token: the list of models.
+that of the cheapest request with a token: the list of models. They take turns, as a machine's speed may change while
+one of them is measured.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from bench.plan import Plan
@@ -20,6 +22,7 @@ from bench.usage import Spent
 WAIT_SECONDS = 60.0
 TOKENS = 3
 RATE = 1_000.0
+SETTLE_SECONDS = 0.3  # until an answer's worker has done what it does after the end
 
 
 def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
@@ -38,15 +41,18 @@ def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
             trips.append({"seconds": seconds, "first": firsts})
     asyncio.run(_started(stage.holdfast, "warm-cpu", warm))
     asyncio.run(_listed(stage.holdfast, warm))
-    spent = Spent({"own": stage.holdfast.own})
-    asyncio.run(_started(stage.holdfast, "cpu", starts.counted))
-    start = spent.since()["own"]
-    spent = Spent({"own": stage.holdfast.own})
-    asyncio.run(_listed(stage.holdfast, starts.models))
-    models = spent.since()["own"]
+    start = models = 0.0
+    for turn in range(starts.turns):
+        spent = Spent({"own": stage.holdfast.own})
+        asyncio.run(_started(stage.holdfast, f"cpu-{turn}", starts.counted))
+        time.sleep(SETTLE_SECONDS)
+        start += spent.since()["own"]
+        spent = Spent({"own": stage.holdfast.own})
+        asyncio.run(_listed(stage.holdfast, starts.models))
+        models += spent.since()["own"]
     stage.empty_firestore()
-    counted = {"starts": starts.counted, "start": start, "models": starts.models, "list": models}
-    return {"trips": trips, "cpu": counted}
+    counts = {"starts": starts.turns * starts.counted, "models": starts.turns * starts.models}
+    return {"trips": trips, "cpu": {**counts, "start": start, "list": models}}
 
 
 async def _started(holdfast: Holdfast, name: str, number: int) -> list[int]:
