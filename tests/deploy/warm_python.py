@@ -1,15 +1,14 @@
-"""A Python for deploy.sh that has started already: it forks for each question instead.
+"""A Python for deploy.sh that has started already.
 
-deploy.sh asks Python thirty times, and starting it takes longer than the answers do. The program that `PYTHON` names
-sends its process id to a running Python. A fork of that takes over the process's folder, environment, arguments and
-stdin, and runs the module as `python -BS -m` does. Of the project only `lib` is loaded before the fork, from the
-folder that every cloud is a copy of: no module there looks for files beside itself. Only Linux shows a process's
-environment.
+deploy.sh asks Python thirty times, and starting it, or forking it, takes longer than the answers do. The program that
+`PYTHON` names sends its process id to a running Python. That takes over the process's folder, environment, arguments
+and stdin, and runs the module as `python -BS -m` does. It forgets what it loaded of the project, except `lib`, which it
+has from the folder that every cloud is a copy of: no module there looks for files beside itself. Only Linux shows a
+process's environment.
 
 Run as `python -BS warm_python.py` this is the running Python: it prints its port, and ends when its stdin does.
 """
 
-import gc
 import io
 import os
 import runpy
@@ -22,6 +21,7 @@ import traceback
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+PROJECT = ("deploy", "operations")
 LOADS = "import datetime, hashlib, json, lib.runtime.settings"
 # What asks for no module, and what has children of its own, gets a Python of its own. The response is the exit code,
 # stderr and stdout, which each end with NUL. It is read with -u, as <&3 would put the socket in stdin's place.
@@ -54,23 +54,19 @@ def warm(python, needed):
 def serve():
     sys.path[0] = str(Path.cwd())
     exec(LOADS)
-    gc.freeze()  # so that no fork copies what it only looks through
+    kept = set(sys.modules)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         print(listening.getsockname()[1], flush=True)
         threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
         while True:
             asking, _ = listening.accept()
-            if (fork := os.fork()) == 0:
-                listening.close()
+            with asking, asking.makefile(encoding="utf-8") as asked:
                 try:
-                    with asking.makefile(encoding="utf-8") as asked:
-                        process = asked.readline().strip()
-                    asking.sendall("".join(f"{part}\0" for part in answered(process)).encode())
-                except BaseException:
+                    asking.sendall("".join(f"{part}\0" for part in answered(asked.readline().strip())).encode())
+                except OSError:
                     traceback.print_exc()
-                os._exit(0)
-            asking.close()
-            os.waitpid(fork, 0)
+            for name in [name for name in sys.modules if name not in kept and name.startswith(PROJECT)]:
+                del sys.modules[name]
 
 
 def answered(process):
