@@ -48,8 +48,7 @@ def measure(plan: Plan, stage: Stage) -> dict[str, Any]:
                 # Genkit's server is new for each case: its pending writes would be load for the next one.
                 with stage.other_genkit(hosts["far"]) as genkit:
                     turns: list[tuple[str, System]] = [
-                        ("near", holdfast["near"]),
-                        ("far", holdfast["far"]),
+                        *holdfast.items(),
                         ("far", resumable),
                         ("far", genkit),
                     ]

@@ -57,13 +57,13 @@ def serve():
     kept = set(sys.modules)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         print(listening.getsockname()[1], flush=True)
-        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+        threading.Thread(target=lambda its: (its.read(), os._exit(0)), args=[sys.stdin], daemon=True).start()
         while True:
             asking, _ = listening.accept()
             with asking, asking.makefile(encoding="utf-8") as asked:
                 try:
                     asking.sendall("".join(f"{part}\0" for part in answered(asked.readline().strip())).encode())
-                except OSError:
+                except Exception:
                     traceback.print_exc()
             for name in [name for name in sys.modules if name not in kept and name.startswith(PROJECT)]:
                 del sys.modules[name]

@@ -42,7 +42,6 @@ from local.token import PROJECT
 from tests.conftest import calls_of, database_of
 from tests.e2e.scripted_upstream import DONE, ROLE, SAID, TOKENS, Peer, Script, Server, catalog, delta, event
 
-WAIT_SECONDS = 60.0
 RESPONSE_SECONDS = 100  # a response that would hang ends by then, and says so
 QUIET_SECONDS = 15  # in which all that goes on has to end, once the answers have
 STATUS_WAIT_SECONDS = 55  # enough for all attempts of every row at once, however busy the machine
@@ -710,10 +709,8 @@ def test_the_upstream_is_called_again_only_where_that_can_help(fault: Case, outc
     assert outcome.calls in (None, fault.calls)
 
 
-def test_when_all_have_ended_no_task_and_no_call_is_left(world: World, outcomes: dict[str, Future[Outcome]]) -> None:
-    for each in outcomes.values():
-        each.exception(4 * WAIT_SECONDS)
-
+@pytest.mark.usefixtures("outcomes")
+def test_when_all_have_ended_no_task_and_no_call_is_left(world: World) -> None:
     def left() -> list[Any]:
         calls = [call["request"] for call in world.demo_calls() if call["ended"] is None]
         return [*world.tasks(), *calls, *(name for name, server in world.servers.items() if server.running)]
@@ -724,11 +721,10 @@ def test_when_all_have_ended_no_task_and_no_call_is_left(world: World, outcomes:
         time.sleep(0.1)
 
 
+@pytest.mark.usefixtures("outcomes")
 def test_none_of_it_took_the_service_by_surprise_and_a_key_that_is_refused_is_told_to_the_operator(
-    world: World, outcomes: dict[str, Future[Outcome]]
+    world: World,
 ) -> None:
-    for each in outcomes.values():
-        each.exception(4 * WAIT_SECONDS)
     for early, before in ((False, ""), (True, "early-")):
         told = {name: errors(world.stack.processes[before + name].log.read_text()) for name in ("api", "worker")}
         keys = [case for case in FAULTS if case.reason == "upstream_key" and case.early is early]
